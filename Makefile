@@ -1,0 +1,49 @@
+# Two commands matter on a fresh machine with Python 3.11: `make study` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help study test test-slow check format lock mlflow clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lncis needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "installing requirements.lock into .venv (torch alone is several GB the first time)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the table and the best config
+	@$(BIN)/python -m lncis.studies.gamma_sweep
+
+test: $(STAMP)  ## the fast tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the tests that take minutes each
+	@$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP)  ## apply the formatter and the safe fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --group dev \
+	  pyproject.toml --output-file requirements.lock
+
+mlflow: $(STAMP)  ## browse what was logged, on http://127.0.0.1:5000
+	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1
+
+clean:  ## remove what can be made again (not runs/ and not mlflow.db)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,58 @@
+"""Checkpoints: one file, replaced atomically, that holds the state of a training and its history together.
+
+Because weights, optimizer and history are one file, they can never disagree: a training killed at any moment resumes
+from the last finished epoch, or from none.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lncis.errors import CheckpointError
+
+Record = dict[str, float]
+"""What one epoch yielded: metric key -> value; `epoch` counts finished epochs from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A training after some finished epochs."""
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    history: list[Record]
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path` whole or not at all; an earlier checkpoint there stays until the new one is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            torch.save(vars(checkpoint), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Return the checkpoint at `path`, its tensors on the CPU; no code is unpickled.
+
+    Raises CheckpointError where the file is missing, truncated or something else.
+    """
+    try:
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}; train first, or correct the path") from error
+    except Exception as error:  # torch raises a different type for each way a file can be damaged
+        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); delete it to train again") from error

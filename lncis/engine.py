@@ -1,0 +1,206 @@
+"""Training and evaluation in plain PyTorch; under DDP where torch.distributed is initialised, and no Ray.
+
+Every epoch reseeds from (seed, epoch, rank), so what an epoch computes depends on the checkpoint it starts from
+and on nothing else: a resumed or forked training equals an undisturbed one, to the bit on the CPU.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
+from torchvision.models.detection import MaskRCNN
+
+from lncis import checkpoint
+from lncis.checkpoint import Checkpoint, Record
+from lncis.config import Optimizer, TrainConfig
+from lncis.datasets import Data
+from lncis.datasets.coco import CocoInstances
+from lncis.errors import DivergedError
+from lncis.evaluation import Detection, average_precision, to_coco
+from lncis.losses import class_loss, sample_roles
+from lncis.models import build_model
+
+CHECKPOINT = "checkpoint.pt"
+CPU = torch.device("cpu")
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    directory: Path,
+    *,
+    until: int | None = None,
+    fork_from: Path | None = None,
+    device: torch.device = CPU,
+    on_epoch: Callable[[Record], bool] = lambda record: True,
+) -> list[Record]:
+    """Train until `until` epochs are finished (default: all) and return the record of each epoch.
+
+    Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from
+    scratch. After each epoch rank 0 writes `directory/checkpoint.pt` and every rank calls `on_epoch`; a false answer
+    ends the training there. Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
+    """
+    path = directory / CHECKPOINT
+    origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
+    seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
+    model = build_model(config.model, data.num_foreground_classes).to(device)
+    optimizer = build_optimizer(model, config.optimizer)
+    history: list[Record] = []
+    if origin:
+        resumed = checkpoint.load(origin)
+        model.load_state_dict(resumed.model)
+        optimizer.load_state_dict(resumed.optimizer)
+        history = list(resumed.history)
+
+    parallel = DistributedDataParallel(model) if _world() > 1 else model
+    for epoch in range(len(history), config.schedule.epochs if until is None else until):
+        started = time.monotonic()
+        record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
+        record |= train_epoch(parallel, model, optimizer, config, data.train, epoch, device)
+        last = epoch + 1 == config.schedule.epochs
+        if last or (epoch + 1) % config.schedule.evaluate_every == 0:
+            record |= {f"val/{key}": value for key, value in evaluate(model, data.val, device).items()}
+        if last:
+            record |= {f"test/{key}": value for key, value in evaluate(model, data.test, device).items()}
+        record["seconds"] = time.monotonic() - started
+        history.append(record)
+        if _rank() == 0:
+            state = Checkpoint(model=model.state_dict(), optimizer=optimizer.state_dict(), history=history)
+            checkpoint.save(state, path)
+        if not on_epoch(record):
+            break
+    return history
+
+
+def train_epoch(
+    parallel: nn.Module,
+    model: MaskRCNN,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    dataset: CocoInstances,
+    epoch: int,
+    device: torch.device,
+) -> Record:
+    """Train `model`, seen through `parallel`, for one epoch and return its mean losses over all ranks.
+
+    Beside torchvision's losses (`train/loss_classifier`, ...) and their sum `train/loss` there is `train/isolated`, the
+    percentage of foreground samples that the loss set aside (PON).
+    """
+    seed_all(config.seed, epoch, _rank())
+    stage2 = epoch >= config.schedule.switch_epoch
+    model.roi_heads.class_loss = class_loss(config.loss, stage=2 if stage2 else 1)
+    gamma = config.loss.gamma if stage2 and config.loss.name == "lncis" else float("inf")
+    loader = _loader(dataset, config, epoch)
+    sums: dict[str, float] = {}
+    isolated = foreground = 0
+
+    model.train()
+    for iteration, (images, targets) in enumerate(loader):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch, iteration, len(loader))
+        with _autocast(config, device):
+            losses: dict[str, Tensor] = parallel(
+                [image.to(device) for image in images],
+                [{key: value.to(device) for key, value in target.items()} for target in targets],
+            )
+            loss = torch.stack(list(losses.values())).sum()
+        figures = torch.stack([loss.detach(), *(value.detach() for value in losses.values())]).float()
+        if _world() > 1:  # agreed before it is judged, so that all ranks stop together
+            dist.all_reduce(figures)
+            figures /= _world()
+        if not figures[0].isfinite():
+            raise DivergedError(
+                f"the loss is {figures[0].item()} in epoch {epoch + 1}, iteration {iteration + 1}; "
+                f"lower optimizer.lr ({config.optimizer.lr})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+        for key, value in zip(["loss", *losses], figures.tolist(), strict=True):
+            sums[key] = sums.get(key, 0.0) + value
+        roles = sample_roles(model.roi_heads.class_logits, model.roi_heads.labels, gamma)
+        isolated += int(roles.potential_noisy.sum())
+        foreground += int((~roles.negative).sum())
+
+    counts = torch.tensor([isolated, foreground], device=device)
+    if _world() > 1:
+        dist.all_reduce(counts)
+    means = {f"train/{key}": value / len(loader) for key, value in sums.items()}
+    return means | {"train/isolated": 100 * counts[0].item() / max(counts[1].item(), 1)}
+
+
+@torch.inference_mode()
+def predict(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> list[Detection]:
+    """Return the detections on a whole data set as COCO results, the same on every rank; each does its share."""
+    model.eval()
+    detections: list[Detection] = []
+    for index in range(_rank(), len(dataset), _world()):
+        image, target = dataset[index]
+        (output,) = model([image.to(device)])
+        detections += to_coco(output, int(target["image_id"]), dataset.category_ids)
+    if _world() == 1:
+        return detections
+    shares: list[list[Detection]] = [[] for _ in range(_world())]
+    dist.all_gather_object(shares, detections)
+    return sorted((d for share in shares for d in share), key=lambda d: int(d["image_id"]))
+
+
+def evaluate(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> dict[str, float]:
+    """Return the figures of `lncis.evaluation.average_precision` on a whole data set."""
+    return average_precision(dataset.document, predict(model, dataset, device))
+
+
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the parameters that train."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def learning_rate(config: TrainConfig, epoch: int, iteration: int, iterations_per_epoch: int) -> float:
+    """Return the learning rate of an iteration, both counted from 0: drops by epoch, and a linear warm-up."""
+    rate = config.optimizer.lr * config.schedule.lr_factor(epoch)
+    warmup = config.schedule.warmup_iterations
+    done = epoch * iterations_per_epoch + iteration
+    return rate * (1 / 3 + 2 / 3 * done / warmup) if done < warmup else rate
+
+
+def seed_all(seed: int, epoch: int, rank: int) -> None:
+    """Seed torch's and numpy's global generators for an epoch of a rank."""
+    state = np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1, dtype=np.uint64)
+    torch.manual_seed(int(state[0]))
+    np.random.seed(int(state[0]) % 2**32)
+
+
+def _loader(
+    dataset: CocoInstances, config: TrainConfig, epoch: int
+) -> DataLoader[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+    sampler = DistributedSampler(dataset, num_replicas=_world(), rank=_rank(), seed=config.seed)
+    sampler.set_epoch(epoch)
+    return DataLoader(
+        dataset,
+        batch_size=max(config.batch_size // _world(), 1),
+        sampler=sampler,
+        collate_fn=lambda batch: tuple(zip(*batch, strict=True)),
+    )
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0

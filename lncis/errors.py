@@ -1,0 +1,52 @@
+"""Every error that lncis raises on purpose.
+
+::
+
+    LncisError              catch this to catch all of them
+    ├── ConfigError         a YAML file, a request body or a Python config is wrong
+    ├── DataError           a data set is missing, corrupt or not what it claims
+    ├── CheckpointError     a checkpoint is missing, truncated or of another training
+    ├── DivergedError       a training loss became NaN or infinite
+    └── StudyError          a study could not run: its workers, trials or cluster failed
+
+A message names the place, the value and the remedy. The command line prints it on one line, without a
+traceback, and exits with `exit_code`: 2 where the user can mend the input, 1 otherwise.
+"""
+
+
+class LncisError(Exception):
+    """Base of all errors below."""
+
+    exit_code = 1
+
+
+class ConfigError(LncisError, ValueError):
+    """A configuration does not validate; `problems` holds one line per mistake, all of them."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(source, problems)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{self.source}: {problem}" for problem in self.problems)
+
+
+class DataError(LncisError):
+    """Data are missing, corrupt or inconsistent; raised before any training starts."""
+
+    exit_code = 2
+
+
+class CheckpointError(LncisError):
+    """A checkpoint cannot be read, or belongs to a different training."""
+
+
+class DivergedError(LncisError):
+    """A loss is NaN or infinite; the training that met it cannot go on, others can."""
+
+
+class StudyError(LncisError):
+    """A study could not be carried out; says which part failed and what remains on disk."""
