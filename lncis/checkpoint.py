@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from lncis.errors import CheckpointError
-
-Record = dict[str, float]
-"""What one epoch yielded: metric key -> value; `epoch` counts finished epochs from 1."""
+from lncis.metrics import Record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,7 @@ class TrainConfig:
     loss: ClassLossConfig = field(default_factory=LncisLoss)
     schedule: Schedule = field(default_factory=Schedule)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Images an iteration, over all workers."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; the class loss stays in fp32."""

@@ -41,7 +41,8 @@ def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Con
     try:
         return TypeAdapter(schema).validate_python(document)
     except ValidationError as error:
-        raise ConfigError(source, [_problem(schema, e) for e in error.errors()]) from error
+        problems = [line for e in error.errors() for line in _problem(schema, e).splitlines()]
+        raise ConfigError(source, problems) from error
 
 
 def dump(config: Any) -> dict[str, Any]:

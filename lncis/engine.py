@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.models.detection import MaskRCNN
 
 from lncis import checkpoint
-from lncis.checkpoint import Checkpoint, Record
+from lncis.checkpoint import Checkpoint
 from lncis.config import Optimizer, TrainConfig
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.errors import DivergedError
 from lncis.evaluation import Detection, average_precision, to_coco
 from lncis.losses import class_loss, sample_roles
+from lncis.metrics import Record
 from lncis.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
@@ -44,8 +45,9 @@ def train(
     """Train until `until` epochs are finished (default: all) and return the record of each epoch.
 
     Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from
-    scratch. After each epoch rank 0 writes `directory/checkpoint.pt` and every rank calls `on_epoch`; a false answer
-    ends the training there. Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
+    scratch. After each epoch rank 0 writes `directory/checkpoint.pt`, then every rank calls `on_epoch`, as it did first
+    for the epochs found in the checkpoint; a false answer ends the training there. Raises DivergedError when a loss
+    is not finite, leaving the last good checkpoint.
     """
     path = directory / CHECKPOINT
     origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
@@ -58,6 +60,8 @@ def train(
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)
         history = list(resumed.history)
+        for record in history:
+            on_epoch(record)
 
     parallel = DistributedDataParallel(model) if _world() > 1 else model
     for epoch in range(len(history), config.schedule.epochs if until is None else until):

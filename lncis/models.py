@@ -36,7 +36,7 @@ def build_model(config: Model, num_foreground_classes: int) -> MaskRCNN:
 
 
 class _SmallBackbone(nn.Module):
-    """Four stages of convolution and GroupNorm, strides 4 to 16, and an FPN of 64 channels."""
+    """Four stages of convolution and GroupNorm, an FPN of 64 channels on the last three (strides 4 to 16)."""
 
     out_channels = 64
 
@@ -44,10 +44,7 @@ class _SmallBackbone(nn.Module):
         super().__init__()
         widths = (32, 64, 96, 128)
         self.stem = _conv_gn(3, widths[0], stride=2)
-        self.stages = nn.ModuleList(
-            nn.Sequential(_conv_gn(inp, out, stride=2), _conv_gn(out, out, stride=1))
-            for inp, out in pairwise(widths)
-        )
+        self.stages = nn.ModuleList(_conv_gn(inp, out, stride=2) for inp, out in pairwise(widths))
         self.fpn = FeaturePyramidNetwork(list(widths[1:]), self.out_channels)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

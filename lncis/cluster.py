@@ -1,0 +1,70 @@
+"""Connecting to Ray: the cluster that RAY_ADDRESS names, else a quiet one of this machine for as long as needed."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from lncis.config import Workers
+from lncis.errors import StudyError
+
+TRIAL_DRIVER = "trial_driver"
+"""Custom resource of the head node. Trials take it instead of CPU, so that they cannot starve their own workers."""
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # a local cluster would otherwise write a token into the home folder
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow holds the metrics; Tune need not write them again
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterator[None]:
+    """Within the block Ray runs and has room for `lanes` groups of workers; StudyError says what is missing."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not ray.is_initialized():
+        for name, value in _QUIET.items() if not address else ():
+            os.environ.setdefault(name, value)
+        local: dict[str, Any] = {"resources": {TRIAL_DRIVER: 1000}, "include_dashboard": False}
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            configure_logging=True,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            **({} if address else local),
+        )
+        started_here = True
+    else:
+        started_here = False
+    try:
+        _check_room(workers, lanes)
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _check_room(workers: Workers, lanes: int) -> None:
+    there = ray.cluster_resources()
+    groups = lanes * workers.num_workers
+    for resource, each, field in (
+        ("CPU", workers.cpus_per_worker, "cpus_per_worker"),
+        ("GPU", workers.gpus_per_worker, "gpus_per_worker"),
+    ):
+        needed = groups * each
+        if needed > there.get(resource, 0):
+            raise StudyError(
+                f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
+                f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
+            )
+    if not there.get(TRIAL_DRIVER):
+        raise StudyError(
+            f"no node of the Ray cluster has the resource {TRIAL_DRIVER!r}; start its head with "
+            f"ray start --head --resources='{{\"{TRIAL_DRIVER}\": 1000}}'"
+        )

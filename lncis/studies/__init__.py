@@ -1,0 +1,1 @@
+"""How a study runs; the studies themselves are the YAML files in the top-level folder `studies`."""

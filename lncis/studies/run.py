@@ -1,0 +1,277 @@
+"""run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes, logged to MLflow."""
+
+import json
+import secrets
+import subprocess
+import time
+from collections import deque
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from lncis import cluster, datasets, documents, training
+from lncis.errors import StudyError
+from lncis.metrics import Record
+from lncis.studies import report
+from lncis.studies.relay import Relay
+from lncis.studies.result import StudyResult, TrialResult
+from lncis.studies.search import Configurations
+from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.stages import chain, sharing
+from lncis.tasks import Task
+from lncis.tracking import StudyLog
+
+
+class Observer(Protocol):
+    """Told in the driver what happens, as it happens."""
+
+    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
+        """A trial begins; its tasks may be shared with others."""
+
+    def on_epoch(self, trial: Trial, record: Record) -> None:
+        """A trial has one more epoch."""
+
+    def on_trial_end(self, trial: Trial, reason: str) -> None:
+        """A trial is over, failed if there is a reason."""
+
+
+def run_study(
+    spec: StudySpec,
+    *,
+    runs: Path = Path("runs"),
+    study_id: str | None = None,
+    observers: Sequence[Observer] = (),
+    verbose: bool = False,
+) -> StudyResult:
+    """Run a study to its end and return what it found.
+
+    Everything goes to `runs/<study_id>`: spec, stages with their checkpoints, results, table, plot and best
+    configuration; the curves also to MLflow. A trial that fails does not end the study. Raises StudyError where the
+    study as a whole cannot go on, and DataError, before Ray starts, where its data are missing.
+    """
+    started = time.monotonic()
+    study_id = study_id or new_study_id(spec)
+    directory = (runs / study_id).absolute()
+    datasets.load(spec.base)
+    directory.mkdir(parents=True)
+    (directory / "spec.yaml").write_text(documents.to_yaml(spec))
+    log = StudyLog(spec.name, study_id, tags=_provenance())
+    log.log_study(parameters=_flat(documents.dump(spec)), metrics={}, artifacts=[directory / "spec.yaml"])
+    try:
+        with cluster.connected(spec.resources, spec.resources.max_concurrent_trials, verbose=verbose):
+            recorder = _Recorder(log)
+            _train(spec, directory, [recorder, *observers])
+        result = StudyResult(
+            study_id=study_id,
+            spec=spec,
+            directory=directory,
+            trials=recorder.results,
+            sharing=sharing(recorder.chains),
+            seconds=time.monotonic() - started,
+            mlflow_uri=log.uri,
+        )
+        files = report.write(result)
+        best = {f"best/{m.partition('/')[2]}": v for m, v in _last_of_best(result).items()}
+        log.log_study(parameters={}, metrics=best, artifacts=files)
+    except BaseException as error:
+        log.end_study(reason=f"{type(error).__name__}: {error}")
+        raise
+    log.end_study()
+    return result
+
+
+def new_study_id(spec: StudySpec) -> str:
+    """Return an id that no other study has; to be read by people, parsed by no one."""
+    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> None:
+    queue = training.start_queue()
+    lanes = [
+        training.start_lane(f"{directory.name}-{i}", queue, spec.resources)
+        for i in range(spec.resources.max_concurrent_trials)
+    ]
+    search = _TrialSearch(spec, directory / "stages", queue, observers)
+    try:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(Relay, queue=queue), {"CPU": 0, cluster.TRIAL_DRIVER: 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                num_samples=search.total,
+                max_concurrent_trials=spec.resources.max_concurrent_trials,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(directory),
+                callbacks=[_Forward(search)],
+                failure_config=tune.FailureConfig(max_failures=2),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        training.stop_lanes(queue, lanes)
+    if search.open_trials:
+        raise StudyError(f"the study was interrupted with {len(search.open_trials)} trials unfinished; see {directory}")
+
+
+class _TrialSearch(Searcher):  # type: ignore[misc]
+    """Hands Tune one trial after another: the baselines, then each configuration with every seed."""
+
+    def __init__(self, spec: StudySpec, stages: Path, queue: Any, observers: Sequence[Observer]) -> None:
+        super().__init__()
+        self._spec, self._stages, self._queue, self.observers = spec, stages, queue, observers
+        self._configurations = Configurations(spec)
+        baselines = list(spec.baselines.items())
+        self._pending = deque(
+            trial for i, (name, changes) in enumerate(baselines) for trial in spec.trials(i, changes, baseline=name)
+        )
+        self._offset = len(baselines)
+        self._values: dict[int, list[float]] = {}
+        self.total = (len(baselines) + spec.configurations) * len(spec.seeds)
+        self.open_trials: dict[str, Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return what the next Relay follows, having queued its training."""
+        if not self._pending:
+            asked = self._configurations.ask()
+            if asked is None:
+                return str(self.FINISHED)
+            number, overrides = asked
+            self._pending.extend(self._spec.trials(self._offset + number, overrides))
+        trial = self._pending.popleft()
+        tasks = chain(trial, self._spec.resources, self._stages)
+        ray.get(self._queue.submit.remote(trial.name, tasks))
+        self.open_trials[trial.name] = trial
+        for observer in self.observers:
+            observer.on_trial_start(trial, tasks)
+        return {"owner": trial.name}
+
+    def ended(self, trial: Trial, value: float) -> None:
+        """Note the objective of a trial that is over, NaN if it has none."""
+        del self.open_trials[trial.name]
+        ray.get(self._queue.withdraw.remote(trial.name))
+        if trial.baseline is None:
+            values = self._values.setdefault(trial.configuration, [])
+            values.append(value)
+            if len(values) == len(self._spec.seeds):
+                self._configurations.tell(trial.configuration - self._offset, values)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Do nothing: `ended` is told by the callback, which knows the trial."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing of use: Tune insists on a file."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: studies are not restored through Tune."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles its parts for a restore that we do not use."""
+        return {}
+
+
+class _Forward(tune.Callback):  # type: ignore[misc]
+    """Turns Tune's events into ours."""
+
+    def __init__(self, search: _TrialSearch) -> None:
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see _TrialSearch
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        ours = self._search.open_trials[trial.config["owner"]]
+        if "record" in result:
+            for observer in self._search.observers:
+                observer.on_epoch(ours, result["record"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, str(trial.last_result.get("reason", "")))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, "its Tune process died repeatedly")
+
+    def _end(self, trial: Any, reason: str) -> None:
+        ours = self._search.open_trials[trial.config["owner"]]
+        metric = self._search._spec.objective.metric
+        value = float("nan") if reason else trial.last_result["record"].get(metric, float("nan"))
+        self._search.ended(ours, value)
+        for observer in self._search.observers:
+            observer.on_trial_end(ours, reason)
+
+
+class _Recorder:
+    """Keeps the records of every trial, and logs them to MLflow."""
+
+    def __init__(self, log: StudyLog) -> None:
+        self._log = log
+        self._records: dict[str, list[Record]] = {}
+        self._tasks: dict[str, Sequence[Task]] = {}
+        self.results: list[TrialResult] = []
+
+    @property
+    def chains(self) -> list[Sequence[Task]]:
+        return list(self._tasks.values())
+
+    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
+        self._records[trial.name], self._tasks[trial.name] = [], tasks
+        self._log.start_trial(
+            trial.name,
+            f"{trial.label}, seed {trial.seed}",
+            _flat(documents.dump(trial.config)),
+            tags={"lncis.stages": ", ".join(task.key for task in tasks), "lncis.checkpoint": str(tasks[-1].directory)},
+        )
+
+    def on_epoch(self, trial: Trial, record: Record) -> None:
+        self._records[trial.name].append(record)
+        self._log.log_epoch(trial.name, record)
+
+    def on_trial_end(self, trial: Trial, reason: str) -> None:
+        self._log.end_trial(trial.name, reason=reason)
+        self.results.append(
+            TrialResult(
+                trial=trial,
+                records=self._records[trial.name],
+                directory=self._tasks[trial.name][-1].directory,
+                reason=reason,
+            )
+        )
+
+
+def _last_of_best(result: StudyResult) -> Record:
+    return {
+        key: result.best.over_seeds(key).mean
+        for key in result.best.trials[0].records[-1]
+        if key.startswith(("val/", "test/"))
+    }
+
+
+def _provenance() -> dict[str, str]:
+    packages = ("lncis", "torch", "torchvision", "ray", "optuna", "pycocotools", "mlflow")
+    tags = {f"lncis.version.{package}": version(package) for package in packages}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return tags | ({"mlflow.source.git.commit": commit.stdout.strip()} if commit.returncode == 0 else {})
+
+
+def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys; lists as JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{path}.")
+        else:
+            flat[path] = json.dumps(value) if isinstance(value, list) else value
+    return flat

@@ -1,0 +1,161 @@
+"""Training on Ray Train workers.
+
+Starting a Ray Train run costs tens of seconds, training a task may take less. So a run is a *lane*: its workers stay up
+and take one task after another from a queue. `fit` is a lane with one task.
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchTrainer, get_device
+
+from lncis import datasets, engine
+from lncis.config import TrainConfig, Workers
+from lncis.datasets import Data
+from lncis.errors import LncisError, StudyError
+from lncis.metrics import Record
+from lncis.tasks import State, Task, TaskQueue
+
+POLL_SECONDS = 0.2
+
+
+def fit(
+    config: TrainConfig,
+    directory: Path,
+    workers: Workers = Workers(),  # noqa: B008  (frozen)
+    *,
+    on_epoch: Callable[[Record], object] = lambda record: None,
+) -> list[Record]:
+    """Train a config on its own workers, going on from `directory` if it was begun there; return its records.
+
+    Ray must be connected (`lncis.cluster`). Raises StudyError with the reason where the training fails.
+    """
+    task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
+    queue = start_queue()
+    ray.get(queue.submit.remote("fit", [task]))
+    lane = start_lane("fit", queue, workers)
+    seen = 0
+    try:
+        while True:
+            progress = ray.get(queue.progress.remote("fit"))
+            for record in progress.records[seen:]:
+                on_epoch(record)
+            seen = len(progress.records)
+            if progress.state is State.FAILED:
+                raise StudyError(progress.reason)
+            if progress.state is State.DONE:
+                return list(progress.records)
+            time.sleep(POLL_SECONDS)
+    finally:
+        stop_lanes(queue, [lane])
+
+
+def start_queue() -> Any:
+    """Return the handle of a new TaskQueue actor."""
+    return ray.remote(num_cpus=0)(TaskQueue).remote()
+
+
+def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
+    """Start a Ray Train run that works on the tasks of a queue until the queue is closed.
+
+    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch. A lane that
+    cannot go on closes the queue with the reason.
+    """
+    thread = threading.Thread(target=_run_lane, args=(name, queue, workers), name=f"lane-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
+    """Close the queue and wait until the lanes have gone home, a minute at most."""
+    ray.get(queue.close.remote())
+    deadline = time.monotonic() + 60
+    for lane in lanes:
+        lane.join(max(deadline - time.monotonic(), 0))
+
+
+def _run_lane(name: str, queue: Any, workers: Workers) -> None:
+    use_gpu = workers.gpus_per_worker > 0
+    resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
+    try:
+        # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
+        with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
+            TorchTrainer(
+                _work,
+                train_loop_config={"lane": name, "queue": queue, "threads": max(int(workers.cpus_per_worker), 1)},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+                ),
+                run_config=ray.train.RunConfig(
+                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=3)
+                ),
+            ).fit()
+    except Exception as error:
+        reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {error}"
+        ray.get(queue.close.remote(reason))
+
+
+@dataclass
+class _Loaded:
+    """The data that a worker read last: most tasks of a study share them."""
+
+    config: TrainConfig | None = None
+    data: Data | None = None
+
+    def get(self, config: TrainConfig) -> Data:
+        if self.config is None or (self.config.dataset, self.config.noise) != (config.dataset, config.noise):
+            self.config, self.data = config, datasets.load(config)
+        assert self.data is not None
+        return self.data
+
+
+def _work(lane: dict[str, Any]) -> None:
+    """The loop of every worker of a lane; rank 0 talks to the queue, all ranks do the same."""
+    torch.set_num_threads(lane["threads"])
+    queue, loaded = lane["queue"], _Loaded()
+    while True:
+        task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
+        if task == "stop":
+            return
+        if task == "wait":
+            time.sleep(POLL_SECONDS)
+            continue
+        try:
+            _train_task(task, queue, loaded)
+        except (LncisError, torch.OutOfMemoryError) as error:  # the task's own fault: the lane goes on
+            reason = str(error) if isinstance(error, LncisError) else f"out of memory: {error}"
+            _from_rank_zero(partial(_ask, queue.fail, task.key, reason))
+
+
+def _train_task(task: Task, queue: Any, loaded: _Loaded) -> None:
+    engine.train(
+        task.config,
+        loaded.get(task.config),
+        task.directory,
+        until=task.until,
+        fork_from=task.after.directory if task.after else None,
+        device=get_device(),
+        on_epoch=lambda record: bool(_from_rank_zero(partial(_ask, queue.report, task.key, record))),
+    )
+    _from_rank_zero(partial(_ask, queue.finish, task.key))
+
+
+def _ask(method: Any, *arguments: Any) -> Any:
+    return ray.get(method.remote(*arguments))
+
+
+def _from_rank_zero(ask: Callable[[], Any]) -> Any:
+    """Return on every rank what `ask` answers on rank 0, where alone it is called."""
+    context = ray.train.get_context()
+    answer = ask() if context.get_world_rank() == 0 else None
+    return answer if context.get_world_size() == 1 else broadcast_from_rank_zero(answer)
