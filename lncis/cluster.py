@@ -18,9 +18,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # a local cluster would otherwise write a token into the home folder
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow holds the metrics; Tune need not write them again
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a box even when told to be quiet
 }
 
 
@@ -31,9 +30,14 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
     if not ray.is_initialized():
         for name, value in _QUIET.items() if not address else ():
             os.environ.setdefault(name, value)
-        local: dict[str, Any] = {"resources": {TRIAL_DRIVER: 1000}, "include_dashboard": False}
+        # what passes through the object store is small: records and configs
+        local: dict[str, Any] = {
+            "resources": {TRIAL_DRIVER: 1000},
+            "include_dashboard": False,
+            "object_store_memory": 256 * 2**20,
+        }
         ray.init(
-            address=address,
+            address=address or "local",
             log_to_driver=verbose,
             configure_logging=True,
             logging_level=logging.INFO if verbose else logging.ERROR,
@@ -51,14 +55,15 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
 
 
 def _check_room(workers: Workers, lanes: int) -> None:
-    there = ray.cluster_resources()
+    """Raise StudyError if this cluster could never hold the workers; one that grows may, and is given the time."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     groups = lanes * workers.num_workers
     for resource, each, field in (
         ("CPU", workers.cpus_per_worker, "cpus_per_worker"),
         ("GPU", workers.gpus_per_worker, "gpus_per_worker"),
     ):
         needed = groups * each
-        if needed > there.get(resource, 0):
+        if "RAY_ADDRESS" not in os.environ and needed > there.get(resource, 0):
             raise StudyError(
                 f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"

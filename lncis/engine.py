@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ def train(
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)
         history = list(resumed.history)
-        for record in history:
-            on_epoch(record)
+        for restored in history:
+            on_epoch(restored)
 
     parallel = DistributedDataParallel(model) if _world() > 1 else model
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
@@ -188,14 +189,17 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
 def _loader(
     dataset: CocoInstances, config: TrainConfig, epoch: int
 ) -> DataLoader[tuple[list[Tensor], list[dict[str, Tensor]]]]:
-    sampler = DistributedSampler(dataset, num_replicas=_world(), rank=_rank(), seed=config.seed)
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        dataset, num_replicas=_world(), rank=_rank(), seed=config.seed
+    )
     sampler.set_epoch(epoch)
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=max(config.batch_size // _world(), 1),
         sampler=sampler,
         collate_fn=lambda batch: tuple(zip(*batch, strict=True)),
     )
+    return loader
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:

@@ -3,9 +3,10 @@
 One process writes, the one that drives the study, through run ids alone: MLflow's fluent "active run" is never used.
 """
 
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class StudyLog:
 
     def __init__(self, study_name: str, study_id: str, tags: Mapping[str, str]) -> None:
         """Open the study's run; StudyError where the tracking store cannot be used."""
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # the first run of all creates the database, and says so
         self.uri = tracking_uri()
         try:
             self._client = mlflow.MlflowClient(self.uri)
@@ -52,13 +54,17 @@ class StudyLog:
         metrics = [Metric(key, value, now, step) for key, value in record.items() if key != "epoch"]
         self._client.log_batch(self._trials[name], metrics=metrics)
 
-    def end_trial(self, name: str, *, reason: str = "") -> None:
+    def end_trial(self, name: str, *, reason: str = "", artifacts: Sequence[Path] = ()) -> None:
         """Close the run of a trial: finished, or failed for a reason."""
+        for artifact in artifacts:
+            self._client.log_artifact(self._trials[name], str(artifact))
         if reason:
             self._client.set_tag(self._trials[name], "lncis.reason", reason)
         self._client.set_terminated(self._trials[name], "FAILED" if reason else "FINISHED")
 
-    def log_study(self, *, parameters: Mapping[str, Any], metrics: Mapping[str, float], artifacts: list[Path]) -> None:
+    def log_study(
+        self, *, parameters: Mapping[str, Any], metrics: Mapping[str, float], artifacts: Sequence[Path]
+    ) -> None:
         """Log to the study's run what concerns it as a whole."""
         self._client.log_batch(
             self.run_id,

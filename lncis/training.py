@@ -4,6 +4,7 @@ Starting a Ray Train run costs tens of seconds, training a task may take less. S
 and take one task after another from a queue. `fit` is a lane with one task.
 """
 
+import json
 import tempfile
 import threading
 import time
@@ -27,6 +28,8 @@ from lncis.metrics import Record
 from lncis.tasks import State, Task, TaskQueue
 
 POLL_SECONDS = 0.2
+NOISE_MANIFEST = "noise.json"
+"""What the label noise did, beside each checkpoint."""
 
 
 def fit(
@@ -138,9 +141,13 @@ def _work(lane: dict[str, Any]) -> None:
 
 
 def _train_task(task: Task, queue: Any, loaded: _Loaded) -> None:
+    data = loaded.get(task.config)
+    if ray.train.get_context().get_world_rank() == 0:
+        task.directory.mkdir(parents=True, exist_ok=True)
+        (task.directory / NOISE_MANIFEST).write_text(json.dumps(data.manifests, indent=1))
     engine.train(
         task.config,
-        loaded.get(task.config),
+        data,
         task.directory,
         until=task.until,
         fork_from=task.after.directory if task.after else None,

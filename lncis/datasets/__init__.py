@@ -37,7 +37,8 @@ def cache_directory() -> Path:
 def load(config: TrainConfig) -> Data:
     """Return the data of a training, preparing them first if this machine has not yet."""
     folder = digits.prepare(config.dataset, cache_directory())
-    splits, manifests = {}, {}
+    splits: dict[str, CocoInstances] = {}
+    manifests: dict[str, dict[str, Any]] = {}
     for split in digits.SPLITS:
         images, document = digits.read(folder, split)
         if split != "test":

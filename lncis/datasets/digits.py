@@ -81,7 +81,8 @@ def read(folder: Path, split: Split) -> tuple[NDArray[np.uint8], Document]:
 def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Document]:
     """Return images `(N, 128, 128, 3)` and their COCO document; a function of the arguments alone."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split)])
-    images, annotations = [], []
+    images: list[NDArray[np.uint8]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id in range(asdict(config)[f"{split}_scenes"]):
         image, instances = _scene(rng, split)
         images.append(image)

@@ -1,5 +1,6 @@
 """Running a study from a terminal: check, plan, run, show. Every command line that runs a study comes here."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def run_file(file: File, dry_run: DryRun = False, runs: Runs = Path("runs"), ver
     with clear_errors():
         spec = specs.load(file)
         planned = plan(spec)
-        console = Console()
+        # bound to today's stdout: during the study what others print goes to a log
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
         if dry_run:
             console.print(planned.view())
             return

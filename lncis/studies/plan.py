@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -50,7 +51,7 @@ class Plan:
 def plan(spec: StudySpec) -> Plan:
     """Return the plan of a study; runs nothing."""
     exact = spec.sampler.type == "grid"
-    configurations = [(changes, name) for name, changes in spec.baselines.items()]
+    configurations: list[tuple[dict[str, Any], str | None]] = [(c, name) for name, c in spec.baselines.items()]
     configurations += [(changes, None) for changes in (spec.grid if exact else [])]
     trials = [
         (trial, chain(trial, spec.resources, Path()))

@@ -33,7 +33,14 @@ class Progress:
         self._rows: dict[str, _Row] = {}
         self._started = time.monotonic()
         self._seconds: dict[tuple[str, int], float] = {}  # (task, epoch) -> duration; shared epochs count once
-        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=2, transient=True)
+        self._live = Live(
+            console=console,
+            get_renderable=self._view,
+            refresh_per_second=2,
+            transient=True,
+            redirect_stdout=False,  # what Ray prints is for its log
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -61,7 +68,9 @@ class Progress:
         if not self._console.is_terminal and new:
             self._console.print(
                 f"{self._head()}  {trial.label}, seed {trial.seed}: stage {self._stage(row)}, epoch "
-                f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.best)}"
+                f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.best)}",
+                soft_wrap=True,
+                highlight=False,
             )
 
     def on_trial_end(self, trial: Trial, reason: str) -> None:
@@ -69,7 +78,7 @@ class Progress:
         row = self._rows[trial.name]
         row.state = f"failed: {reason}" if reason else "done"
         if reason and not self._console.is_terminal:
-            self._console.print(f"{trial.label}, seed {trial.seed}: {row.state}")
+            self._console.print(f"{trial.label}, seed {trial.seed}: {row.state}", soft_wrap=True, highlight=False)
 
     def _stage(self, row: _Row) -> int:
         epoch = row.record.get("epoch", 0)

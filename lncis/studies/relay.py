@@ -14,13 +14,13 @@ from lncis.tasks import Progress, State
 POLL_SECONDS = 0.2
 
 
-class Relay(tune.Trainable):  # type: ignore[misc]
+class Relay(tune.Trainable):
     """A Tune trial whose steps are the epochs that a queue reports for the owner named in its config.
 
     Each step returns `record`, the epoch's metrics; the last returns `done`, with a `reason` if the trial failed.
     """
 
-    def setup(self, config: dict[str, Any], queue: Any) -> None:
+    def setup(self, config: dict[str, Any], queue: Any = None) -> None:
         """Begin with a trial; `queue` is the handle of a TaskQueue actor."""
         self._queue = queue
         self.reset_config(config)

@@ -52,12 +52,11 @@ def table(result: StudyResult) -> RenderableType:
     )
     view = Table(title=title, title_justify="left", title_style="bold")
     view.add_column("configuration")
-    view.add_column(f"{spec.objective.metric}\n(noisy: selects)", justify="right")
+    view.add_column(f"{spec.objective.metric}\n(noisy)", justify="right")
     for figure in FIGURES:
         view.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
-        for figure in FIGURES:
-            view.add_column(f"paper\n{figure}", justify="right", style="dim")
+        view.add_column("paper\nAP  AP50  AP75", justify="right", style="dim")
     for configuration in result.configurations:
         row = _paper_row(result, configuration)
         best = bool(result.searched) and configuration.trial.configuration == result.best.trial.configuration
@@ -65,7 +64,7 @@ def table(result: StudyResult) -> RenderableType:
             ("* " if best else "  ") + configuration.trial.label,
             str(configuration.over_seeds(spec.objective.metric)),
             *(str(configuration.over_seeds(f"test/segm_{figure}")) for figure in FIGURES),
-            *((f"{getattr(row, figure):.1f}" if row else "" for figure in FIGURES) if spec.paper else ()),
+            *([f"{row.AP:.1f}  {row.AP50:.1f}  {row.AP75:.1f}" if row else ""] if spec.paper else []),
             end_section=configuration.trial.baseline is not None,
         )
     return Group(view, *(Text(line) for line in conclusions(result)))

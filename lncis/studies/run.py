@@ -5,7 +5,8 @@ import secrets
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,9 +63,12 @@ def run_study(
     (directory / "spec.yaml").write_text(documents.to_yaml(spec))
     log = StudyLog(spec.name, study_id, tags=_provenance())
     log.log_study(parameters=_flat(documents.dump(spec)), metrics={}, artifacts=[directory / "spec.yaml"])
+    recorder = _Recorder(log)
     try:
-        with cluster.connected(spec.resources, spec.resources.max_concurrent_trials, verbose=verbose):
-            recorder = _Recorder(log)
+        with (
+            nullcontext() if verbose else _output_to(directory / "ray.log"),
+            cluster.connected(spec.resources, spec.resources.max_concurrent_trials, verbose=verbose),
+        ):
             _train(spec, directory, [recorder, *observers])
         result = StudyResult(
             study_id=study_id,
@@ -88,6 +92,13 @@ def run_study(
 def new_study_id(spec: StudySpec) -> str:
     """Return an id that no other study has; to be read by people, parsed by no one."""
     return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send what this process prints to a file: Ray and Tune have much to say, even when told to be quiet."""
+    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        yield
 
 
 def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> None:
@@ -121,7 +132,7 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
         raise StudyError(f"the study was interrupted with {len(search.open_trials)} trials unfinished; see {directory}")
 
 
-class _TrialSearch(Searcher):  # type: ignore[misc]
+class _TrialSearch(Searcher):
     """Hands Tune one trial after another: the baselines, then each configuration with every seed."""
 
     def __init__(self, spec: StudySpec, stages: Path, queue: Any, observers: Sequence[Observer]) -> None:
@@ -137,7 +148,7 @@ class _TrialSearch(Searcher):  # type: ignore[misc]
         self.total = (len(baselines) + spec.configurations) * len(spec.seeds)
         self.open_trials: dict[str, Trial] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a str
         """Return what the next Relay follows, having queued its training."""
         if not self._pending:
             asked = self._configurations.ask()
@@ -178,7 +189,7 @@ class _TrialSearch(Searcher):  # type: ignore[misc]
         return {}
 
 
-class _Forward(tune.Callback):  # type: ignore[misc]
+class _Forward(tune.Callback):
     """Turns Tune's events into ours."""
 
     def __init__(self, search: _TrialSearch) -> None:
@@ -237,15 +248,11 @@ class _Recorder:
         self._log.log_epoch(trial.name, record)
 
     def on_trial_end(self, trial: Trial, reason: str) -> None:
-        self._log.end_trial(trial.name, reason=reason)
-        self.results.append(
-            TrialResult(
-                trial=trial,
-                records=self._records[trial.name],
-                directory=self._tasks[trial.name][-1].directory,
-                reason=reason,
-            )
-        )
+        directory = self._tasks[trial.name][-1].directory
+        manifest = directory / training.NOISE_MANIFEST
+        self._log.end_trial(trial.name, reason=reason, artifacts=[manifest] if manifest.exists() else [])
+        records = self._records[trial.name]
+        self.results.append(TrialResult(trial=trial, records=records, directory=directory, reason=reason))
 
 
 def _last_of_best(result: StudyResult) -> Record:

@@ -1,0 +1,53 @@
+"""What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
+torch.set_num_threads(1)  # as a worker with one CPU has
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNCIS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test leaves in its working directory stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
+    from lncis import cluster
+
+    with cluster.connected(Workers(num_workers=2), lanes=1):
+        yield
+    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+
+
+@pytest.fixture
+def tiny() -> TrainConfig:
+    """Four epochs of eight scenes, a second each; the loss switches after two.
+
+    The learning rate is so low that the class logits stay as random as they began: then each role has its samples.
+    """
+    return TrainConfig(
+        dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4),
+        loss=LncisLoss(gamma=2.4),
+        schedule=Schedule(epochs=4),
+        optimizer=Optimizer(lr=1e-5),
+    )

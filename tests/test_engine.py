@@ -1,0 +1,118 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lncis import checkpoint, datasets, documents, engine
+from lncis.config import CrossEntropyLoss, Optimizer, Schedule, TrainConfig
+from lncis.errors import DivergedError
+from lncis.metrics import TEST_METRICS, VAL_METRICS, Record
+
+
+def run(config: TrainConfig, folder: str, **options) -> list[Record]:
+    return engine.train(config, datasets.load(config), Path(folder), **options)
+
+
+def figures(history: list[Record]) -> list[Record]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
+
+
+def assert_same_training(one: str, other: str) -> None:
+    a, b = (checkpoint.load(Path(folder) / engine.CHECKPOINT) for folder in (one, other))
+    assert figures(a.history) == figures(b.history)
+    assert a.model.keys() == b.model.keys()
+    assert all(torch.equal(a.model[key], b.model[key]) for key in a.model)
+    for left, right in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(left[key]), torch.as_tensor(right[key])) for key in left)
+
+
+@pytest.fixture
+def undisturbed(tiny: TrainConfig) -> str:
+    run(tiny, "undisturbed")
+    return "undisturbed"
+
+
+def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit(tiny, undisturbed):
+    for stop in (1, 3):  # before and after the switch to stage 2
+        run(tiny, "resumed", on_epoch=lambda record, stop=stop: record["epoch"] < stop)
+    seen: list[float] = []
+    run(tiny, "resumed", on_epoch=lambda record: seen.append(record["epoch"]) is None)
+    assert seen == [1, 2, 3, 4], "restored epochs are reported first"
+    assert_same_training("resumed", undisturbed)
+
+
+def test_a_training_killed_at_any_moment_resumes_to_the_same_result(tiny, undisturbed):
+    Path("config.yaml").write_text(documents.to_yaml(tiny))
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from lncis import datasets, documents, engine; from lncis.config import TrainConfig\n"
+        "config = documents.load(TrainConfig, Path('config.yaml'))\n"
+        "engine.train(config, datasets.load(config), Path('killed'))\n"
+    )
+    for epoch in (1, 2):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        wait_for_epoch(Path("killed"), epoch)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    run(tiny, "killed")
+    assert_same_training("killed", undisturbed)
+
+
+def wait_for_epoch(folder: Path, epoch: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        path = folder / engine.CHECKPOINT
+        if path.exists() and checkpoint.load(path).epoch >= epoch:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"epoch {epoch} was not reached")
+
+
+def test_forks_of_a_shared_stage_equal_the_same_trainings_run_alone(tiny, undisturbed):
+    other = replace(tiny, loss=CrossEntropyLoss())
+    run(other, "other alone")
+    run(other, "stage1", until=2)  # whichever trial asks first trains it
+    for config, fork, alone in ((tiny, "fork", undisturbed), (other, "other fork", "other alone")):
+        run(config, fork, fork_from=Path("stage1"))
+        assert_same_training(fork, alone)
+
+
+def test_the_loss_switches_at_e1_and_not_before(tiny, undisturbed):
+    lncis = figures(checkpoint.load(Path(undisturbed) / engine.CHECKPOINT).history)
+    cross_entropy = figures(run(replace(tiny, loss=CrossEntropyLoss()), "cross entropy"))
+    assert lncis[:2] == cross_entropy[:2]
+    assert lncis[2]["train/loss_classifier"] != cross_entropy[2]["train/loss_classifier"]
+    assert [record["train/isolated"] > 0 for record in lncis] == [False, False, True, True]
+
+
+def test_test_scenes_are_evaluated_after_the_last_epoch_only(tiny):
+    schedule = Schedule(epochs=3, evaluate_every=2)
+    history = run(replace(tiny, schedule=schedule), "run")
+    assert [set(VAL_METRICS) <= record.keys() for record in history] == [False, True, True]
+    assert [set(TEST_METRICS) <= record.keys() for record in history] == [False, False, True]
+
+
+def test_a_diverging_training_says_so_and_keeps_its_last_good_checkpoint(tiny):
+    run(tiny, "run", until=1)
+    with pytest.raises(DivergedError, match=r"the loss is .* in epoch 2, iteration \d.*lower optimizer.lr \(1e\+30\)"):
+        run(replace(tiny, optimizer=Optimizer(lr=1e30)), "run")
+    assert checkpoint.load(Path("run") / engine.CHECKPOINT).epoch == 1
+
+
+def test_the_learning_rate_warms_up_from_a_third_and_drops():
+    config = TrainConfig(
+        optimizer=Optimizer(lr=0.3), schedule=Schedule(epochs=12, lr_drops=(8, 11), warmup_iterations=10)
+    )
+    rates = [engine.learning_rate(config, epoch, i, 4) for epoch, i in ((0, 0), (1, 1), (2, 2), (8, 0), (11, 3))]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.03, 0.003])
+
+
+def test_training_in_bf16_runs_and_evaluates(tiny):
+    history = run(replace(tiny, precision="bf16"), "run", until=1)
+    assert history[0]["train/loss"] == pytest.approx(figures(run(tiny, "fp32", until=1))[0]["train/loss"], rel=0.05)

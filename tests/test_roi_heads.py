@@ -1,0 +1,188 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+from torchvision.models.detection.roi_heads import RoIHeads
+
+from lncis.config import Model
+from lncis.losses import BACKGROUND, cross_entropy
+from lncis.models import build_model
+from lncis.roi_heads import ClassLossRoIHeads
+
+K = 3
+
+
+def digits_rcnn() -> MaskRCNN:
+    model = build_model(Model(min_size=64, max_size=64), K)
+    # the stock heads around the same modules
+    stock = RoIHeads.__new__(RoIHeads)
+    stock.__dict__.update({k: v for k, v in model.roi_heads.__dict__.items() if k != "class_loss"})
+    model.roi_heads = stock
+    return model
+
+
+def resnet50() -> MaskRCNN:
+    return maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=K + 1, min_size=64, max_size=64, rpn_pre_nms_top_n_train=100
+    )
+
+
+@pytest.fixture(scope="module", params=[digits_rcnn, resnet50])
+def stock_and_ours(request) -> tuple[MaskRCNN, MaskRCNN]:
+    torch.manual_seed(0)
+    stock = request.param().train()
+    ours = deepcopy(stock)
+    ours.roi_heads = ClassLossRoIHeads.from_stock(ours.roi_heads)
+    assert type(stock.roi_heads) is RoIHeads
+    return stock, ours
+
+
+@pytest.fixture
+def ours(stock_and_ours) -> MaskRCNN:
+    model = deepcopy(stock_and_ours[1]).train()
+    model.roi_heads.class_loss = cross_entropy
+    return model
+
+
+def square(x: int, y: int, side: int) -> tuple[list[float], Tensor]:
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[y : y + side, x : x + side] = 1
+    return [float(x), float(y), float(x + side), float(y + side)], mask
+
+
+def target(squares: list[tuple[int, int, int]], labels: list[int]) -> dict[str, Tensor]:
+    found = [square(*s) for s in squares]
+    return {
+        "boxes": torch.tensor([box for box, _ in found]).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "masks": torch.stack([mask for _, mask in found]) if found else torch.zeros(0, 64, 64, dtype=torch.uint8),
+    }
+
+
+def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.rand(3, 64, 64, generator=generator) for _ in range(2)]
+    return images, [target([(4, 6, 20), (30, 30, 24)], [2, 3]), target([(10, 20, 30)], [1])]
+
+
+def losses_of(model: MaskRCNN, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(7)  # the RPN and the RoI heads draw their samples
+    losses = model(images, deepcopy(targets))
+    sum(losses.values()).backward()
+    return losses
+
+
+def test_cross_entropy_equals_stock_to_the_bit(stock_and_ours):
+    stock, ours = stock_and_ours
+    expected, found = losses_of(stock, *scenes()), losses_of(ours, *scenes())
+    assert list(found) == list(expected)
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+    gradients = {name: p.grad for name, p in stock.named_parameters()}
+    trained = [name for name, gradient in gradients.items() if gradient is not None]
+    assert len(trained) > 20
+    for name, p in ours.named_parameters():
+        assert (p.grad is None) == (gradients[name] is None), name
+        assert p.grad is None or torch.equal(p.grad, gradients[name]), name
+
+
+def test_state_dict_has_the_stock_keys_and_shapes(stock_and_ours):
+    stock, ours = stock_and_ours
+    losses_of(ours, *scenes())  # what a forward leaves behind is no state
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in stock.state_dict().items()}
+    ours.load_state_dict(stock.state_dict())
+
+
+def test_detections_in_eval_equal_stock(stock_and_ours):
+    stock, ours = (deepcopy(model).eval() for model in stock_and_ours)
+    images, _ = scenes()
+    with torch.no_grad():
+        expected, found = stock(images), ours(images)
+    assert sum(len(output["boxes"]) for output in expected) > 0
+    for e, f in zip(expected, found, strict=True):
+        assert e.keys() == f.keys()
+        assert all(torch.equal(e[key], f[key]) for key in e)
+
+
+def test_labels_matches_and_logits_agree(ours):
+    images, targets = scenes()
+    losses = losses_of(ours, images, targets)
+    heads = ours.roi_heads
+    n = sum(len(matched) for matched in heads.matched_idxs)
+    assert len(heads.matched_idxs) == len(images)
+    assert heads.labels.shape == (n,)
+    assert heads.class_logits.shape == (n, K + 1)
+    assert not heads.class_logits.requires_grad
+    assert cross_entropy(heads.class_logits, heads.labels) == losses["loss_classifier"]
+    for t, matched, labels in zip(
+        targets, heads.matched_idxs, heads.labels.split([len(m) for m in heads.matched_idxs]), strict=True
+    ):
+        foreground = labels != BACKGROUND
+        assert foreground.any()
+        assert torch.equal(labels[foreground], t["labels"][matched[foreground]])
+
+
+def test_class_loss_set_by_the_user_is_the_one_used(ours):
+    expected = losses_of(ours, *scenes())
+    seen = []
+
+    def seven(class_logits, labels):
+        seen.append((class_logits, labels))
+        return class_logits.sum() * 0 + 7
+
+    ours.roi_heads.class_loss = seven
+    found = losses_of(ours, *scenes())
+    assert found["loss_classifier"].item() == 7
+    assert all(torch.equal(found[name], expected[name]) for name in expected if name != "loss_classifier")
+    ((class_logits, labels),) = seen
+    assert class_logits.requires_grad
+    assert torch.equal(class_logits, ours.roi_heads.class_logits)
+    assert torch.equal(labels, ours.roi_heads.labels)
+    assert torch.equal(
+        ours.roi_heads.box_predictor.cls_score.weight.grad,
+        torch.zeros_like(ours.roi_heads.box_predictor.cls_score.weight),
+    )
+
+
+def test_gradient_of_the_class_loss_reaches_the_backbone(ours):
+    losses = losses_of(ours, *scenes())
+    ours.zero_grad(set_to_none=True)
+    torch.manual_seed(7)
+    losses = ours(*scenes())
+    losses["loss_classifier"].backward()
+    assert ours.roi_heads.box_predictor.cls_score.weight.grad.abs().sum() > 0
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.backbone.parameters())
+
+
+@pytest.mark.parametrize("empty", [[0], [0, 1]], ids=["one image of two", "both images"])
+def test_images_without_instances(stock_and_ours, empty):
+    images, targets = scenes()
+    for i in empty:
+        targets[i] = target([], [])
+    stock, ours = stock_and_ours
+    expected, found = losses_of(stock, images, targets), losses_of(ours, images, targets)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(loss.isfinite() for loss in found.values())
+    by_image = ours.roi_heads.labels.split([len(m) for m in ours.roi_heads.matched_idxs])
+    assert all((by_image[i] == BACKGROUND).all() for i in empty)
+
+
+def test_forward_leaves_no_hook_behind(ours):
+    for _ in range(2):
+        losses_of(ours, *scenes())
+    ours.roi_heads.class_loss = lambda class_logits, labels: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        losses_of(ours, *scenes())
+    assert not ours.roi_heads.box_predictor._forward_hooks
+
+
+def test_from_stock_shares_the_modules_and_settings():
+    stock = digits_rcnn().roi_heads
+    ours = ClassLossRoIHeads.from_stock(stock)
+    assert ours.class_loss is cross_entropy
+    assert ours.box_predictor is stock.box_predictor
+    assert ours.fg_bg_sampler is stock.fg_bg_sampler
+    assert ours.detections_per_img == stock.detections_per_img
