@@ -69,9 +69,7 @@ def gradient_at(loss, logits: Tensor, labels: Tensor) -> Tensor:
 def test_cross_entropy_is_torchs_in_float64():
     logits, labels = batch()
     expected = F.cross_entropy(logits.double(), labels, reduction="none")
-    torch.testing.assert_close(
-        cross_entropy(logits, labels, reduction="none").double(), expected, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(cross_entropy(logits, labels, reduction="none").double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cross_entropy(logits, labels).double(), expected.mean(), rtol=1e-5, atol=1e-5)
 
 

@@ -1,0 +1,88 @@
+"""The command lines, as a person meets them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lncis import cli, documents
+from lncis.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("{loss.gamma: -1}", "base.loss.gamma: must be greater than 0 but got -1"),
+        ("{loss.A: 2}", "base.loss.A: must be less than 0 but got 2"),
+        ("{schedule.stage1_epochs: 12}", "base.schedule: stage1_epochs must be below epochs (12) but got 12"),
+        ("{schedule.epoch: 12}", "base.schedule.epoch: no such field; did you mean epochs?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_field_value_and_remedy(change: str, complaint: str) -> None:
+    import yaml
+
+    study = yaml.safe_load(SWEEP.read_text())
+    study["base"] = documents.with_overrides(study["base"], yaml.safe_load(change))
+    Path("mistake.yaml").write_text(yaml.safe_dump(study))
+    ran = command("-m", "lncis.studies", "mistake.yaml")
+    assert ran.returncode == 2
+    assert ran.stderr == f"error: mistake.yaml: {complaint}\n"
+    assert list(Path().iterdir()) == [Path("mistake.yaml")], "nothing was begun"
+
+
+def test_an_unknown_metric_is_refused_with_those_that_are_known() -> None:
+    Path("mistake.yaml").write_text(SWEEP.read_text().replace("val/segm_AP,", "val/mAP,"))
+    ran = command("-m", "lncis", "study", "run", "mistake.yaml")
+    assert ran.returncode == 2
+    assert "objective: metric must be one of val/segm_AP," in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("LNCIS_CACHE", str(Path("file/cache").absolute()))
+    ran = command("-m", "lncis.studies", SWEEP)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "cannot write the digits cache" in ran.stderr
+    assert "LNCIS_CACHE" in ran.stderr
+
+
+@pytest.mark.parametrize("entry", [["lncis.studies.gamma_sweep"], ["lncis.studies"], ["lncis", "study", "run"]])
+def test_every_door_leads_to_the_same_plan(entry: list[str]) -> None:
+    ran = command("-m", *entry, SWEEP, "--dry-run")
+    assert ran.returncode == 0
+    assert "12 trials, 2 at a time; 84 epochs to train for 144 asked" in ran.stdout
+    assert not list(Path().iterdir())
+
+
+def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
+    """A mistake in a file is answered in under a second."""
+    code = (
+        "import sys; from pathlib import Path; from lncis.studies import command, plan\n"
+        f"plan.plan(command.specs.load(Path({str(SWEEP)!r})))\n"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'optuna') if name in sys.modules])"
+    )
+    assert command("-c", code).stdout == "[]\n"
+
+
+def test_lncis_train_runs_a_configuration_to_its_checkpoint(local_ray: None, tiny: TrainConfig) -> None:
+    Path("best.yaml").write_text(documents.to_yaml(tiny))
+    ran = CliRunner().invoke(cli.app, ["train", "best.yaml", "--out", "trained"])
+    assert ran.exit_code == 0, ran.output
+    assert "epoch 4/4" in ran.output
+    assert Path("trained/checkpoint.pt").exists()
+
+
+def test_help_names_the_commands() -> None:
+    output = CliRunner().invoke(cli.app, ["--help"]).output
+    assert "train" in output
+    assert "study" in output

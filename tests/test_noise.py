@@ -1,0 +1,244 @@
+import hashlib
+import json
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+
+from lncis.config import Noise
+from lncis.errors import DataError
+from lncis.noise import MISTAKEN_FOR, corrupt, transition_matrix
+
+DIGITS = [str(digit) for digit in range(10)]
+
+
+def document(n: int = 20_000, names: list[str] = DIGITS, ids: list[int] | None = None, seed: int = 5) -> dict:
+    ids = ids or [i + 1 for i in range(len(names))]
+    rng = np.random.default_rng(seed)
+    return {
+        "info": {"description": "synthetic"},
+        "images": [{"id": 0, "width": 8, "height": 8}],
+        "categories": [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)],
+        "annotations": [
+            {
+                "id": 3 * i + 7,
+                "image_id": 0,
+                "category_id": ids[int(rng.integers(len(ids)))],
+                "iscrowd": 0,
+                "bbox": [0, 0, 1, 1],
+                "note": {"by": i},
+            }
+            for i in range(n)
+        ],
+    }
+
+
+def labels(annotated: dict) -> dict[int, int]:
+    return {a["id"]: a["category_id"] for a in annotated["annotations"]}
+
+
+def flips(noisy: dict) -> list[tuple[int, int]]:
+    pairs = [(a["clean_category_id"], a["category_id"]) for a in noisy["annotations"]]
+    return [(clean, now) for clean, now in pairs if clean != now]
+
+
+def within_4_sigma(found: int, n: int, p: float) -> bool:
+    return abs(found - n * p) <= 4 * math.sqrt(n * p * (1 - p))
+
+
+@pytest.mark.parametrize("kind", ["none", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("rate", [0, 0.2, 0.8, 1])
+def test_transition_matrix_is_stochastic(kind, rate):
+    matrix = transition_matrix(DIGITS, kind, rate)
+    assert matrix.shape == (10, 10)
+    assert (matrix >= 0).all()
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+
+
+def test_transition_matrix_symmetric_by_hand():
+    np.testing.assert_allclose(
+        transition_matrix(["a", "b", "c"], "symmetric", 0.4), [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
+    )
+    np.testing.assert_allclose(transition_matrix(["a", "b"], "symmetric", 1.0), [[0, 1], [1, 0]])
+
+
+def test_transition_matrix_asymmetric_by_hand():
+    np.testing.assert_allclose(
+        transition_matrix(["0", "1", "7"], "asymmetric", 0.3), [[1, 0, 0], [0, 0.7, 0.3], [0, 0.3, 0.7]]
+    )
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("none", 0.5), ("symmetric", 0), ("asymmetric", 0)])
+def test_transition_matrix_without_noise_is_the_identity(kind, rate):
+    np.testing.assert_array_equal(transition_matrix(["a", "b"], kind, rate), np.eye(2))
+
+
+def test_confusable_digits_are_the_four_pairs():
+    pairs = ("17", "38", "49", "56")
+    assert {a: b for pair in pairs for a, b in (pair, pair[::-1])} == MISTAKEN_FOR
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.4, 0.8])
+def test_symmetric_flips_the_asked_share_uniformly(rate):
+    clean = document()
+    noisy, _ = corrupt(clean, Noise(kind="symmetric", rate=rate), stream="train")
+    found = flips(noisy)
+    assert within_4_sigma(len(found), 20_000, rate)
+    # over the 90 ordered pairs of different classes; 89 degrees of freedom, 150 has p < 1e-4
+    of_class = np.bincount([a["category_id"] for a in clean["annotations"]], minlength=11)
+    chi_square = sum(
+        (found.count((c, n)) - of_class[c] * rate / 9) ** 2 / (of_class[c] * rate / 9)
+        for c in range(1, 11)
+        for n in range(1, 11)
+        if n != c
+    )
+    assert chi_square < 150
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.4])
+def test_asymmetric_flips_along_the_map_alone(rate):
+    clean = document()
+    noisy, _ = corrupt(clean, Noise(kind="asymmetric", rate=rate), stream="train")
+    found = flips(noisy)
+    name = {category["id"]: category["name"] for category in clean["categories"]}
+    assert {(name[c], name[n]) for c, n in found} == set(MISTAKEN_FOR.items())
+    mapped = sum(name[a["category_id"]] in MISTAKEN_FOR for a in clean["annotations"])
+    assert within_4_sigma(len(found), mapped, rate)
+
+
+@pytest.mark.parametrize("noise", [Noise(kind="none", rate=0.9), Noise(rate=0), Noise(kind="asymmetric", rate=0)])
+def test_no_noise_flips_nothing(noise):
+    clean = document(500)
+    noisy, manifest = corrupt(clean, noise, stream="train")
+    assert labels(noisy) == labels(clean)
+    assert manifest["requested_rate"] == manifest["realised_rate"] == 0
+
+
+@pytest.mark.parametrize("names", [["a", "b"], DIGITS])
+def test_rate_1_flips_all(names):
+    noisy, manifest = corrupt(document(5000, names), Noise(rate=1), stream="train")
+    assert len(flips(noisy)) == 5000
+    assert manifest["realised_rate"] == 1
+
+
+def test_rate_1_asymmetric_flips_all_that_have_a_pair():
+    noisy, _ = corrupt(document(2000), Noise(kind="asymmetric", rate=1), stream="train")
+    swapped = {int(a) + 1: int(b) + 1 for a, b in MISTAKEN_FOR.items()}  # ids are one more than the digits
+    assert all(a["category_id"] == swapped.get(c := a["clean_category_id"], c) for a in noisy["annotations"])
+
+
+def test_clean_labels_and_unknown_fields_are_kept():
+    clean = document(300)
+    noisy, _ = corrupt(clean, Noise(rate=0.5), stream="train")
+    assert flips(noisy)
+    for before, after in zip(clean["annotations"], noisy["annotations"], strict=True):
+        assert after == {**before, "category_id": after["category_id"], "clean_category_id": before["category_id"]}
+    assert {k: v for k, v in noisy.items() if k != "annotations"} == {
+        k: v for k, v in clean.items() if k != "annotations"
+    }
+
+
+def test_crowds_are_untouched_and_draw_nothing():
+    clean = document(400)
+    plain, _ = corrupt(clean, Noise(rate=1), stream="train")
+    crowd = {"id": 8, "image_id": 0, "category_id": 4, "iscrowd": 1, "segmentation": {"counts": [], "size": [8, 8]}}
+    with_crowd = {**clean, "annotations": [*clean["annotations"][:1], crowd, *clean["annotations"][1:]]}
+    noisy, manifest = corrupt(with_crowd, Noise(rate=1), stream="train")
+    assert noisy["annotations"][1] == {**crowd, "clean_category_id": 4}
+    assert {**labels(plain), 8: 4} == labels(noisy)
+    assert manifest["annotations"] == 400
+
+
+def test_input_is_not_modified():
+    clean = document(300)
+    before = deepcopy(clean)
+    corrupt(clean, Noise(rate=0.5), stream="train")
+    assert clean == before
+
+
+def test_order_of_the_file_does_not_matter():
+    clean = document(1000)
+    order = np.random.default_rng(0).permutation(1000)
+    shuffled = {
+        **clean,
+        "annotations": [clean["annotations"][i] for i in order],
+        "categories": clean["categories"][::-1],
+    }
+    (straight, manifest), (mixed, mixed_manifest) = (
+        corrupt(d, Noise(rate=0.5), stream="train") for d in (clean, shuffled)
+    )
+    assert labels(straight) == labels(mixed)
+    assert manifest == mixed_manifest
+    assert [a["id"] for a in mixed["annotations"]] == [a["id"] for a in shuffled["annotations"]]
+
+
+def test_same_arguments_give_the_same_labels():
+    assert corrupt(document(), Noise(), stream="val") == corrupt(document(), Noise(), stream="val")
+
+
+@pytest.mark.parametrize(
+    ("noise", "stream"), [(Noise(seed=1), "train"), (Noise(seed=0), "val")], ids=["other seed", "other stream"]
+)
+def test_other_draw_gives_other_labels(noise, stream):
+    clean = document()
+    a, b = (labels(corrupt(clean, n, stream=s)[0]) for n, s in ((Noise(seed=0), "train"), (noise, stream)))
+    truth = labels(clean)
+    both = sum(a[i] != truth[i] and b[i] != truth[i] for i in truth)
+    assert within_4_sigma(both, 20_000, 0.4 * 0.4)  # independent draws
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
+def test_manifest_is_what_was_done(kind):
+    clean = document(3000)
+    noisy, manifest = corrupt(clean, Noise(kind=kind, rate=0.3, seed=9), stream="val")
+    counts = [[0] * 10 for _ in range(10)]
+    for a in noisy["annotations"]:
+        counts[a["clean_category_id"] - 1][a["category_id"] - 1] += 1
+    assert manifest["counts_given_clean_given_noisy"] == counts
+    assert manifest["annotations"] == 3000
+    assert manifest["realised_rate"] == pytest.approx(len(flips(noisy)) / 3000, abs=1e-12)
+    assert manifest["realised_rate_by_class"] == pytest.approx(
+        {str(k): 1 - counts[k][k] / sum(counts[k]) for k in range(10)}, abs=1e-12
+    )
+    assert (manifest["kind"], manifest["requested_rate"]) == (kind, 0.3)
+    assert (manifest["seed"], manifest["stream"]) == (9, "val")
+    by_id = sorted(noisy["annotations"], key=lambda a: a["id"])
+    words = [a["clean_category_id"] - 1 for a in by_id] + [a["category_id"] - 1 for a in by_id]
+    content = b"".join(word.to_bytes(8, "little") for word in words)
+    assert manifest["labels_sha256"] == hashlib.sha256(content).hexdigest()
+    assert json.loads(json.dumps(manifest)) == manifest
+
+
+def test_manifest_of_a_class_without_annotations():
+    clean = document(50, ["a", "b"])
+    clean["categories"].append({"id": 3, "name": "unseen"})
+    _, manifest = corrupt(clean, Noise(rate=0.5), stream="train")
+    assert manifest["realised_rate_by_class"]["unseen"] == 0
+    assert sum(manifest["counts_given_clean_given_noisy"][2]) == 0
+
+
+def test_no_annotations():
+    clean = document(0)
+    noisy, manifest = corrupt(clean, Noise(), stream="train")
+    assert noisy["annotations"] == []
+    assert manifest["annotations"] == manifest["realised_rate"] == 0
+
+
+def test_category_ids_with_holes():
+    ids = [3, 4, 17, 90]
+    clean = document(4000, ["a", "b", "c", "d"], ids)
+    noisy, _ = corrupt(clean, Noise(rate=0.6), stream="train")
+    assert {a["category_id"] for a in noisy["annotations"]} == set(ids)
+    assert within_4_sigma(len(flips(noisy)), 4000, 0.6)
+    assert len(set(flips(noisy))) == 12
+
+
+def test_symmetric_noise_on_one_class_is_refused():
+    with pytest.raises(DataError, match="needs at least 2 classes but got 1; use kind: none"):
+        corrupt(document(5, ["a"]), Noise(), stream="train")
+
+
+def test_asymmetric_noise_without_a_known_pair_is_refused():
+    with pytest.raises(DataError, match="no confusable pair among the classes cat, dog; use kind: symmetric"):
+        corrupt(document(5, ["cat", "dog"]), Noise(kind="asymmetric"), stream="train")

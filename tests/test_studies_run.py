@@ -1,0 +1,130 @@
+"""One whole study on real Tune trials, lanes and MLflow; it serves several tests."""
+
+import json
+import math
+
+import mlflow
+import pytest
+import yaml
+
+from lncis import documents
+from lncis.config import TrainConfig
+from lncis.metrics import Record
+from lncis.studies import report
+from lncis.studies.result import StudyResult
+from lncis.studies.run import run_study
+from lncis.studies.spec import StudySpec
+
+SPEC = """
+name: two gammas
+question: does a whole study run?
+base:
+  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  schedule: {epochs: 2}
+  optimizer: {lr: 1e-5}
+search:
+  loss.gamma: {type: categorical, choices: [2.4, 6.0]}
+baselines:
+  cross entropy: {loss: {name: cross_entropy}}
+  diverging: {optimizer.lr: 1e30}
+""".replace("two gammas", "two-gammas")
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def on_trial_start(self, trial, tasks) -> None:
+        self.seen.append((trial.label, "start"))
+
+    def on_epoch(self, trial, record: Record) -> None:
+        self.seen.append((trial.label, f"epoch {record['epoch']:.0f}"))
+
+    def on_trial_end(self, trial, reason: str) -> None:
+        self.seen.append((trial.label, "failed" if reason else "done"))
+
+
+@pytest.fixture(scope="module")
+def study(local_ray, tmp_path_factory) -> tuple[StudyResult, Watch]:
+    folder = tmp_path_factory.mktemp("study")
+    watch = Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/tracking.db")
+        spec = documents.parse(StudySpec, yaml.safe_load(SPEC), source="test")
+        result = run_study(spec, observers=[watch])
+    return result, watch
+
+
+def test_every_trial_ends_and_a_failed_one_does_not_end_the_study(study):
+    result, _ = study
+    failed = {t.trial.label: t.reason for t in result.trials if t.reason}
+    assert list(failed) == ["diverging"]
+    assert "the loss is" in failed["diverging"]
+    assert {t.trial.label for t in result.trials if not t.reason} == {"cross entropy", "gamma = 2.4", "gamma = 6"}
+    assert result.best.trial.label in ("gamma = 2.4", "gamma = 6")
+
+
+def test_observers_see_each_trial_from_its_start_through_all_epochs_to_its_end(study):
+    _, watch = study
+    for label in ("cross entropy", "gamma = 2.4", "gamma = 6"):
+        assert [what for who, what in watch.seen if who == label] == ["start", "epoch 1", "epoch 2", "done"]
+
+
+def test_stage_1_is_trained_once_for_all_that_share_it(study):
+    result, _ = study
+    # CE and two gammas: one shared epoch and three of their own; the diverging trial shares with none
+    assert (result.sharing.asked, result.sharing.trained) == (8, 6)
+    firsts = {json.dumps(t.records[0]) for t in result.trials if not t.reason}
+    assert len(firsts) == 1, "the first epoch of all is the same record, its duration included"
+
+
+def test_mlflow_holds_study_and_trials_with_their_curves(study):
+    result, _ = study
+    client = mlflow.MlflowClient(result.mlflow_uri)
+    experiment = client.get_experiment_by_name("two-gammas")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert parent.info.run_name == result.study_id
+    assert parent.info.status == "FINISHED"
+    assert {"best.yaml", "plot.png", "spec.yaml", "table.txt", "results.json", "table.csv"} <= {
+        file.path for file in client.list_artifacts(parent.info.run_id)
+    }
+    assert parent.data.metrics["best/segm_AP"] == pytest.approx(result.best.over_seeds("test/segm_AP").mean)
+    status = {run.info.run_name: run.info.status for run in children}
+    assert status == {
+        "cross entropy, seed 0": "FINISHED",
+        "diverging, seed 0": "FAILED",
+        "gamma = 2.4, seed 0": "FINISHED",
+        "gamma = 6, seed 0": "FINISHED",
+    }
+    for t in (t for t in result.trials if not t.reason):
+        (run,) = (run for run in children if run.info.run_name == f"{t.trial.label}, seed 0")
+        curve = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [(point.step, point.value) for point in curve] == [(r["epoch"], r["train/loss"]) for r in t.records]
+        assert run.data.params["loss.name"] == t.trial.config.loss.name
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["noise.json"]
+    (failed,) = (run for run in children if run.info.status == "FAILED")
+    assert "the loss is" in failed.data.tags["lncis.reason"]
+
+
+def test_the_folder_holds_what_the_study_found(study):
+    result, _ = study
+    best = documents.load(TrainConfig, result.directory / "best.yaml")
+    assert best == result.best.trial.config
+    again = documents.load(StudySpec, result.directory / "spec.yaml")
+    assert again == result.spec
+    figures = json.loads((result.directory / "results.json").read_text())
+    assert len(figures["trials"]) == 4
+    assert "gamma = 2.4" in (result.directory / "table.txt").read_text()
+    assert (result.directory / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert len((result.directory / "table.csv").read_text().splitlines()) == 5
+
+
+def test_the_conclusions_say_what_failed_and_that_one_seed_decides_nothing(study):
+    result, _ = study
+    lines = "\n".join(report.conclusions(result))
+    assert "failed: diverging, seed 0: the loss is" in lines
+    assert "one seed" in lines
+    assert math.isnan(result.best.over_seeds("val/segm_AP").half_width)

@@ -1,0 +1,63 @@
+"""Real Ray Train workers: two-process DDP, a lane that serves several tasks, a worker killed in the middle."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from lncis import checkpoint, datasets, engine, training
+from lncis.config import Optimizer, TrainConfig, Workers
+from lncis.engine import CHECKPOINT
+from lncis.errors import StudyError
+from lncis.metrics import TEST_METRICS
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / CHECKPOINT).model
+
+
+def worker_pids() -> list[int]:
+    descendants = psutil.Process().children(recursive=True)
+    return [process.pid for process in descendants if "RayTrainWorker" in " ".join(process.cmdline())]
+
+
+def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(tiny: TrainConfig) -> None:
+    engine.train(tiny, datasets.load(tiny), Path("undisturbed"))
+    killed: list[int] = []
+
+    def kill_after_second_epoch(record: dict[str, float]) -> None:
+        if record["epoch"] == 2 and not killed:
+            killed.extend(worker_pids())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    history = training.fit(tiny, Path("disturbed"), on_epoch=kill_after_second_epoch)
+    assert len(killed) == 1
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    disturbed, undisturbed = weights(Path("disturbed")), weights(Path("undisturbed"))
+    assert all(torch.equal(disturbed[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_two_workers_share_each_batch_and_end_with_one_model(tiny: TrainConfig) -> None:
+    config = replace(tiny, schedule=replace(tiny.schedule, epochs=2))
+    history = training.fit(config, Path("ddp"), Workers(num_workers=2))
+    assert set(TEST_METRICS) <= history[-1].keys()
+    # evaluated alone, the model that two ranks trained and evaluated in halves gives the same figures
+    model = engine.build_model(config.model, 10)
+    model.load_state_dict(weights(Path("ddp")))
+    alone = engine.evaluate(model, datasets.load(config).test, torch.device("cpu"))
+    assert {f"test/{key}": value for key, value in alone.items()} == {key: history[-1][key] for key in TEST_METRICS}
+    # two ranks with half a batch each make the same number of steps as one with whole batches
+    steps = checkpoint.load(Path("ddp") / CHECKPOINT).optimizer["state"][0]["step"]
+    assert int(steps) == 2 * (config.dataset.train_scenes // config.batch_size)
+
+
+def test_a_training_that_diverges_fails_with_its_reason(tiny: TrainConfig) -> None:
+    with pytest.raises(StudyError, match=r"the loss is .* in epoch 1.*lower optimizer.lr"):
+        training.fit(replace(tiny, optimizer=Optimizer(lr=1e30)), Path("diverged"))
