@@ -51,7 +51,8 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_result(tiny, undist
     Path("config.yaml").write_text(documents.to_yaml(tiny))
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from lncis import datasets, documents, engine; from lncis.config import TrainConfig\n"
+        "from pathlib import Path; from lncis import datasets, documents, engine\n"
+        "from lncis.config import TrainConfig\n"
         "config = documents.load(TrainConfig, Path('config.yaml'))\n"
         "engine.train(config, datasets.load(config), Path('killed'))\n"
     )

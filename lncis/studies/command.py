@@ -31,12 +31,12 @@ def run_file(file: File, dry_run: DryRun = False, runs: Runs = Path("runs"), ver
             return
         # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
         from lncis.studies import report
-        from lncis.studies.progress import Progress
+        from lncis.studies.display import Display
         from lncis.studies.run import new_study_id, run_study
 
         study_id = new_study_id(spec)
-        with Progress(spec, study_id, planned.sharing.trained, console) as progress:
-            result = run_study(spec, study_id=study_id, runs=runs, observers=[progress], verbose=verbose)
+        with Display(spec, study_id, planned.sharing.trained, console) as display:
+            result = run_study(spec, study_id=study_id, runs=runs, observers=[display], verbose=verbose)
         console.print(report.table(result))
         for what, name in (("best config", "best.yaml"), ("plot", "plot.png"), ("all figures", "results.json")):
             console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)

@@ -37,12 +37,11 @@ class Plan:
             stages = " -> ".join(f"{t.key[:6]} ({s + 1}-{t.until})" for s, t in zip(starts, tasks, strict=True))
             shared = [f"{task.key[:6]} shared by {users[task.key]}" for task in tasks if users[task.key] > 1]
             view.add_row(trial.label, str(trial.seed), stages, ", ".join(shared))
-        total = (len(self.spec.baselines) + self.spec.configurations) * len(self.spec.seeds)
         bound = "" if self.exact else "at most "
         return Group(
             view,
             Text(
-                f"{total} trials, {self.spec.resources.max_concurrent_trials} at a time; "
+                f"{self.spec.total_trials} trials, {self.spec.resources.max_concurrent_trials} at a time; "
                 f"{bound}{self.sharing.trained} epochs to train for {self.sharing.asked} asked"
             ),
         )

@@ -1,6 +1,7 @@
 """run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes, logged to MLflow."""
 
 import json
+import math
 import secrets
 import subprocess
 import time
@@ -107,20 +108,19 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
         training.start_lane(f"{directory.name}-{i}", queue, spec.resources)
         for i in range(spec.resources.max_concurrent_trials)
     ]
-    search = _TrialSearch(spec, directory / "stages", queue, observers)
+    trials = _Trials(spec, directory / "stages", queue, observers)
     try:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(Relay, queue=queue), {"CPU": 0, cluster.TRIAL_DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=search,
-                num_samples=search.total,
+                search_alg=trials,
+                num_samples=spec.total_trials,
                 max_concurrent_trials=spec.resources.max_concurrent_trials,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory),
-                callbacks=[_Forward(search)],
                 failure_config=tune.FailureConfig(max_failures=2),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
                 verbose=0,
@@ -128,54 +128,63 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
         ).fit()
     finally:
         training.stop_lanes(queue, lanes)
-    if search.open_trials:
-        raise StudyError(f"the study was interrupted with {len(search.open_trials)} trials unfinished; see {directory}")
+    if trials.unfinished:
+        raise StudyError(
+            f"the study was stopped with {trials.unfinished} trials unfinished; what is done is in {directory}"
+        )
 
 
-class _TrialSearch(Searcher):
-    """Hands Tune one trial after another: the baselines, then each configuration with every seed."""
+class _Trials(Searcher):
+    """What Tune asks for trials and tells of them: the baselines first, then each configuration with every seed."""
 
     def __init__(self, spec: StudySpec, stages: Path, queue: Any, observers: Sequence[Observer]) -> None:
         super().__init__()
-        self._spec, self._stages, self._queue, self.observers = spec, stages, queue, observers
+        self._spec, self._stages, self._queue, self._observers = spec, stages, queue, observers
         self._configurations = Configurations(spec)
-        baselines = list(spec.baselines.items())
-        self._pending = deque(
-            trial for i, (name, changes) in enumerate(baselines) for trial in spec.trials(i, changes, baseline=name)
-        )
-        self._offset = len(baselines)
+        baselines = enumerate(spec.baselines.items())
+        self._waiting = deque(t for i, (name, changes) in baselines for t in spec.trials(i, changes, baseline=name))
+        self._running: dict[str, Trial] = {}
         self._values: dict[int, list[float]] = {}
-        self.total = (len(baselines) + spec.configurations) * len(spec.seeds)
-        self.open_trials: dict[str, Trial] = {}
+        self.unfinished = spec.total_trials
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a str
         """Return what the next Relay follows, having queued its training."""
-        if not self._pending:
+        if not self._waiting:
             asked = self._configurations.ask()
             if asked is None:
                 return str(self.FINISHED)
             number, overrides = asked
-            self._pending.extend(self._spec.trials(self._offset + number, overrides))
-        trial = self._pending.popleft()
+            self._waiting.extend(self._spec.trials(len(self._spec.baselines) + number, overrides))
+        trial = self._waiting.popleft()
         tasks = chain(trial, self._spec.resources, self._stages)
         ray.get(self._queue.submit.remote(trial.name, tasks))
-        self.open_trials[trial.name] = trial
-        for observer in self.observers:
+        self._running[trial_id] = trial
+        for observer in self._observers:
             observer.on_trial_start(trial, tasks)
         return {"owner": trial.name}
 
-    def ended(self, trial: Trial, value: float) -> None:
-        """Note the objective of a trial that is over, NaN if it has none."""
-        del self.open_trials[trial.name]
-        ray.get(self._queue.withdraw.remote(trial.name))
-        if trial.baseline is None:
-            values = self._values.setdefault(trial.configuration, [])
-            values.append(value)
-            if len(values) == len(self._spec.seeds):
-                self._configurations.tell(trial.configuration - self._offset, values)
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass an epoch on."""
+        for observer in self._observers:
+            observer.on_epoch(self._running[trial_id], _record(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Do nothing: `ended` is told by the callback, which knows the trial."""
+        """Pass the last epoch on, and that the trial is over; tell Optuna when its configuration is."""
+        result = result or {}
+        record = _record(result)
+        reason = str(result.get("reason", "")) or ("" if record and not error else "its Tune process was stopped")
+        if record:
+            self.on_trial_result(trial_id, result)
+        trial = self._running.pop(trial_id)
+        ray.get(self._queue.withdraw.remote(trial.name))
+        self.unfinished -= 1
+        if trial.baseline is None:
+            values = self._values.setdefault(trial.configuration, [])
+            values.append(math.nan if reason else record.get(self._spec.objective.metric, math.nan))
+            if len(values) == len(self._spec.seeds):
+                self._configurations.tell(trial.configuration - len(self._spec.baselines), values)
+        for observer in self._observers:
+            observer.on_trial_end(trial, reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing of use: Tune insists on a file."""
@@ -189,36 +198,9 @@ class _TrialSearch(Searcher):
         return {}
 
 
-class _Forward(tune.Callback):
-    """Turns Tune's events into ours."""
-
-    def __init__(self, search: _TrialSearch) -> None:
-        self._search = search
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # see _TrialSearch
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        ours = self._search.open_trials[trial.config["owner"]]
-        if "record" in result:
-            for observer in self._search.observers:
-                observer.on_epoch(ours, result["record"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, str(trial.last_result.get("reason", "")))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, "its Tune process died repeatedly")
-
-    def _end(self, trial: Any, reason: str) -> None:
-        ours = self._search.open_trials[trial.config["owner"]]
-        metric = self._search._spec.objective.metric
-        value = float("nan") if reason else trial.last_result["record"].get(metric, float("nan"))
-        self._search.ended(ours, value)
-        for observer in self._search.observers:
-            observer.on_trial_end(ours, reason)
+def _record(result: dict[str, Any]) -> Record:
+    """Return the record in a Relay's step, from the flattened form in which Tune hands it on."""
+    return {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
 
 
 class _Recorder:

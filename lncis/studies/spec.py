@@ -228,6 +228,11 @@ class StudySpec:
         return [dict(zip(self.search, values, strict=True)) for values in itertools.product(*choices)]
 
     @property
+    def total_trials(self) -> int:
+        """Trainings asked for: baselines and searched configurations, with every seed."""
+        return (len(self.baselines) + self.configurations) * len(self.seeds)
+
+    @property
     def configurations(self) -> int:
         """How many configurations are searched, baselines not counted."""
         return len(self.grid) if self.sampler.type == "grid" else self.sampler.configurations

@@ -24,7 +24,7 @@ class _Row:
     state: str = "waiting"
 
 
-class Progress:
+class Display:
     """An observer of a study that shows trial, stage, epoch, AP so far and time left; use as a context."""
 
     def __init__(self, spec: StudySpec, study_id: str, epochs_to_train: int, console: Console) -> None:
@@ -42,7 +42,7 @@ class Progress:
             redirect_stderr=False,
         )
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Display":
         if self._console.is_terminal:
             self._live.start()
         else:

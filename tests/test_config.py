@@ -1,0 +1,127 @@
+import math
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+
+import pytest
+from pydantic import ValidationError
+
+from lncis.config import (
+    CrossEntropyLoss,
+    DigitsData,
+    LncisLoss,
+    Model,
+    Noise,
+    Optimizer,
+    Schedule,
+    TrainConfig,
+    Workers,
+)
+
+PARTS = [DigitsData, Noise, Model, CrossEntropyLoss, LncisLoss, Schedule, Optimizer, TrainConfig, Workers]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_field_has_a_default(part):
+    part()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_configs_are_frozen(part):
+    with pytest.raises(FrozenInstanceError):
+        setattr(part(), fields(part)[0].name, None)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_configs_refuse_unknown_fields(part):
+    with pytest.raises((ValidationError, TypeError), match="surprise"):
+        part(surprise=1)
+
+
+def test_all_parts_of_a_training_are_among_the_tested():
+    config = TrainConfig()
+    assert {type(v) for f in fields(config) if is_dataclass(v := getattr(config, f.name))} <= set(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "refused", "accepted"),
+    [
+        (DigitsData, "train_scenes", 0, 1),
+        (DigitsData, "val_scenes", 0, 1),
+        (DigitsData, "test_scenes", 0, 1),
+        (DigitsData, "seed", -1, 0),
+        (Noise, "rate", -0.01, 0),
+        (Noise, "rate", 1.01, 1),
+        (Noise, "rate", math.nan, 0.5),
+        (Noise, "seed", -1, 0),
+        (Model, "min_size", 31, 32),
+        (LncisLoss, "gamma", 0, 1e-9),
+        (LncisLoss, "gamma", -1, math.inf),
+        (LncisLoss, "gamma", math.nan, 6),
+        (LncisLoss, "A", 0, -1e-9),
+        (LncisLoss, "A", 1, -4),
+        (LncisLoss, "A", -math.inf, -1e9),
+        (Schedule, "epochs", 0, 1),
+        (Schedule, "stage1_epochs", -1, 0),
+        (Schedule, "lr_drops", (0,), (1,)),
+        (Schedule, "warmup_iterations", -1, 0),
+        (Schedule, "evaluate_every", 0, 1),
+        (Optimizer, "lr", 0, 1e-9),
+        (Optimizer, "lr", math.inf, 1),
+        (Optimizer, "weight_decay", -1e-9, 0),
+        (Optimizer, "momentum", 1, 0),
+        (Optimizer, "momentum", -0.1, 0.999),
+        (TrainConfig, "batch_size", 0, 1),
+        (TrainConfig, "seed", -1, 0),
+        (Workers, "num_workers", 0, 1),
+        (Workers, "cpus_per_worker", 0, 0.5),
+        (Workers, "gpus_per_worker", -1, 0),
+    ],
+)
+def test_bounds(part, field, refused, accepted):
+    assert getattr(part(**{field: accepted}), field) == accepted
+    with pytest.raises(ValidationError, match=field):
+        part(**{field: refused})
+
+
+@pytest.mark.parametrize("stage1_epochs", [6, 7])
+def test_stage_1_must_end_before_the_training(stage1_epochs):
+    with pytest.raises(ValidationError, match=rf"stage1_epochs must be below epochs \(6\) but got {stage1_epochs}"):
+        Schedule(epochs=6, stage1_epochs=stage1_epochs)
+
+
+@pytest.mark.parametrize("drop", [6, 9])
+def test_learning_rate_must_drop_before_the_end(drop):
+    with pytest.raises(ValidationError, match=rf"lr_drops must be below epochs \(6\) but got {drop}"):
+        Schedule(epochs=6, lr_drops=(2, drop))
+
+
+def test_model_sizes_must_be_in_order():
+    with pytest.raises(ValidationError, match=r"min_size must be at most max_size \(128\) but got 129"):
+        Model(min_size=129)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stage1_epochs", "switch"),
+    [(16, None, 8), (12, None, 6), (7, None, 3), (1, None, 0), (12, 9, 9), (4, 0, 0)],
+)
+def test_switch_epoch_by_hand(epochs, stage1_epochs, switch):
+    assert Schedule(epochs=epochs, stage1_epochs=stage1_epochs).switch_epoch == switch
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule(epochs=4), [1, 1, 1, 0.1]),
+        (Schedule(epochs=8), [1] * 6 + [0.1] * 2),
+        (Schedule(epochs=10), [1] * 8 + [0.1] * 2),  # 7.5 epochs, rounded up
+        (Schedule(epochs=5, lr_drops=()), [1] * 5),
+        (Schedule(epochs=6, lr_drops=(2, 4)), [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Schedule(epochs=6, lr_drops=(4, 2)), [1, 1, 0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_lr_factor_by_hand(schedule, factors):
+    assert [schedule.lr_factor(epoch) for epoch in range(schedule.epochs)] == pytest.approx(factors)
+
+
+def test_equal_configs_are_equal():
+    assert TrainConfig(loss=LncisLoss(gamma=5)) == TrainConfig(loss=LncisLoss(gamma=5.0))
+    assert TrainConfig() != TrainConfig(seed=1)

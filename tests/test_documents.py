@@ -1,0 +1,214 @@
+import math
+from dataclasses import fields
+
+import pytest
+
+from lncis import documents
+from lncis.config import (
+    CrossEntropyLoss,
+    DigitsData,
+    LncisLoss,
+    Model,
+    Noise,
+    Optimizer,
+    Schedule,
+    TrainConfig,
+    Workers,
+)
+from lncis.errors import ConfigError
+
+ELABORATE = TrainConfig(
+    dataset=DigitsData(train_scenes=6, seed=2),
+    noise=Noise(kind="asymmetric", rate=0.25, seed=3),
+    model=Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=96),
+    loss=LncisLoss(gamma=math.inf, A=-9.21),
+    schedule=Schedule(epochs=9, stage1_epochs=4, lr_drops=(6, 8), warmup_iterations=10, evaluate_every=2),
+    optimizer=Optimizer(name="sgd", lr=1e-4, weight_decay=0),
+    batch_size=2,
+    precision="bf16",
+    seed=11,
+)
+
+
+def problems(document, schema=TrainConfig) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        documents.parse(schema, document, source="here.yaml")
+    assert str(caught.value).splitlines() == [f"here.yaml: {problem}" for problem in caught.value.problems]
+    return caught.value.problems
+
+
+def load(tmp_path, text: str) -> TrainConfig:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return documents.load(TrainConfig, path)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"batchsize": 1}, "batchsize: no such field; did you mean batch_size?"),
+        ({"dataset": {"train_scene": 3}}, "dataset.train_scene: no such field; did you mean train_scenes?"),
+        ({"noise": {"rte": 0.1}}, "noise.rte: no such field; did you mean rate?"),
+        ({"model": {"minsize": 64}}, "model.minsize: no such field; did you mean min_size?"),
+        ({"loss": {"name": "lncis", "gama": 5}}, "loss.gama: no such field; did you mean gamma?"),
+        ({"loss": {"name": "cross_entropy", "gamma": 5}}, "loss.gamma: no such field; known are name"),
+        ({"schedule": {"epoch": 5}}, "schedule.epoch: no such field; did you mean epochs?"),
+        ({"optimizer": {"weight_decai": 0}}, "optimizer.weight_decai: no such field; did you mean weight_decay?"),
+    ],
+)
+def test_unknown_key_names_the_near_field(document, expected):
+    assert problems(document) == [expected]
+
+
+def test_unknown_key_of_workers_names_the_near_field():
+    assert problems({"num_worker": 2}, Workers) == ["num_worker: no such field; did you mean num_workers?"]
+
+
+def test_unknown_key_far_from_all_lists_what_is_known():
+    (problem,) = problems({"xyz": 1})
+    assert problem == f"xyz: no such field; known are {', '.join(f.name for f in fields(TrainConfig))}"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (
+            {"schedule": {"epochs": 6, "stage1_epochs": 6}},
+            "schedule: stage1_epochs must be below epochs (6) but got 6",
+        ),
+        ({"loss": {"name": "lncis", "A": 0}}, "loss.A: must be less than 0 but got 0"),
+        ({"loss": {"name": "lncis", "A": 2.5}}, "loss.A: must be less than 0 but got 2.5"),
+        ({"loss": {"name": "lncis", "gamma": 0}}, "loss.gamma: must be greater than 0 but got 0"),
+        ({"loss": {"name": "lncis", "gamma": -6}}, "loss.gamma: must be greater than 0 but got -6"),
+        ({"noise": {"rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
+        ({"noise": {"rate": -0.5}}, "noise.rate: must be greater than or equal to 0 but got -0.5"),
+        ({"loss": {"name": "lnci"}}, "loss.name: must be one of 'cross_entropy', 'lncis' but got 'lnci'"),
+        ({"dataset": {"name": "voc"}}, "dataset.name: must be 'digits' but got 'voc'"),
+        ({"precision": "fp8"}, "precision: must be 'fp32' or 'bf16' but got 'fp8'"),
+        ({"schedule": 5}, "schedule: must be a mapping of its fields but got 5"),
+        ({"batch_size": None}, "batch_size: must be a valid integer but got None"),
+    ],
+)
+def test_one_line_names_path_requirement_and_value(document, expected):
+    assert problems(document) == [expected]
+
+
+def test_loss_without_a_name_says_what_is_missing():
+    (problem,) = problems({"loss": {"gamma": 5}})
+    assert problem.startswith("loss: needs ")
+    assert "name" in problem
+
+
+def test_all_mistakes_are_reported_at_once():
+    found = problems(
+        {
+            "noise": {"kind": "symmetrc", "rate": 2},
+            "loss": {"name": "lncis", "gama": 5},
+            "batch_size": 0,
+            "optimiser": {},
+        }
+    )
+    assert [problem.partition(":")[0] for problem in sorted(found)] == [
+        "batch_size",
+        "loss.gama",
+        "noise.kind",
+        "noise.rate",
+        "optimiser",
+    ]
+
+
+def test_source_and_problems_are_kept_on_the_error():
+    with pytest.raises(ConfigError, match=r"^from request: seed: must be") as caught:
+        documents.parse(TrainConfig, {"seed": -1}, source="from request")
+    assert caught.value.source == "from request"
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), ELABORATE, TrainConfig(loss=CrossEntropyLoss())])
+def test_dump_parse_and_yaml_round_trip(config, tmp_path):
+    assert documents.parse(TrainConfig, documents.dump(config), source="dump") == config
+    assert load(tmp_path, documents.to_yaml(config)) == config
+
+
+def test_dump_is_plain():
+    def plain(value):
+        if isinstance(value, dict):
+            return all(type(k) is str and plain(v) for k, v in value.items())
+        if isinstance(value, list):
+            return all(plain(v) for v in value)
+        return value is None or type(value) in (bool, int, float, str)
+
+    assert plain(documents.dump(ELABORATE))
+
+
+def test_infinite_gamma_is_written_as_yaml_writes_it(tmp_path):
+    assert "gamma: .inf" in documents.to_yaml(ELABORATE)
+    assert load(tmp_path, "loss: {name: lncis, gamma: .inf}").loss == LncisLoss(gamma=math.inf)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001"])
+def test_numbers_may_be_written_without_a_dot(tmp_path, text):
+    assert load(tmp_path, f"optimizer: {{lr: {text}}}").optimizer.lr == 1e-4
+
+
+def test_comment_precedes_the_yaml(tmp_path):
+    text = documents.to_yaml(TrainConfig(), comment="what it is\nhow it came")
+    assert text.startswith("# what it is\n# how it came\ndataset:\n")
+    assert load(tmp_path, text) == TrainConfig()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file; check the path$"):
+        documents.load(TrainConfig, tmp_path / "nowhere.yaml")
+
+
+def test_folder_in_the_place_of_a_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: "):
+        documents.load(TrainConfig, tmp_path)
+
+
+def test_file_that_is_no_text(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read: "):
+        documents.load(TrainConfig, tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\t- x"])
+def test_not_yaml_is_one_line(tmp_path, text):
+    with pytest.raises(ConfigError, match="is not YAML: ") as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2", "", "12", "just words"])
+def test_document_must_be_a_mapping(tmp_path, text):
+    with pytest.raises(ConfigError, match="must hold a mapping of fields but holds "):
+        load(tmp_path, text)
+
+
+def test_yaml_does_not_run_code(tmp_path):
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load(tmp_path, "seed: !!python/object/apply:os.getpid []")
+
+
+def test_overrides_reach_nested_fields_and_leave_the_original():
+    document = {"loss": {"name": "lncis", "gamma": 6}, "seed": 0}
+    found = documents.with_overrides(document, {"loss.gamma": 5, "schedule.epochs": 4, "seed": 1})
+    assert found == {"loss": {"name": "lncis", "gamma": 5}, "schedule": {"epochs": 4}, "seed": 1}
+    assert document == {"loss": {"name": "lncis", "gamma": 6}, "seed": 0}
+
+
+def test_override_of_a_whole_part_replaces_it():
+    document = {"loss": {"name": "lncis", "gamma": 6}}
+    assert documents.with_overrides(document, {"loss": {"name": "cross_entropy"}}) == {
+        "loss": {"name": "cross_entropy"}
+    }
+
+
+def test_field_paths_are_the_leaves_of_the_dump():
+    def leaves(document, prefix=""):
+        for key, value in document.items():
+            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+    assert documents.field_paths(ELABORATE) == list(leaves(documents.dump(ELABORATE)))

@@ -1,0 +1,198 @@
+from pathlib import Path
+
+import pytest
+
+from lncis import documents
+from lncis.config import CrossEntropyLoss, LncisLoss, TrainConfig
+from lncis.errors import ConfigError
+from lncis.metrics import TEST_METRICS, VAL_METRICS
+from lncis.studies.spec import StudySpec, load
+
+STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
+MINIMAL = {"name": "s", "search": {"loss.gamma": GAMMAS}}
+
+
+def spec(**fields) -> StudySpec:
+    return documents.parse(StudySpec, {**MINIMAL, **fields}, source="study.yaml")
+
+
+def problems(**fields) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        spec(**fields)
+    return caught.value.problems
+
+
+def test_there_are_studies():
+    assert STUDIES
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_loads(path):
+    study = load(path)
+    assert study.name == path.stem
+    assert study.question
+    trials = [
+        trial for i, (name, o) in enumerate(study.baselines.items()) for trial in study.trials(i, o, baseline=name)
+    ]
+    assert all(isinstance(trial.config, TrainConfig) for trial in trials)
+    assert documents.parse(StudySpec, documents.dump(study), source="dump") == study
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_combination_of_a_shipped_grid_is_a_config(path):
+    study = load(path)
+    for overrides in study.grid if study.sampler.type == "grid" else []:
+        study.configure(overrides, seed=0)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_paper_rows_of_shipped_studies_set_what_the_study_varies(path):
+    study = load(path)
+    varied = [*study.grid, *study.baselines.values()] if study.sampler.type == "grid" else []
+    for row in study.paper.rows if study.paper and varied else []:
+        assert row.set in varied
+
+
+@pytest.mark.parametrize(
+    ("search", "place", "remedy"),
+    [
+        ({"loss.gama": GAMMAS}, "search.loss.gama: ", "no such field; did you mean gamma?"),
+        ({"los.gamma": GAMMAS}, "search.los.gamma: ", "no such field; did you mean loss?"),
+        ({"lr": GAMMAS}, "search.lr: ", "no such field; known are dataset, noise, "),
+        ({"loss.gamma": {**GAMMAS, "choices": [-1]}}, "search.loss.gamma: ", "must be greater than 0 but got -1"),
+        ({"seed": {**GAMMAS, "choices": [0, 1]}}, "search.seed: ", "write them under seeds:"),
+        ({"loss.gamma": {"type": "float", "low": 4, "high": 8}}, "search.loss.gamma: ", "a grid needs choices"),
+        ({"loss.gamma": {"type": "grid"}}, "search.loss.gamma.type: ", "must be one of 'categorical', 'float', 'int'"),
+    ],
+)
+def test_search_mistakes(search, place, remedy):
+    (problem,) = problems(search=search)
+    assert problem.startswith(place)
+    assert remedy in problem
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "message"),
+    [
+        (8, 4, False, r"low must be below high \(4.0\) but got 8"),
+        (4, 4, False, r"low must be below high \(4.0\) but got 4"),
+        (0, 4, True, "low must be greater than 0 for a log range but got 0"),
+    ],
+)
+def test_range_mistakes(low, high, log, message):
+    with pytest.raises(ConfigError, match=message):
+        spec(search={"loss.gamma": {"type": "float", "low": low, "high": high, "log": log}})
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-2, 0.5)])
+def test_bounds_of_a_range_must_be_values_of_the_field(bounds):
+    found = problems(
+        search={"optimizer.lr": {"type": "float", "low": bounds[0], "high": bounds[1]}},
+        sampler={"type": "tpe", "configurations": 3},
+    )
+    (problem,) = found
+    assert problem.startswith("search.optimizer.lr: ")
+    assert problem.endswith(f"must be greater than 0 but got {float(bounds[0])}")
+
+
+def test_seeds_must_differ():
+    assert problems(seeds=[0, 1, 0]) == ["seeds must differ but got [0, 1, 0]"]
+
+
+@pytest.mark.parametrize("metric", TEST_METRICS)
+def test_clean_test_figures_are_not_selected_on(metric):
+    (problem,) = problems(objective={"metric": metric})
+    assert problem.startswith(f"objective: metric must not be a test figure ({metric}): select on one of val/segm_AP, ")
+
+
+def test_objective_must_be_reported():
+    (problem,) = problems(objective={"metric": "val/AP"})
+    assert problem.startswith("objective: metric must be one of val/segm_AP, ")
+    assert "but got 'val/AP'" in problem
+
+
+@pytest.mark.parametrize("metric", VAL_METRICS)
+def test_noisy_validation_figures_may_be_selected_on(metric):
+    assert spec(objective={"metric": metric}).objective.metric == metric
+
+
+def test_baseline_must_be_a_config():
+    found = problems(baselines={"ce": {"loss": {"name": "crossentropy"}}, "fine": {"loss.gamma": 5}})
+    assert found == ["baselines.ce: loss.name: must be one of 'cross_entropy', 'lncis' but got 'crossentropy'"]
+
+
+def test_base_seed_is_not_set():
+    assert problems(base={"seed": 3}) == ["base.seed must not be set (got 3): write seeds: [3]"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"nam": "t"}, "nam: no such field; did you mean name?"),
+        (
+            {"base": {"dataset": {"train_scene": 1}}},
+            "base.dataset.train_scene: no such field; did you mean train_scenes?",
+        ),
+        ({"base": {"loss": {"name": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
+        ({"sampler": {"type": "grid", "seed": 1}}, "sampler.seed: no such field; known are type"),
+        ({"pruner": {"kind": "none"}}, "pruner.kind: no such field; known are type"),
+        ({"objective": {"metrics": "x"}}, "objective.metrics: no such field; did you mean metric?"),
+        ({"resources": {"num_worker": 2}}, "resources.num_worker: no such field; did you mean num_workers?"),
+        ({"paper": {"table": "6", "rows": [], "row": 1}}, "paper.row: no such field; did you mean rows?"),
+    ],
+)
+def test_unknown_key_of_any_part_names_the_near_field(fields, expected):
+    assert problems(**fields) == [expected]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])
+def test_name_must_do_for_a_folder(name):
+    (problem,) = problems(name=name)
+    assert problem.startswith("name: ")
+
+
+def test_several_mistakes_at_once():
+    found = problems(search={"loss.gama": GAMMAS, "los.A": GAMMAS}, seeds=[1, 1], base={"seed": 2})
+    assert len(found) == 4
+    with pytest.raises(ConfigError) as caught:
+        spec(search={"loss.gama": GAMMAS}, seeds=[1, 1])
+    assert all(line.startswith("study.yaml: ") for line in str(caught.value).splitlines())
+
+
+def test_sampler_must_say_how_many_configurations():
+    assert problems(sampler={"type": "random"}) == ["sampler.configurations: is required but missing"]
+
+
+def test_grid_is_every_combination_in_order():
+    study = spec(search={"loss.gamma": GAMMAS, "loss.A": {"type": "categorical", "choices": [-4.0, -1.0, -2.0]}})
+    assert study.grid == [
+        {"loss.gamma": 4.0, "loss.A": -4.0},
+        {"loss.gamma": 4.0, "loss.A": -1.0},
+        {"loss.gamma": 4.0, "loss.A": -2.0},
+        {"loss.gamma": 6.0, "loss.A": -4.0},
+        {"loss.gamma": 6.0, "loss.A": -1.0},
+        {"loss.gamma": 6.0, "loss.A": -2.0},
+    ]
+    assert study.configurations == 6
+    assert spec(sampler={"type": "tpe", "configurations": 11}).configurations == 11
+
+
+def test_trials_differ_in_their_seed_alone():
+    study = spec(seeds=[3, 1])
+    first, second = study.trials(4, {"loss.gamma": 5})
+    assert (first.seed, first.config.seed) == (3, 3)
+    assert (second.seed, second.config.seed) == (1, 1)
+    assert first.config.loss == second.config.loss == LncisLoss(gamma=5.0)
+    assert [first.name, second.name] == ["0004-seed3", "0004-seed1"]
+    assert first.label == second.label == "gamma = 5"
+    assert study.base == TrainConfig()
+
+
+def test_labels():
+    study = spec(baselines={"plain": {"loss": {"name": "cross_entropy"}}})
+    (baseline,) = study.trials(0, study.baselines["plain"], baseline="plain")
+    assert baseline.label == "plain"
+    assert baseline.config.loss == CrossEntropyLoss()
+    (trial,) = study.trials(1, {"loss.gamma": 4.0, "noise.kind": "asymmetric", "optimizer.lr": 1e-5})
+    assert trial.label == "gamma = 4, kind = asymmetric, lr = 1e-05"

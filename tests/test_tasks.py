@@ -1,0 +1,238 @@
+from pathlib import Path
+
+import pytest
+
+from lncis.config import Schedule, TrainConfig
+from lncis.tasks import Progress, State, Task, TaskQueue
+
+CONFIG = TrainConfig(schedule=Schedule(epochs=4))
+STAGE_1 = Task(key="stage 1", config=CONFIG, until=2, directory=Path("stage 1"))
+
+
+def stage_2(key: str, after: Task = STAGE_1) -> Task:
+    return Task(key=key, config=CONFIG, until=4, directory=Path(key), after=after)
+
+
+A, B = stage_2("a"), stage_2("b")
+
+
+@pytest.fixture
+def queue() -> TaskQueue:
+    return TaskQueue()
+
+
+@pytest.fixture
+def forked(queue) -> TaskQueue:
+    """Two owners, one first stage."""
+    queue.submit("anna", [STAGE_1, A])
+    queue.submit("bert", [STAGE_1, B])
+    return queue
+
+
+def record(epoch: int, value: float = 0.0) -> dict[str, float]:
+    return {"epoch": float(epoch), "val/segm_AP": value}
+
+
+def do(queue: TaskQueue, lane: str, task: Task, first: int = 1) -> None:
+    assert queue.take(lane) == task
+    for epoch in range(first, task.until + 1):
+        assert queue.report(task.key, record(epoch))
+    queue.finish(task.key)
+
+
+def epochs(progress: Progress) -> list[float]:
+    return [r["epoch"] for r in progress.records]
+
+
+def test_empty_queue_lets_lanes_wait(queue):
+    assert queue.take("lane") == "wait"
+
+
+def test_shared_stage_is_done_once_and_seen_by_all_owners(forked):
+    do(forked, "lane", STAGE_1)
+    for owner in ("anna", "bert"):
+        assert forked.progress(owner) == Progress(state=State.WAITING, records=[record(1), record(2)])
+    do(forked, "lane", A, first=3)
+    do(forked, "lane", B, first=3)
+    assert forked.take("lane") == "wait"
+    for owner in ("anna", "bert"):
+        assert forked.progress(owner).state is State.DONE
+        assert epochs(forked.progress(owner)) == [1, 2, 3, 4]
+
+
+def test_later_owner_of_a_finished_stage_starts_behind_it(queue):
+    queue.submit("anna", [STAGE_1, A])
+    do(queue, "lane", STAGE_1)
+    do(queue, "lane", A, first=3)
+    queue.submit("bert", [STAGE_1, B])
+    assert epochs(queue.progress("bert")) == [1, 2]
+    assert queue.take("lane") == B
+
+
+def test_owner_of_nothing_new_is_done_at_once(queue):
+    queue.submit("anna", [STAGE_1])
+    do(queue, "lane", STAGE_1)
+    queue.submit("bert", [STAGE_1])
+    assert queue.progress("bert") == Progress(state=State.DONE, records=[record(1), record(2)])
+
+
+def test_tasks_are_taken_in_the_order_of_submission(queue):
+    alone = [Task(key=key, config=CONFIG, until=4, directory=Path(key)) for key in "xyz"]
+    for task in alone:
+        queue.submit(task.key, [task])
+    assert [queue.take(f"lane {i}") for i in range(3)] == alone
+    assert queue.take("lane 3") == "wait"
+
+
+def test_task_waits_until_the_one_before_is_done(forked):
+    other = Task(key="other", config=CONFIG, until=4, directory=Path("other"))
+    assert forked.take("first") == STAGE_1
+    assert forked.take("second") == "wait"
+    forked.submit("carl", [other])
+    assert forked.take("second") == other  # what is not ready holds nothing up
+    forked.report(STAGE_1.key, record(1))
+    assert forked.take("third") == "wait"
+    forked.report(STAGE_1.key, record(2))
+    forked.finish(STAGE_1.key)
+    assert forked.take("third") == A
+
+
+def test_lane_that_comes_back_gets_its_task_again(forked):
+    assert forked.take("lane") == STAGE_1
+    forked.report(STAGE_1.key, record(1))
+    assert forked.take("lane") == STAGE_1
+    assert forked.take("another") == "wait"
+    assert epochs(forked.progress("anna")) == [1]
+
+
+def test_state_follows_the_work(forked):
+    assert forked.progress("anna").state is State.WAITING
+    forked.take("lane")
+    assert forked.progress("anna").state is forked.progress("bert").state is State.RUNNING
+    for epoch in (1, 2):
+        forked.report(STAGE_1.key, record(epoch))
+    forked.finish(STAGE_1.key)
+    forked.take("lane")
+    assert forked.progress("anna").state is State.RUNNING
+    assert forked.progress("bert").state is State.WAITING
+
+
+def test_report_twice_is_as_once(forked):
+    forked.take("lane")
+    for _ in range(2):
+        assert forked.report(STAGE_1.key, record(1, 30.0))
+    assert forked.progress("anna").records == [record(1, 30.0)]
+
+
+def test_records_are_in_the_order_of_epochs(forked):
+    forked.take("lane")
+    for epoch in (2, 1):
+        forked.report(STAGE_1.key, record(epoch))
+    assert epochs(forked.progress("anna")) == [1, 2]
+
+
+def test_submit_take_finish_and_withdraw_twice_are_as_once(forked):
+    forked.submit("anna", [STAGE_1, A])
+    assert forked.take("lane") == forked.take("lane") == STAGE_1
+    for epoch in (1, 2):
+        forked.report(STAGE_1.key, record(epoch))
+    forked.finish(STAGE_1.key)
+    forked.finish(STAGE_1.key)
+    forked.withdraw("anna")
+    forked.withdraw("anna")
+    assert forked.take("lane") == B
+    assert forked.take("another") == "wait"
+
+
+def test_failure_reaches_all_that_comes_after(queue):
+    last = Task(key="last", config=CONFIG, until=6, directory=Path("last"), after=A)
+    alone = Task(key="alone", config=CONFIG, until=4, directory=Path("alone"))
+    queue.submit("anna", [STAGE_1, A, last])
+    queue.submit("bert", [STAGE_1, B])
+    queue.submit("carl", [alone])
+    queue.take("lane")
+    queue.report(STAGE_1.key, record(1))
+    for _ in range(2):
+        queue.fail(STAGE_1.key, "the loss is nan")
+    for owner in ("anna", "bert"):
+        assert queue.progress(owner) == Progress(state=State.FAILED, records=[record(1)], reason="the loss is nan")
+    assert queue.progress("carl").state is State.WAITING
+    assert queue.take("lane") == alone
+
+
+def test_failure_behind_the_fork_spares_the_other_branch(forked):
+    do(forked, "lane", STAGE_1)
+    assert forked.take("lane") == A
+    forked.fail(A.key, "out of memory")
+    assert forked.progress("anna").reason == "out of memory"
+    assert forked.progress("bert") == Progress(state=State.WAITING, records=[record(1), record(2)])
+    do(forked, "lane", B, first=3)
+
+
+def test_owner_who_asks_for_a_failed_stage_fails_too(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.fail(STAGE_1.key, "no data")
+    queue.submit("bert", [STAGE_1, B])
+    assert queue.progress("bert").state is State.FAILED
+    assert queue.progress("bert").reason == "no data"
+    assert queue.take("lane") == "wait"
+
+
+def test_withdrawn_task_that_no_one_else_wants_stops_after_its_epoch(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    assert queue.report(STAGE_1.key, record(1))
+    queue.withdraw("anna")
+    assert not queue.report(STAGE_1.key, record(2))
+    queue.finish(STAGE_1.key)
+    assert queue.take("lane") == "wait"
+
+
+def test_withdrawn_task_that_others_want_goes_on(forked):
+    forked.take("lane")
+    forked.withdraw("anna")
+    assert forked.report(STAGE_1.key, record(1))
+    assert forked.report(STAGE_1.key, record(2))
+    forked.finish(STAGE_1.key)
+    assert forked.take("lane") == B  # a was anna's alone
+
+
+def test_withdrawn_task_may_be_asked_for_again(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.take("lane")
+    queue.withdraw("anna")
+    assert not queue.report(STAGE_1.key, record(1))
+    queue.finish(STAGE_1.key)
+    queue.submit("bert", [STAGE_1])
+    assert queue.progress("bert") == Progress(state=State.WAITING, records=[record(1)])
+    assert queue.take("lane") == STAGE_1
+
+
+def test_withdraw_of_a_stranger_is_nothing(forked):
+    forked.withdraw("nobody")
+    assert forked.take("lane") == STAGE_1
+
+
+def test_closed_queue_sends_idle_lanes_home(queue):
+    queue.submit("anna", [STAGE_1])
+    do(queue, "lane", STAGE_1)
+    queue.close()
+    queue.close()
+    assert queue.take("lane") == "stop"
+    assert queue.progress("anna").state is State.DONE
+
+
+def test_close_ends_running_tasks_and_fails_their_owners(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.close("the workers died")
+    queue.close("and again")
+    assert not queue.report(STAGE_1.key, record(1))
+    assert queue.progress("anna") == Progress(state=State.FAILED, records=[record(1)], reason="the workers died")
+
+
+def test_submission_to_a_closed_queue_fails_with_its_reason(queue):
+    queue.close("the workers died")
+    queue.submit("anna", [STAGE_1, A])
+    assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="the workers died")
