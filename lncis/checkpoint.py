@@ -53,4 +53,6 @@ def load(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}; train first, or correct the path") from error
     except Exception as error:  # torch raises a different type for each way a file can be damaged
-        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); delete it to train again") from error
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train again"
+        ) from error

@@ -19,7 +19,7 @@ class DigitsData:
     """The embedded data set: real handwritten digits composited on photographs (lncis.datasets.digits)."""
 
     name: Literal["digits"] = "digits"
-    train_scenes: int = Field(default=200, ge=1)
+    train_scenes: int = Field(default=100, ge=1)
     """Scenes in `train`, whose class labels get the noise."""
     val_scenes: int = Field(default=64, ge=1)
     """Scenes in `val`, as noisy as `train`; selection may look at these."""
@@ -86,7 +86,7 @@ ClassLossConfig = Annotated[CrossEntropyLoss | LncisLoss, Field(discriminator="n
 class Schedule:
     """Epochs, where stage 2 begins, and what the learning rate does."""
 
-    epochs: int = Field(default=16, ge=1)
+    epochs: int = Field(default=20, ge=1)
     """E, the epochs of the whole training."""
     stage1_epochs: int | None = Field(default=None, ge=0)
     """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3)."""

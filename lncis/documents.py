@@ -6,7 +6,8 @@ The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -62,33 +63,27 @@ def with_overrides(document: dict[str, Any], overrides: dict[str, Any]) -> dict[
     result = dict(document)
     for path, value in overrides.items():
         head, _, rest = path.partition(".")
-        result[head] = with_overrides(dict(result.get(head) or {}), {rest: value}) if rest else value
+        inner = result.get(head)
+        below = inner if isinstance(inner, dict) else {}
+        result[head] = with_overrides(below, {rest: value}) if rest else value
     return result
-
-
-def field_paths(config: Any, prefix: str = "") -> list[str]:
-    """Return the dotted path of each leaf field of a config."""
-    paths = []
-    for f in fields(config):
-        value, path = getattr(config, f.name), f"{prefix}{f.name}"
-        paths += field_paths(value, f"{path}.") if is_dataclass(value) else [path]
-    return paths
 
 
 def _problem(schema: type, error: Any) -> str:
     """Return one line: the path, what it must be, what it got, and the nearest name for a typo."""
     location = [str(part) for part in error["loc"]]
     kind, context, got = error["type"], error.get("ctx", {}), error.get("input")
-    path = ".".join(_without_union_tags(schema, location))
+    keys, known = _walk(schema, location)
+    path = ".".join(keys)
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _names_beside(schema, location)
         near = get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         return f"{path}: no such field; {hint}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{path}: is required but missing"
     if kind == "union_tag_not_found":
-        return f"{path}: needs {context['discriminator']}, which says what kind it is"
+        tag = context["discriminator"].strip("'")
+        return f"{path}: needs {tag}, which says what kind it is"
     if kind == "union_tag_invalid":
         tag = context["discriminator"].strip("'")
         return f"{path}.{tag}: must be one of {context['expected_tags']} but got {context['tag']!r}"
@@ -96,45 +91,36 @@ def _problem(schema: type, error: Any) -> str:
         return f"{path}: {context['error']}" if path else str(context["error"])
     if kind == "dataclass_type":
         return f"{path}: must be a mapping of its fields but got {got!r}"
-    requirement = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{path}: must be {requirement} but got {got!r}"
+    message = str(error["msg"])
+    if message.startswith("Input should be "):
+        return f"{path}: must be {message.removeprefix('Input should be ')} but got {got!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}"
 
 
-def _without_union_tags(schema: type, location: list[str]) -> list[str]:
-    """Drop from a pydantic location the parts that name a union's branch rather than a key."""
-    return [part for part, _ in _walk(schema, location) if part]
-
-
-def _names_beside(schema: type, location: list[str]) -> list[str]:
-    walked = list(_walk(schema, location))
-    owner = walked[-1][1]
-    return [f.name for f in fields(owner)] if is_dataclass(owner) else []
-
-
-def _walk(schema: Any, location: list[str]) -> list[tuple[str, Any]]:
-    """Return for each part of a location the key it stands for ("" for a union tag) and the schema that owns it."""
-    walked, owner = [], schema
+def _walk(schema: Any, location: list[str]) -> tuple[list[str], list[str]]:
+    """Return the keys of a pydantic location, without the tags of unions, and the field names beside the last."""
+    keys: list[str] = []
+    beside: list[str] = []
     for part in location:
-        members = _dataclasses_in(owner)
-        if len(members) > 1:
-            tagged = [m for m in members if part in _literals(m)]
+        if get_origin(schema) is Annotated:
+            schema = get_args(schema)[0]
+        if get_origin(schema) in (Union, UnionType):
+            members = [member for member in get_args(schema) if member is not NoneType]
+            tagged = [member for member in members if part in _tags(member)]
+            schema = (tagged or members)[0]
             if tagged:
-                walked.append(("", owner))
-                owner = tagged[0]
                 continue
-        owner_class = members[0] if members else owner
-        walked.append((part, owner_class))
-        if is_dataclass(owner_class):
-            found = [f.type for f in fields(owner_class) if f.name == part]
-            owner = found[0] if found else None
-    return walked
+        keys.append(part)
+        beside = [f.name for f in fields(schema)] if is_dataclass(schema) else []
+        if is_dataclass(schema):
+            schema = get_type_hints(schema, include_extras=True).get(part)
+        else:
+            schema = (get_args(schema) or (None,))[-1]  # the values of a dict, the items of a list
+    return keys, beside
 
 
-def _dataclasses_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        return [annotation]
-    return [found for arg in get_args(annotation) for found in _dataclasses_in(arg)]
-
-
-def _literals(schema: Any) -> list[Any]:
-    return [value for f in fields(schema) for value in get_args(f.type)]
+def _tags(schema: Any) -> list[Any]:
+    """Return the literal values among a dataclass's fields, by which a union knows its branch."""
+    return (
+        [value for hint in get_type_hints(schema).values() for value in get_args(hint)] if is_dataclass(schema) else []
+    )

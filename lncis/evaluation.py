@@ -45,9 +45,10 @@ def average_precision(document: Document, detections: list[Detection]) -> dict[s
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
         truth = COCO()
-        truth.dataset = document
+        # copies, because pycocotools writes into what it is given
+        truth.dataset = {**document, "annotations": [dict(a) for a in document["annotations"]]}
         truth.createIndex()
-        found = truth.loadRes(detections) if detections else None
+        found = truth.loadRes([dict(d) for d in detections]) if detections else None
         segm = _ap_by_threshold(truth, found, "segm", by_class=True)
         bbox = _ap_by_threshold(truth, found, "bbox", by_class=True)
         agnostic = _ap_by_threshold(truth, found, "segm", by_class=False)

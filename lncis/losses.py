@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lncis.config import CrossEntropyLoss, LncisLoss
 
@@ -21,9 +22,11 @@ Reduction = Literal["mean", "none"]
 
 
 def cross_entropy(class_logits: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Return -log p_y, exact and unclamped (Eq. 1)."""
-    log_p = torch.log_softmax(class_logits.float(), dim=1)
-    return _reduce(-log_p.gather(1, labels[:, None]).squeeze(1), reduction)
+    """Return -log p_y, exact and unclamped (Eq. 1); torch's own, but for the empty batch, where torch's mean is NaN."""
+    empty = len(labels) == 0
+    return functional.cross_entropy(
+        class_logits.float(), labels, reduction="sum" if empty and reduction == "mean" else reduction
+    )
 
 
 def reverse_cross_entropy(

@@ -36,7 +36,7 @@ def transition_matrix(class_names: list[str], kind: str, rate: float) -> NDArray
         flip = (1 - np.eye(size)) / (size - 1)
         return (1 - rate) * np.eye(size) + rate * flip
     matrix = np.eye(size)
-    mapped = {name: MISTAKEN_FOR[name] for name in class_names if name in MISTAKEN_FOR}
+    mapped = {name: MISTAKEN_FOR[name] for name in class_names if MISTAKEN_FOR.get(name) in class_names}
     if not mapped:
         raise DataError(
             f"asymmetric noise knows no confusable pair among the classes {', '.join(class_names)}; use kind: symmetric"
@@ -59,6 +59,13 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
     matrix = transition_matrix(names, noise.kind, noise.rate)
 
     flippable = sorted((a for a in document["annotations"] if not a.get("iscrowd", 0)), key=lambda a: int(a["id"]))
+    known = set(ids.tolist())
+    unknown = next((a for a in document["annotations"] if a["category_id"] not in known), None)
+    if unknown is not None:
+        raise DataError(
+            f"annotation {unknown['id']} has category_id {unknown['category_id']}, which is not among the categories "
+            f"({', '.join(map(str, ids))}); add the category or drop the annotation"
+        )
     clean = np.searchsorted(ids, [a["category_id"] for a in flippable])
     uniform = np.random.default_rng([noise.seed, *stream.encode()]).random(len(flippable))
     # inverse-CDF sampling; the last column is set to 1 so that rounding cannot run past it
@@ -69,9 +76,9 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
     new_label = {a["id"]: int(ids[k]) for a, k in zip(flippable, noisy, strict=True)}
     annotations = [
         {
-            **annotation,
-            "category_id": new_label.get(annotation["id"], annotation["category_id"]),
             "clean_category_id": annotation["category_id"],
+            **annotation,  # a clean label that is there already stays
+            "category_id": new_label.get(annotation["id"], annotation["category_id"]),
         }
         for annotation in document["annotations"]
     ]

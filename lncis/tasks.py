@@ -74,6 +74,8 @@ class TaskQueue:
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
+        if self._closed is not None:
+            return "stop"
         for entry in self._entries.values():
             if entry.state is State.RUNNING and entry.lane == lane:
                 return entry.task
@@ -83,7 +85,7 @@ class TaskQueue:
             if entry.state is State.WAITING and entry.owners and ready:
                 entry.state, entry.lane = State.RUNNING, lane
                 return entry.task
-        return "wait" if self._closed is None else "stop"
+        return "wait"
 
     def report(self, key: str, record: Record) -> bool:
         """Note a finished epoch; the answer says whether anyone still wants the task."""
@@ -94,8 +96,9 @@ class TaskQueue:
     def finish(self, key: str) -> None:
         """Note that a lane is through with a task: done, or given up because no one wanted it any more."""
         entry = self._entries[key]
-        entry.lane = None
-        entry.state = State.DONE if entry.task.until in entry.records else State.WAITING
+        if entry.state is State.RUNNING:
+            entry.lane = None
+            entry.state = State.DONE if entry.task.until in entry.records else State.WAITING
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a task cannot be done; all that come after it fail with the same reason."""
@@ -107,6 +110,8 @@ class TaskQueue:
 
     def progress(self, owner: str) -> Progress:
         """Return how far an owner's chain is, the epochs of shared tasks included."""
+        if owner not in self._chains:
+            return Progress(state=State.FAILED, records=[], reason="it was withdrawn")
         entries = [self._entries[key] for key in self._chains[owner]]
         records: dict[int, Record] = {}
         for entry in entries:

@@ -20,14 +20,15 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
-from lncis import datasets, engine
+from lncis import datasets, documents, engine
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
-from lncis.errors import LncisError, StudyError
+from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.metrics import Record
 from lncis.tasks import State, Task, TaskQueue
 
 POLL_SECONDS = 0.2
+GOING_HOME_SECONDS = 10
 NOISE_MANIFEST = "noise.json"
 """What the label noise did, beside each checkpoint."""
 
@@ -41,8 +42,10 @@ def fit(
 ) -> list[Record]:
     """Train a config on its own workers, going on from `directory` if it was begun there; return its records.
 
-    Ray must be connected (`lncis.cluster`). Raises StudyError with the reason where the training fails.
+    Ray must be connected (`lncis.cluster`). Raises StudyError with the reason where the training fails, and ConfigError
+    where `directory` holds the training of another config.
     """
+    _claim(directory, config)
     task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
     queue = start_queue()
     ray.get(queue.submit.remote("fit", [task]))
@@ -63,6 +66,16 @@ def fit(
         stop_lanes(queue, [lane])
 
 
+def _claim(directory: Path, config: TrainConfig) -> None:
+    """Write the config into its folder, or see that it is the one that was begun there."""
+    path = directory / "config.yaml"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(documents.to_yaml(config))
+    elif documents.load(TrainConfig, path) != config:
+        raise ConfigError(str(directory), ["holds the training of another config (config.yaml); name another folder"])
+
+
 def start_queue() -> Any:
     """Return the handle of a new TaskQueue actor."""
     return ray.remote(num_cpus=0)(TaskQueue).remote()
@@ -80,9 +93,9 @@ def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
 
 
 def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
-    """Close the queue and wait until the lanes have gone home, a minute at most."""
+    """Close the queue and give the lanes time to go home; one in the middle of an epoch ends with its driver."""
     ray.get(queue.close.remote())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + GOING_HOME_SECONDS
     for lane in lanes:
         lane.join(max(deadline - time.monotonic(), 0))
 
@@ -135,9 +148,8 @@ def _work(lane: dict[str, Any]) -> None:
             continue
         try:
             _train_task(task, queue, loaded)
-        except (LncisError, torch.OutOfMemoryError) as error:  # the task's own fault: the lane goes on
-            reason = str(error) if isinstance(error, LncisError) else f"out of memory: {error}"
-            _from_rank_zero(partial(_ask, queue.fail, task.key, reason))
+        except LncisError as error:  # the task's own fault, and the same on every rank: the lane goes on
+            _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
 
 
 def _train_task(task: Task, queue: Any, loaded: _Loaded) -> None:

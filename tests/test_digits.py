@@ -186,17 +186,20 @@ def test_folder_is_named_by_all_that_decides_its_content(tmp_path, monkeypatch):
     assert not digits.prepare(TINY, tmp_path / "other").name.startswith("digits-v1-")
 
 
-@pytest.mark.parametrize("fault", [RuntimeError, OSError, KeyboardInterrupt])
-def test_nothing_is_left_where_composing_fails(tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [(RuntimeError, RuntimeError), (KeyboardInterrupt, KeyboardInterrupt), (OSError, DataError)],
+)
+def test_nothing_is_left_where_composing_fails(tmp_path, monkeypatch, fault, raised):
     compose = digits.compose
 
     def fail_at_val(config, split):
         if split == "val":
-            raise fault("midway")
+            raise fault(28, "midway")
         return compose(config, split)
 
     monkeypatch.setattr(digits, "compose", fail_at_val)
-    with pytest.raises(fault, match="midway"):
+    with pytest.raises(raised, match="midway"):
         digits.prepare(TINY, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -204,11 +204,3 @@ def test_override_of_a_whole_part_replaces_it():
     assert documents.with_overrides(document, {"loss": {"name": "cross_entropy"}}) == {
         "loss": {"name": "cross_entropy"}
     }
-
-
-def test_field_paths_are_the_leaves_of_the_dump():
-    def leaves(document, prefix=""):
-        for key, value in document.items():
-            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-
-    assert documents.field_paths(ELABORATE) == list(leaves(documents.dump(ELABORATE)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lncis.config import Schedule, TrainConfig
 from lncis.errors import StudyError
 from lncis.studies.result import StudyResult, TrialResult, interval, summary
 from lncis.studies.spec import Objective, StudySpec, Trial
@@ -14,6 +15,7 @@ from lncis.studies.stages import Sharing
 METRIC = "val/segm_AP"
 SPEC = StudySpec(
     name="s",
+    base=TrainConfig(schedule=Schedule(epochs=2)),
     search={"loss.gamma": {"type": "categorical", "choices": [4.0, 5.0, 6.0]}},
     baselines={"ce": {"loss": {"name": "cross_entropy"}}},
     seeds=[0, 1],
@@ -29,6 +31,7 @@ def study(*values: list[float], mode: str = "max", failed: tuple[int, int] | Non
     """The baseline's values by seed, then those of each configuration; `failed` is one's (configuration, seed)."""
     spec = StudySpec(
         name=SPEC.name,
+        base=SPEC.base,
         search=SPEC.search,
         baselines=SPEC.baselines,
         seeds=list(range(len(values[0]))),

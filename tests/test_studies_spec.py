@@ -59,6 +59,7 @@ def test_paper_rows_of_shipped_studies_set_what_the_study_varies(path):
     [
         ({"loss.gama": GAMMAS}, "search.loss.gama: ", "no such field; did you mean gamma?"),
         ({"los.gamma": GAMMAS}, "search.los.gamma: ", "no such field; did you mean loss?"),
+        ({"batch_size.x": {**GAMMAS, "choices": [1]}}, "search.batch_size.x: ", "must be a valid integer"),
         ({"lr": GAMMAS}, "search.lr: ", "no such field; known are dataset, noise, "),
         ({"loss.gamma": {**GAMMAS, "choices": [-1]}}, "search.loss.gamma: ", "must be greater than 0 but got -1"),
         ({"seed": {**GAMMAS, "choices": [0, 1]}}, "search.seed: ", "write them under seeds:"),

@@ -160,6 +160,15 @@ def test_failure_reaches_all_that_comes_after(queue):
     assert queue.take("lane") == alone
 
 
+def test_failure_reaches_who_asked_for_the_later_task_alone(queue):
+    last = Task(key="last", config=CONFIG, until=6, directory=Path("last"), after=A)
+    queue.submit("anna", [STAGE_1, A, last])
+    queue.submit("dora", [last])
+    queue.take("lane")
+    queue.fail(STAGE_1.key, "no data")
+    assert queue.progress("dora") == Progress(state=State.FAILED, records=[], reason="no data")
+
+
 def test_failure_behind_the_fork_spares_the_other_branch(forked):
     do(forked, "lane", STAGE_1)
     assert forked.take("lane") == A

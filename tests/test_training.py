@@ -9,10 +9,10 @@ import psutil
 import pytest
 import torch
 
-from lncis import checkpoint, datasets, engine, training
+from lncis import checkpoint, datasets, documents, engine, training
 from lncis.config import Optimizer, TrainConfig, Workers
 from lncis.engine import CHECKPOINT
-from lncis.errors import StudyError
+from lncis.errors import ConfigError, StudyError
 from lncis.metrics import TEST_METRICS
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -56,6 +56,13 @@ def test_two_workers_share_each_batch_and_end_with_one_model(tiny: TrainConfig) 
     # two ranks with half a batch each make the same number of steps as one with whole batches
     steps = checkpoint.load(Path("ddp") / CHECKPOINT).optimizer["state"][0]["step"]
     assert int(steps) == 2 * (config.dataset.train_scenes // config.batch_size)
+
+
+def test_a_folder_that_holds_another_training_is_refused(tiny: TrainConfig) -> None:
+    Path("taken").mkdir()
+    Path("taken/config.yaml").write_text(documents.to_yaml(tiny))
+    with pytest.raises(ConfigError, match=r"taken: holds the training of another config"):
+        training.fit(replace(tiny, seed=1), Path("taken"))
 
 
 def test_a_training_that_diverges_fails_with_its_reason(tiny: TrainConfig) -> None:

@@ -58,9 +58,9 @@ def prepare(config: DigitsData, cache_directory: Path) -> Path:
             np.save(partial / f"{split}.npy", images, allow_pickle=False)
             (partial / f"{split}.json").write_text(json.dumps(document))
         partial.rename(folder)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # another process may have finished first: its copy is as good
-            raise
+            raise DataError(f"cannot write the digits cache {cache_directory}: {error.strerror}; make room") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -71,7 +71,9 @@ def read(folder: Path, split: Split) -> tuple[NDArray[np.uint8], Document]:
     try:
         images = np.load(folder / f"{split}.npy", allow_pickle=False)
         document = json.loads((folder / f"{split}.json").read_text())
-    except (OSError, ValueError) as error:
+        if images.shape != (len(document["images"]), SIDE, SIDE, 3):
+            raise ValueError(f"{split}.npy has the shape {images.shape}")
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f"{folder} does not hold a complete digits data set ({error}); delete it and it will be composed again"
         ) from error

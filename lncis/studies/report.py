@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis import documents
-from lncis.studies.result import ConfigurationResult, StudyResult, summary
+from lncis.studies.result import ConfigurationResult, StudyResult, paired_difference, summary
 from lncis.studies.spec import PaperRow
 
 matplotlib.use("agg")
 
 FIGURES = ("AP", "AP50", "AP75")
+CLEAN_AP = "test/segm_AP"
 
 
 def write(result: StudyResult) -> list[Path]:
@@ -26,7 +28,7 @@ def write(result: StudyResult) -> list[Path]:
     Raises StudyError where no configuration finished, after writing what there is.
     """
     folder = result.directory
-    (folder / "results.json").write_text(json.dumps(summary(result), indent=1))
+    (folder / "results.json").write_text(json.dumps(summary(result), indent=1, allow_nan=False))
     (folder / "table.csv").write_text(_csv(result))
     with (folder / "table.txt").open("w") as file:
         Console(file=file, width=120).print(table(result))
@@ -62,8 +64,8 @@ def table(result: StudyResult) -> RenderableType:
         best = bool(result.searched) and configuration.trial.configuration == result.best.trial.configuration
         view.add_row(
             ("* " if best else "  ") + configuration.trial.label,
-            str(configuration.over_seeds(spec.objective.metric)),
-            *(str(configuration.over_seeds(f"test/segm_{figure}")) for figure in FIGURES),
+            f"{configuration.over_seeds(spec.objective.metric)}",
+            *(f"{configuration.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
             *([f"{row.AP:.1f}  {row.AP50:.1f}  {row.AP75:.1f}" if row else ""] if spec.paper else []),
             end_section=configuration.trial.baseline is not None,
         )
@@ -78,6 +80,12 @@ def conclusions(result: StudyResult) -> list[str]:
     if result.searched:
         metric, best = result.spec.objective.metric, result.best
         lines.append(f"* best by mean {metric}: {best.trial.label}")
+        paired = f"paired over {len(result.spec.seeds)} seeds" if len(result.spec.seeds) > 1 else "one seed"
+        lines += [
+            f"  {paired_difference(best, c, CLEAN_AP):+} test AP over {c.trial.baseline} ({paired})"
+            for c in result.configurations
+            if c.trial.baseline is not None and math.isfinite(c.over_seeds(CLEAN_AP).mean)
+        ]
         if len(result.spec.seeds) == 1 and len(result.searched) > 1:
             lines.append("  one seed: differences of this size may be chance; add seeds to tell")
         elif result.as_good_as_best:
@@ -124,27 +132,23 @@ def _plot(result: StudyResult, path: Path) -> None:
 
 
 def _plot_response(result: StudyResult, axes: Any) -> None:
+    """Draw each seed as a dot, the mean as a line, and its interval from three seeds on."""
     parameter = next(iter(result.spec.search))
-    labels = [str(c.trial.overrides[parameter]) for c in result.searched]
     for metric, name, color in (
-        ("test/segm_AP", "test, clean", "tab:blue"),
+        (CLEAN_AP, "test, clean", "tab:blue"),
         (result.spec.objective.metric, f"{result.spec.objective.metric}, noisy", "tab:orange"),
     ):
-        at = [c.over_seeds(metric) for c in result.searched]
-        axes.errorbar(
-            range(len(at)),
-            [a.mean for a in at],
-            yerr=None if len(result.spec.seeds) == 1 else [a.half_width for a in at],
-            marker="o",
-            capsize=3,
-            color=color,
-            label=name,
-        )
+        means = [c.over_seeds(metric) for c in result.searched]
+        whiskers = [m.half_width for m in means] if len(result.spec.seeds) > 2 else None
+        at = range(len(means))
+        axes.errorbar(at, [m.mean for m in means], yerr=whiskers, capsize=3, color=color, label=name)
+        for seed in range(len(result.spec.seeds)):
+            axes.plot(at, [c.trials[seed].last(metric) for c in result.searched], ".", color=color, alpha=0.5)
         for c in result.configurations:
             if c.trial.baseline is not None:
                 mean = c.over_seeds(metric).mean
                 axes.axhline(mean, color=color, linestyle=":", label=f"{c.trial.baseline}, {name}")
-    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(result.searched)), [str(c.trial.overrides[parameter]) for c in result.searched])
     axes.set_xlabel(parameter)
     axes.set_ylabel("AP (%)")
     axes.set_ylim(bottom=0)
@@ -168,6 +172,7 @@ def _plot_curves(result: StudyResult, axes: Any) -> None:
     switch = result.spec.base.schedule.switch_epoch
     axes.axvline(switch, color="grey", linewidth=0.8)
     axes.annotate(" stage 2", (switch, 0), fontsize=7, color="grey", xycoords=("data", "axes fraction"))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{metric} (%)")
     axes.legend(fontsize=7)

@@ -27,7 +27,8 @@ class TrialResult:
 
     def last(self, metric: str) -> float:
         """Return a metric after the last epoch; NaN if the trial did not get there."""
-        return math.nan if self.reason or not self.records else self.records[-1].get(metric, math.nan)
+        finished = not self.reason and self.records and self.records[-1]["epoch"] == self.trial.config.schedule.epochs
+        return self.records[-1].get(metric, math.nan) if finished else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class Interval:
     mean: float
     half_width: float
 
-    def __str__(self) -> str:
+    def __format__(self, sign: str) -> str:
         spread = "" if math.isnan(self.half_width) else f" ± {self.half_width:.1f}"
-        return "-" if math.isnan(self.mean) else f"{self.mean:.1f}{spread}"
+        return "-" if math.isnan(self.mean) else f"{self.mean:{sign}.1f}{spread}"
 
 
 def interval(values: list[float]) -> Interval:
@@ -69,6 +70,12 @@ class ConfigurationResult:
         return interval([trial.last(metric) for trial in self.trials])
 
 
+def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
+    """Return `one` minus `other`, seed by seed: what both owe to a seed, and to the stage they share, cancels."""
+    pairs = zip(one.trials, other.trials, strict=True)
+    return interval([a.last(metric) - b.last(metric) for a, b in pairs])
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
     """A finished study."""
@@ -96,7 +103,7 @@ class StudyResult:
         return [
             c
             for c in self.configurations
-            if c.trial.baseline is None and all(math.isfinite(t.last(metric)) for t in c.trials)
+            if c.trial.baseline is None and sum(math.isfinite(t.last(metric)) for t in c.trials) == len(self.spec.seeds)
         ]
 
     @property
@@ -117,8 +124,7 @@ class StudyResult:
         metric, best = self.spec.objective.metric, self.best
 
         def told_apart(other: ConfigurationResult) -> bool:
-            pairs = zip(best.trials, other.trials, strict=True)
-            difference = interval([b.last(metric) - o.last(metric) for b, o in pairs])
+            difference = paired_difference(best, other, metric)
             return abs(difference.mean) > difference.half_width
 
         others = [c for c in self.searched if c.trial.configuration != best.trial.configuration]
@@ -126,8 +132,8 @@ class StudyResult:
 
 
 def summary(result: StudyResult) -> dict[str, Any]:
-    """Return the result as plain data, for results.json."""
-    return {
+    """Return the result as plain data that strict JSON can hold, for results.json; what is not finite is null."""
+    plain: dict[str, Any] = {
         "study_id": result.study_id,
         "name": result.spec.name,
         "seconds": round(result.seconds, 1),
@@ -146,3 +152,13 @@ def summary(result: StudyResult) -> dict[str, Any]:
             for t in result.trials
         ],
     }
+    finite: dict[str, Any] = _finite(plain)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

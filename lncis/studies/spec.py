@@ -22,11 +22,21 @@ class Categorical:
 
     type: Literal["categorical"] = "categorical"
     choices: list[Any] = Field(min_length=1)
+    """Plain values: numbers, strings, true, false or null."""
 
     @property
     def examples(self) -> list[Any]:
         """Values that a config must accept if the parameter is to make sense."""
         return self.choices
+
+    @model_validator(mode="after")
+    def _plain_and_distinct(self) -> "Categorical":
+        for number, choice in enumerate(self.choices):
+            if isinstance(choice, list | dict):
+                raise ValueError(f"choices must be plain values but got {choice}; search the fields in it one by one")
+            if choice in self.choices[:number]:
+                raise ValueError(f"choices must differ but {choice} stands twice")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -34,20 +44,24 @@ class Range:
     """A number between two bounds, both included."""
 
     type: Literal["float", "int"]
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
     """Draw the logarithm uniformly; needs low > 0."""
 
     @property
     def examples(self) -> list[Any]:
         """Values that a config must accept if the parameter is to make sense."""
-        return [int(b) if self.type == "int" else b for b in (self.low, self.high)]
+        if self.type == "int":
+            return [int(self.low), int(self.high)]
+        return [self.low, self.low + 0.382 * (self.high - self.low), self.high]
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Range":
         if not self.low < self.high:
             raise ValueError(f"low must be below high ({self.high}) but got {self.low}")
+        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(f"low and high must be whole numbers but got {self.low} and {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"low must be greater than 0 for a log range but got {self.low}")
         return self
@@ -180,17 +194,24 @@ class StudySpec:
             problems.append(f"seeds must differ but got {self.seeds}")
         if self.base.seed != TrainConfig().seed:
             problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
-        for path, parameter in self.search.items():
-            if path == "seed":
-                problems.append("search.seed: training seeds are not searched; write them under seeds:")
-            elif self.sampler.type == "grid" and isinstance(parameter, Range):
-                problems.append(
-                    f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
-                )
-            else:
-                for value in parameter.examples:
-                    problems += self._misfits(f"search.{path}", {path: value})
+        ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
+        if "seed" in self.search:
+            problems.append("search.seed: training seeds are not searched; write them under seeds:")
+        elif self.sampler.type == "grid" and ranges:
+            problems += [
+                f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
+                for path in ranges
+            ]
+        elif self.sampler.type == "grid":
+            for overrides in self.grid:  # whole: values may fit together that do not fit the base alone
+                problems += self._misfits("search", overrides)
+        else:
+            for path, parameter in self.search.items():
+                found = (self._misfits("search", {path: value}) for value in parameter.examples)
+                problems += next(filter(None, found), [])
         for name, overrides in self.baselines.items():
+            if "seed" in overrides:
+                problems.append(f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:")
             problems += self._misfits(f"baselines.{name}", overrides)
         if problems:
             raise ValueError("\n".join(dict.fromkeys(problems)))
@@ -200,7 +221,7 @@ class StudySpec:
         try:
             self.configure(overrides, seed=0)
         except ConfigError as error:
-            return [f"{place}: {problem}" for problem in error.problems]
+            return [f"{place}.{problem}" for problem in error.problems]
         return []
 
     def configure(self, overrides: dict[str, Any], seed: int) -> TrainConfig:
