@@ -43,7 +43,8 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 	  pyproject.toml --output-file requirements.lock
 
 mlflow: $(STAMP)  ## browse what was logged, on http://127.0.0.1:5000
-	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "look at $$MLFLOW_TRACKING_URI";; \
+	  *) $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1;; esac
 
 clean:  ## remove what can be made again (not runs/ and not mlflow.db)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

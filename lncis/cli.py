@@ -34,6 +34,7 @@ def train(
 
         console = Console(highlight=False)
         datasets.load(parsed)
+        training.claim(out, parsed)
         with cluster.connected(workers, lanes=1, verbose=verbose):
             training.fit(parsed, out, workers, on_epoch=lambda record: console.print(_line(parsed, record)))
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)

@@ -15,12 +15,14 @@ TRIAL_DRIVER = "trial_driver"
 """Custom resource of the head node. Trials take it instead of CPU, so that they cannot starve their own workers."""
 
 _QUIET = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C interrupts the study, as it does any program
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # a local cluster would otherwise write a token into the home folder
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow holds the metrics; Tune need not write them again
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a box even when told to be quiet
 }
+
+_LOCAL = {"RAY_AUTH_MODE": "disabled"}  # or starting a cluster would write a token into the home folder
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
     """Within the block Ray runs and has room for `lanes` groups of workers; StudyError says what is missing."""
     address = os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
-        for name, value in _QUIET.items() if not address else ():
+        for name, value in (_QUIET if address else _QUIET | _LOCAL).items():
             os.environ.setdefault(name, value)
         # what passes through the object store is small: records and configs
         local: dict[str, Any] = {

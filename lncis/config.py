@@ -31,7 +31,7 @@ class DigitsData:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Noise:
-    """How class labels are corrupted (METHOD: Yang et al., section 5.1)."""
+    """How class labels are corrupted (Yang et al., section 5.1)."""
 
     kind: Literal["none", "symmetric", "asymmetric"] = "symmetric"
     """symmetric: to any other class, uniformly; asymmetric: to the class it is easily mistaken for."""
@@ -143,7 +143,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; the class loss stays in fp32."""
     seed: int = Field(default=0, ge=0)
-    """Seed of initialisation, data order, augmentation and sampling."""
+    """Seed of initialisation, data order and sampling."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)

@@ -23,7 +23,7 @@ from lncis.checkpoint import Checkpoint
 from lncis.config import Optimizer, TrainConfig
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
-from lncis.errors import DivergedError
+from lncis.errors import CheckpointError, ConfigError, DivergedError
 from lncis.evaluation import Detection, average_precision, to_coco
 from lncis.losses import class_loss, sample_roles
 from lncis.metrics import Record
@@ -50,14 +50,16 @@ def train(
     for the epochs found in the checkpoint; a false answer ends the training there. Raises DivergedError when a loss
     is not finite, leaving the last good checkpoint.
     """
+    if config.batch_size % _world():
+        raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
     path = directory / CHECKPOINT
     origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
     seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
     model = build_model(config.model, data.num_foreground_classes).to(device)
     optimizer = build_optimizer(model, config.optimizer)
     history: list[Record] = []
-    if origin:
-        resumed = checkpoint.load(origin)
+    resumed = _load_alike(origin) if origin or _world() > 1 else None
+    if resumed:
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)
         history = list(resumed.history)
@@ -82,6 +84,25 @@ def train(
         if not on_epoch(record):
             break
     return history
+
+
+def _load_alike(origin: Path | None) -> Checkpoint | None:
+    """Return the checkpoint to go on from; where one rank sees another, or none, all raise CheckpointError."""
+    found: Checkpoint | CheckpointError | None
+    try:
+        found = checkpoint.load(origin) if origin else None
+    except CheckpointError as error:
+        found = error
+    seen = f"{found.epoch} epochs" if isinstance(found, Checkpoint) else str(found)
+    views = [seen]
+    if _world() > 1:
+        views = [""] * _world()
+        dist.all_gather_object(views, seen)
+    if isinstance(found, CheckpointError) and len(set(views)) == 1:
+        raise found
+    if len(set(views)) > 1:
+        raise CheckpointError(f"the workers see different checkpoints; share the folder between nodes: {views}")
+    return found if isinstance(found, Checkpoint) else None
 
 
 def train_epoch(
@@ -160,6 +181,9 @@ def predict(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> li
 
 def evaluate(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> dict[str, float]:
     """Return the figures of `lncis.evaluation.average_precision` on a whole data set."""
+    if _world() > 1:
+        for buffer in model.buffers():  # batch-norm statistics: each rank has its own since the last step
+            dist.broadcast(buffer, src=0)
     return average_precision(dataset.document, predict(model, dataset, device))
 
 
@@ -195,7 +219,7 @@ def _loader(
     sampler.set_epoch(epoch)
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_size=max(config.batch_size // _world(), 1),
+        batch_size=config.batch_size // _world(),
         sampler=sampler,
         collate_fn=lambda batch: tuple(zip(*batch, strict=True)),
     )

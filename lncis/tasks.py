@@ -14,6 +14,8 @@ from typing import Literal
 from lncis.config import TrainConfig
 from lncis.metrics import Record
 
+MAX_RETURNS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -55,6 +57,8 @@ class _Entry:
     lane: str | None = None
     records: dict[int, Record] = field(default_factory=dict)
     reason: str = ""
+    returns: int = 0  # how often its lane came back for it
+    records_at_return: int = 0
 
 
 class TaskQueue:
@@ -77,7 +81,7 @@ class TaskQueue:
         if self._closed is not None:
             return "stop"
         for entry in self._entries.values():
-            if entry.state is State.RUNNING and entry.lane == lane:
+            if entry.state is State.RUNNING and entry.lane == lane and self._may_return(entry):
                 return entry.task
         for entry in self._entries.values():
             after = entry.task.after
@@ -86,6 +90,15 @@ class TaskQueue:
                 entry.state, entry.lane = State.RUNNING, lane
                 return entry.task
         return "wait"
+
+    def _may_return(self, entry: _Entry) -> bool:
+        """Say whether a lane may have its task again; one that kills its workers time after time fails."""
+        progressed = len(entry.records) > entry.records_at_return
+        entry.returns, entry.records_at_return = 1 if progressed else entry.returns + 1, len(entry.records)
+        if entry.returns < MAX_RETURNS:
+            return True
+        self.fail(entry.task.key, f"its workers died {MAX_RETURNS} times without finishing an epoch")
+        return False
 
     def report(self, key: str, record: Record) -> bool:
         """Note a finished epoch; the answer says whether anyone still wants the task."""

@@ -62,15 +62,11 @@ class StudyLog:
             self._client.set_tag(self._trials[name], "lncis.reason", reason)
         self._client.set_terminated(self._trials[name], "FAILED" if reason else "FINISHED")
 
-    def log_study(
-        self, *, parameters: Mapping[str, Any], metrics: Mapping[str, float], artifacts: Sequence[Path]
-    ) -> None:
+    def log_study(self, *, metrics: Mapping[str, float] | None = None, artifacts: Sequence[Path] = ()) -> None:
         """Log to the study's run what concerns it as a whole."""
-        self._client.log_batch(
-            self.run_id,
-            params=[Param(key, str(value)) for key, value in parameters.items()],
-            metrics=[Metric(key, value, int(time.time() * 1000), 0) for key, value in metrics.items()],
-        )
+        now = int(time.time() * 1000)
+        figures = [Metric(key, value, now, 0) for key, value in (metrics or {}).items()]
+        self._client.log_batch(self.run_id, metrics=figures)
         for artifact in artifacts:
             self._client.log_artifact(self.run_id, str(artifact))
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
@@ -29,6 +31,8 @@ from lncis.tasks import State, Task, TaskQueue
 
 POLL_SECONDS = 0.2
 GOING_HOME_SECONDS = 10
+MAX_RESTARTS = 20
+"""Of a lane's workers; a task that kills them again and again is given up earlier (lncis.tasks)."""
 NOISE_MANIFEST = "noise.json"
 """What the label noise did, beside each checkpoint."""
 
@@ -45,7 +49,7 @@ def fit(
     Ray must be connected (`lncis.cluster`). Raises StudyError with the reason where the training fails, and ConfigError
     where `directory` holds the training of another config.
     """
-    _claim(directory, config)
+    claim(directory, config)
     task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
     queue = start_queue()
     ray.get(queue.submit.remote("fit", [task]))
@@ -66,13 +70,21 @@ def fit(
         stop_lanes(queue, [lane])
 
 
-def _claim(directory: Path, config: TrainConfig) -> None:
-    """Write the config into its folder, or see that it is the one that was begun there."""
+def claim(directory: Path, config: TrainConfig) -> None:
+    """Write a config into the folder of its training, or see that it is the one that was begun there.
+
+    Raises ConfigError where the folder belongs to another config, or cannot be written.
+    """
     path = directory / "config.yaml"
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(documents.to_yaml(config))
-    elif documents.load(TrainConfig, path) != config:
+    try:
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = directory / ".config.yaml"
+            partial.write_text(documents.to_yaml(config))
+            partial.replace(path)
+    except OSError as error:
+        raise ConfigError(str(directory), [f"cannot be written: {error.strerror}; name another folder"]) from error
+    if documents.load(TrainConfig, path) != config:
         raise ConfigError(str(directory), ["holds the training of another config (config.yaml); name another folder"])
 
 
@@ -94,7 +106,8 @@ def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
 
 def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
     """Close the queue and give the lanes time to go home; one in the middle of an epoch ends with its driver."""
-    ray.get(queue.close.remote())
+    with suppress(RayError):  # where Ray has gone already, so have they
+        ray.get(queue.close.remote(), timeout=GOING_HOME_SECONDS)
     deadline = time.monotonic() + GOING_HOME_SECONDS
     for lane in lanes:
         lane.join(max(deadline - time.monotonic(), 0))
@@ -113,7 +126,7 @@ def _run_lane(name: str, queue: Any, workers: Workers) -> None:
                     num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
                 ),
                 run_config=ray.train.RunConfig(
-                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=3)
+                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS)
                 ),
             ).fit()
     except Exception as error:

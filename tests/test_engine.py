@@ -56,23 +56,29 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_result(tiny, undist
         "config = documents.load(TrainConfig, Path('config.yaml'))\n"
         "engine.train(config, datasets.load(config), Path('killed'))\n"
     )
-    for epoch in (1, 2):
+    for epoch in (1, 3):  # in stage 1, and in stage 2
         process = subprocess.Popen([sys.executable, "-c", code])
-        wait_for_epoch(Path("killed"), epoch)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            wait_for_epoch(Path("killed"), epoch, process)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was still training"
+        assert epoch <= epochs_in(Path("killed")) < 4
     run(tiny, "killed")
     assert_same_training("killed", undisturbed)
 
 
-def wait_for_epoch(folder: Path, epoch: int) -> None:
+def epochs_in(folder: Path) -> int:
+    path = folder / engine.CHECKPOINT
+    return checkpoint.load(path).epoch if path.exists() else 0
+
+
+def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        path = folder / engine.CHECKPOINT
-        if path.exists() and checkpoint.load(path).epoch >= epoch:
-            return
+    while epochs_in(folder) < epoch:
+        assert process.poll() is None, "the training ended by itself"
+        assert time.monotonic() < deadline, f"epoch {epoch} was not reached"
         time.sleep(0.02)
-    raise TimeoutError(f"epoch {epoch} was not reached")
 
 
 def test_forks_of_a_shared_stage_equal_the_same_trainings_run_alone(tiny, undisturbed):

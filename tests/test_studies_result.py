@@ -71,20 +71,20 @@ def test_interval_by_hand():
     # two values 2 apart: standard error 1, t_0.975 with one degree of freedom is 12.706
     found = interval([30.0, 32.0])
     assert (found.mean, found.half_width) == pytest.approx((31, 12.7062), abs=1e-4)
-    assert str(found) == "31.0 ± 12.7"
+    assert f"{found}" == "31.0 ± 12.7"
 
 
 def test_interval_of_one_value_has_no_width():
     found = interval([30.0])
     assert found.mean == 30
     assert math.isnan(found.half_width)
-    assert str(found) == "30.0"
+    assert f"{found}" == "30.0"
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.inf, math.nan]])
 def test_interval_of_nothing_is_nan(values):
     assert math.isnan(interval(values).mean)
-    assert str(interval(values)) == "-"
+    assert f"{interval(values)}" == "-"
 
 
 def test_interval_leaves_out_what_is_not_finite():

@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 import yaml
 
-from lncis import documents
+from lncis import checkpoint, datasets, documents, engine
 from lncis.config import TrainConfig
 from lncis.metrics import Record
 from lncis.studies import report
@@ -79,6 +81,14 @@ def test_stage_1_is_trained_once_for_all_that_share_it(study):
     assert len(firsts) == 1, "the first epoch of all is the same record, its duration included"
 
 
+def test_a_trial_of_a_study_equals_the_same_training_run_alone(study):
+    result, _ = study
+    trial = next(t for t in result.trials if t.trial.label == "gamma = 2.4")
+    engine.train(trial.trial.config, datasets.load(trial.trial.config), Path("alone"))
+    alone, forked = (checkpoint.load(folder / engine.CHECKPOINT) for folder in (Path("alone"), trial.directory))
+    assert all(torch.equal(alone.model[key], forked.model[key]) for key in alone.model)
+
+
 def test_mlflow_holds_study_and_trials_with_their_curves(study):
     result, _ = study
     client = mlflow.MlflowClient(result.mlflow_uri)
@@ -91,7 +101,8 @@ def test_mlflow_holds_study_and_trials_with_their_curves(study):
     assert {"best.yaml", "plot.png", "spec.yaml", "table.txt", "results.json", "table.csv"} <= {
         file.path for file in client.list_artifacts(parent.info.run_id)
     }
-    assert parent.data.metrics["best/segm_AP"] == pytest.approx(result.best.over_seeds("test/segm_AP").mean)
+    for metric in ("val/segm_AP_agnostic", "test/segm_AP_agnostic"):
+        assert parent.data.metrics[f"best/{metric}"] == pytest.approx(result.best.over_seeds(metric).mean)
     status = {run.info.run_name: run.info.status for run in children}
     assert status == {
         "cross entropy, seed 0": "FINISHED",

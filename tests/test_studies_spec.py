@@ -58,8 +58,8 @@ def test_paper_rows_of_shipped_studies_set_what_the_study_varies(path):
     ("search", "place", "remedy"),
     [
         ({"loss.gama": GAMMAS}, "search.loss.gama: ", "no such field; did you mean gamma?"),
-        ({"los.gamma": GAMMAS}, "search.los.gamma: ", "no such field; did you mean loss?"),
-        ({"batch_size.x": {**GAMMAS, "choices": [1]}}, "search.batch_size.x: ", "must be a valid integer"),
+        ({"los.gamma": GAMMAS}, "search.los: ", "no such field; did you mean loss?"),
+        ({"batch_size.x": {**GAMMAS, "choices": [1]}}, "search.batch_size: ", "must be a valid integer"),
         ({"lr": GAMMAS}, "search.lr: ", "no such field; known are dataset, noise, "),
         ({"loss.gamma": {**GAMMAS, "choices": [-1]}}, "search.loss.gamma: ", "must be greater than 0 but got -1"),
         ({"seed": {**GAMMAS, "choices": [0, 1]}}, "search.seed: ", "write them under seeds:"),
@@ -84,6 +84,50 @@ def test_search_mistakes(search, place, remedy):
 def test_range_mistakes(low, high, log, message):
     with pytest.raises(ConfigError, match=message):
         spec(search={"loss.gamma": {"type": "float", "low": low, "high": high, "log": log}})
+
+
+def problems_of_range(path: str, **range_: object) -> list[str]:
+    return problems(search={path: range_}, sampler={"type": "tpe", "configurations": 3})
+
+
+def test_a_range_must_fit_its_field_between_its_ends_too():
+    spec(search={"batch_size": {"type": "int", "low": 1, "high": 4}}, sampler={"type": "tpe", "configurations": 3})
+    (problem,) = problems_of_range("batch_size", type="float", low=1, high=4)
+    assert problem.startswith("search.batch_size: must be a valid integer")
+    (problem,) = problems_of_range("batch_size", type="int", low=1.9, high=4.5)
+    assert problem == "search.batch_size: low and high must be whole numbers but got 1.9 and 4.5"
+    (problem,) = problems_of_range("optimizer.lr", type="float", low=1, high=float("inf"))
+    assert problem.startswith("search.optimizer.lr.high: must be a finite number")
+
+
+def test_a_grid_is_checked_in_combination():
+    def epochs(*pairs: tuple[int, int]) -> dict[str, dict[str, object]]:
+        names = ("schedule.epochs", "schedule.stage1_epochs")
+        return {
+            n: {"type": "categorical", "choices": list(c)} for n, c in zip(names, zip(*pairs, strict=True), strict=True)
+        }
+
+    (problem,) = problems(search=epochs((8, 6), (12, 9)))
+    assert problem == "search.schedule: stage1_epochs must be below epochs (8) but got 9"
+    table5 = epochs((18, 6), (19, 15))
+    spec(search=table5, base={"schedule": {"epochs": 12}})  # though 15 alone does not fit the base
+
+
+@pytest.mark.parametrize(
+    ("choices", "complaint"),
+    [([4.0, 4.0], "choices must differ but 4.0 stands twice"), ([[1]], "choices must be plain values but got [1]")],
+)
+def test_choices_are_plain_and_distinct(choices, complaint):
+    (problem,) = problems(search={"loss.gamma": {"type": "categorical", "choices": choices}})
+    assert problem.startswith(f"search.loss.gamma: {complaint}")
+
+
+def test_an_unknown_key_of_a_parameter_names_the_near_one():
+    (problem,) = problems(search={"loss.gamma": {"type": "categorical", "choicez": [1]}})[:1]
+    assert problem in (
+        "search.loss.gamma.choices: is required but missing",
+        "search.loss.gamma.choicez: no such field; did you mean choices?",
+    )
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-2, 0.5)])
@@ -120,7 +164,7 @@ def test_noisy_validation_figures_may_be_selected_on(metric):
 
 def test_baseline_must_be_a_config():
     found = problems(baselines={"ce": {"loss": {"name": "crossentropy"}}, "fine": {"loss.gamma": 5}})
-    assert found == ["baselines.ce: loss.name: must be one of 'cross_entropy', 'lncis' but got 'crossentropy'"]
+    assert found == ["baselines.ce.loss.name: must be one of 'cross_entropy', 'lncis' but got 'crossentropy'"]
 
 
 def test_base_seed_is_not_set():

@@ -245,3 +245,38 @@ def test_submission_to_a_closed_queue_fails_with_its_reason(queue):
     queue.close("the workers died")
     queue.submit("anna", [STAGE_1, A])
     assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="the workers died")
+
+
+def test_a_closed_queue_hands_out_nothing_more(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.close()
+    assert not queue.report(STAGE_1.key, record(1))
+    queue.finish(STAGE_1.key)
+    assert [queue.take(lane) for lane in ("lane", "other")] == ["stop", "stop"]
+
+
+def test_a_task_that_kills_its_workers_again_and_again_is_given_up(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.submit("bert", [A])
+    queue.take("lane")
+    assert [queue.take("lane"), queue.take("lane")] == [STAGE_1, STAGE_1]
+    queue.report(STAGE_1.key, record(1))
+    assert [queue.take("lane"), queue.take("lane")] == [STAGE_1, STAGE_1], "an epoch was finished: it may try again"
+    assert queue.take("lane") != STAGE_1
+    assert queue.progress("anna").reason == "its workers died 3 times without finishing an epoch"
+
+
+def test_a_failed_task_stays_failed(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.fail(STAGE_1.key, "the loss is nan")
+    queue.finish(STAGE_1.key)
+    assert queue.take("lane") == "wait"
+    assert queue.progress("anna").state is State.FAILED
+
+
+def test_progress_of_a_withdrawn_owner_says_so(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.withdraw("anna")
+    assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="it was withdrawn")

@@ -30,15 +30,18 @@ def worker_pids() -> list[int]:
 def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(tiny: TrainConfig) -> None:
     engine.train(tiny, datasets.load(tiny), Path("undisturbed"))
     killed: list[int] = []
+    epochs_at_kill: list[int] = []
 
     def kill_after_second_epoch(record: dict[str, float]) -> None:
         if record["epoch"] == 2 and not killed:
             killed.extend(worker_pids())
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+            epochs_at_kill.append(checkpoint.load(Path("disturbed") / CHECKPOINT).epoch)
 
     history = training.fit(tiny, Path("disturbed"), on_epoch=kill_after_second_epoch)
     assert len(killed) == 1
+    assert epochs_at_kill[0] < tiny.schedule.epochs, "it was still training"
     assert [record["epoch"] for record in history] == [1, 2, 3, 4]
     disturbed, undisturbed = weights(Path("disturbed")), weights(Path("undisturbed"))
     assert all(torch.equal(disturbed[key], undisturbed[key]) for key in undisturbed)
@@ -47,15 +50,32 @@ def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(tiny: Trai
 def test_two_workers_share_each_batch_and_end_with_one_model(tiny: TrainConfig) -> None:
     config = replace(tiny, schedule=replace(tiny.schedule, epochs=2))
     history = training.fit(config, Path("ddp"), Workers(num_workers=2))
-    assert set(TEST_METRICS) <= history[-1].keys()
     # evaluated alone, the model that two ranks trained and evaluated in halves gives the same figures
     model = engine.build_model(config.model, 10)
     model.load_state_dict(weights(Path("ddp")))
-    alone = engine.evaluate(model, datasets.load(config).test, torch.device("cpu"))
+    data = datasets.load(config)
+    alone = engine.evaluate(model, data.test, torch.device("cpu"))
     assert {f"test/{key}": value for key, value in alone.items()} == {key: history[-1][key] for key in TEST_METRICS}
     # two ranks with half a batch each make the same number of steps as one with whole batches
     steps = checkpoint.load(Path("ddp") / CHECKPOINT).optimizer["state"][0]["step"]
     assert int(steps) == 2 * (config.dataset.train_scenes // config.batch_size)
+
+
+def test_two_workers_go_on_where_they_stopped(tiny: TrainConfig) -> None:
+    """Interrupted after stage 1 and resumed, DDP ends with the weights of the undisturbed run."""
+    both = Workers(num_workers=2)
+    training.fit(tiny, Path("undisturbed"), both)
+
+    def stop_after_second_epoch(record: dict[str, float]) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(tiny, Path("resumed"), both, on_epoch=stop_after_second_epoch)
+    assert checkpoint.load(Path("resumed") / CHECKPOINT).epoch < tiny.schedule.epochs
+    training.fit(tiny, Path("resumed"), both)
+    resumed, undisturbed = weights(Path("resumed")), weights(Path("undisturbed"))
+    assert all(torch.equal(resumed[key], undisturbed[key]) for key in undisturbed)
 
 
 def test_a_folder_that_holds_another_training_is_refused(tiny: TrainConfig) -> None:

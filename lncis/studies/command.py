@@ -13,6 +13,13 @@ from lncis.terminal import clear_errors
 
 GAMMA_SWEEP = Path("studies/gamma_sweep.yaml")
 
+PRINTED = {
+    "best config": "best.yaml",
+    "table": "table.txt",
+    "plot": "plot.png",
+    "all figures": "results.json",
+}
+
 File = Annotated[Path, typer.Argument(help="The study: a YAML file.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Runs = Annotated[Path, typer.Option(help="Where studies put their folders.")]
@@ -38,7 +45,7 @@ def run_file(file: File, dry_run: DryRun = False, runs: Runs = Path("runs"), ver
         with Display(spec, study_id, planned.sharing.trained, console) as display:
             result = run_study(spec, study_id=study_id, runs=runs, observers=[display], verbose=verbose)
         console.print(report.table(result))
-        for what, name in (("best config", "best.yaml"), ("plot", "plot.png"), ("all figures", "results.json")):
+        for what, name in PRINTED.items():
             console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
         console.print(f"curves: make mlflow  ({result.mlflow_uri})", soft_wrap=True, highlight=False)
 

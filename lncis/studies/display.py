@@ -20,7 +20,7 @@ class _Row:
     trial: Trial
     tasks: Sequence[Task]
     record: Record = field(default_factory=dict)
-    best: float | None = None
+    latest: float | None = None
     state: str = "waiting"
 
 
@@ -60,7 +60,7 @@ class Display:
         """Show a trial's new epoch."""
         row = self._rows[trial.name]
         row.record, row.state = record, "training"
-        row.best = record.get(self._spec.objective.metric, row.best)
+        row.latest = record.get(self._spec.objective.metric, row.latest)
         epoch = int(record["epoch"])
         task = next(task for task in row.tasks if epoch <= task.until)
         new = (task.key, epoch) not in self._seconds
@@ -68,7 +68,7 @@ class Display:
         if not self._console.is_terminal and new:
             self._console.print(
                 f"{self._head()}  {trial.label}, seed {trial.seed}: stage {self._stage(row)}, epoch "
-                f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.best)}",
+                f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.latest)}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -105,7 +105,7 @@ class Display:
                 str(row.trial.seed),
                 str(self._stage(row)),
                 f"{int(row.record.get('epoch', 0))}/{row.trial.config.schedule.epochs}",
-                _figure(row.best),
+                _figure(row.latest),
                 row.state,
             )
         return Group(Text(f"{self._study_id}  {self._head()}", style="bold"), view)

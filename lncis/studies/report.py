@@ -37,7 +37,7 @@ def write(result: StudyResult) -> list[Path]:
     comment = (
         f"Best of study {result.study_id} by mean {result.spec.objective.metric} over seeds "
         f"{', '.join(str(t.trial.seed) for t in best.trials)}: {best.trial.label}\n"
-        f"Train it with: lncis train {folder / 'best.yaml'}"
+        f"Train it with: lncis train {folder / 'best.yaml'} --out {folder / 'best'}"
     )
     (folder / "best.yaml").write_text(documents.to_yaml(best.trial.config, comment=comment))
     return [folder / name for name in ("best.yaml", "table.txt", "table.csv", "plot.png", "results.json")]
@@ -48,7 +48,8 @@ def table(result: StudyResult) -> RenderableType:
     spec, seeds = result.spec, len(result.spec.seeds)
     noise = spec.base.noise
     title = (
-        f"{spec.name}: {spec.base.dataset.name}, {noise.kind} noise {noise.rate:.0%}, "
+        f"{spec.name}: {spec.base.dataset.name}, "
+        f"{'no noise' if noise.kind == 'none' else f'{noise.kind} noise {noise.rate:.0%}'}, "
         f"E = {spec.base.schedule.epochs}, E1 = {spec.base.schedule.switch_epoch}, "
         f"{seeds} seed{'s, mean ± 95 % CI' if seeds > 1 else ''}"
     )

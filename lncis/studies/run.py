@@ -3,6 +3,7 @@
 import json
 import math
 import secrets
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from lncis import cluster, datasets, documents, training
-from lncis.errors import StudyError
+from lncis.errors import ConfigError, StudyError
 from lncis.metrics import Record
 from lncis.studies import report
 from lncis.studies.relay import Relay
@@ -54,18 +55,22 @@ def run_study(
 
     Everything goes to `runs/<study_id>`: spec, stages with their checkpoints, results, table, plot and best
     configuration; the curves also to MLflow. A trial that fails does not end the study. Raises StudyError where the
-    study as a whole cannot go on, and DataError, before Ray starts, where its data are missing.
+    study as a whole cannot go on, and, before Ray starts, DataError where its data are missing and ConfigError where
+    `runs` cannot be written.
     """
     started = time.monotonic()
     study_id = study_id or new_study_id(spec)
     directory = (runs / study_id).absolute()
     datasets.load(spec.base)
-    directory.mkdir(parents=True)
-    (directory / "spec.yaml").write_text(documents.to_yaml(spec))
+    try:
+        directory.mkdir(parents=True)
+        (directory / "spec.yaml").write_text(documents.to_yaml(spec))
+    except OSError as error:
+        raise ConfigError(str(runs), [f"cannot hold the study's folder: {error.strerror}; name another one"]) from error
     log = StudyLog(spec.name, study_id, tags=_provenance())
-    log.log_study(parameters=_flat(documents.dump(spec)), metrics={}, artifacts=[directory / "spec.yaml"])
     recorder = _Recorder(log)
     try:
+        log.log_study(artifacts=[directory / "spec.yaml"])
         with (
             nullcontext() if verbose else _output_to(directory / "ray.log"),
             cluster.connected(spec.resources, spec.resources.max_concurrent_trials, verbose=verbose),
@@ -81,8 +86,7 @@ def run_study(
             mlflow_uri=log.uri,
         )
         files = report.write(result)
-        best = {f"best/{m.partition('/')[2]}": v for m, v in _last_of_best(result).items()}
-        log.log_study(parameters={}, metrics=best, artifacts=files)
+        log.log_study(metrics={f"best/{key}": value for key, value in _last_of_best(result).items()}, artifacts=files)
     except BaseException as error:
         log.end_study(reason=f"{type(error).__name__}: {error}")
         raise
@@ -106,7 +110,7 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
     queue = training.start_queue()
     lanes = [
         training.start_lane(f"{directory.name}-{i}", queue, spec.resources)
-        for i in range(spec.resources.max_concurrent_trials)
+        for i in range(min(spec.resources.max_concurrent_trials, spec.total_trials))
     ]
     trials = _Trials(spec, directory / "stages", queue, observers)
     try:
@@ -144,6 +148,7 @@ class _Trials(Searcher):
         baselines = enumerate(spec.baselines.items())
         self._waiting = deque(t for i, (name, changes) in baselines for t in spec.trials(i, changes, baseline=name))
         self._running: dict[str, Trial] = {}
+        self._passed_on: dict[str, float] = {}
         self._values: dict[int, list[float]] = {}
         self.unfinished = spec.total_trials
 
@@ -164,9 +169,13 @@ class _Trials(Searcher):
         return {"owner": trial.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass an epoch on."""
+        """Pass an epoch on; those that a restarted Relay tells again were passed on before."""
+        trial, record = self._running[trial_id], _record(result)
+        if record["epoch"] <= self._passed_on.get(trial_id, 0):
+            return
+        self._passed_on[trial_id] = record["epoch"]
         for observer in self._observers:
-            observer.on_epoch(self._running[trial_id], _record(result))
+            observer.on_epoch(trial, record)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the last epoch on, and that the trial is over; tell Optuna when its configuration is."""
@@ -248,8 +257,11 @@ def _last_of_best(result: StudyResult) -> Record:
 def _provenance() -> dict[str, str]:
     packages = ("lncis", "torch", "torchvision", "ray", "optuna", "pycocotools", "mlflow")
     tags = {f"lncis.version.{package}": version(package) for package in packages}
+    git = shutil.which("git")
+    if git is None:
+        return tags
     commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     return tags | ({"mlflow.source.git.commit": commit.stdout.strip()} if commit.returncode == 0 else {})
 

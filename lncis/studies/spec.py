@@ -13,8 +13,6 @@ from lncis.config import STRICT_KEYS, TrainConfig, Workers
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 
-Scalar = bool | int | float | str | None
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Categorical:
@@ -156,10 +154,12 @@ class Trial:
     @property
     def label(self) -> str:
         """What a table calls the configuration."""
-        return self.baseline or ", ".join(
-            f"{path.rpartition('.')[2]} = {v:g}" if isinstance(v, float) else f"{path.rpartition('.')[2]} = {v}"
-            for path, v in self.overrides.items()
-        )
+        if self.baseline is not None:
+            return self.baseline
+        short = [path.rpartition(".")[2] for path in self.overrides]
+        names = short if len(set(short)) == len(short) else list(self.overrides)
+        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in self.overrides.values()]
+        return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
 
     @property
     def name(self) -> str:
@@ -194,6 +194,11 @@ class StudySpec:
             problems.append(f"seeds must differ but got {self.seeds}")
         if self.base.seed != TrainConfig().seed:
             problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
+        if self.base.batch_size % self.resources.num_workers:
+            problems.append(
+                f"base.batch_size must be a multiple of resources.num_workers ({self.resources.num_workers}) "
+                f"but got {self.base.batch_size}"
+            )
         ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
         if "seed" in self.search:
             problems.append("search.seed: training seeds are not searched; write them under seeds:")

@@ -1,0 +1,54 @@
+"""What the README tells a newcomer is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lncis import cli, documents
+from lncis.studies.plan import plan
+from lncis.studies.spec import StudySpec
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_study_loads_and_can_be_planned():
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    spec = documents.parse(StudySpec, yaml.safe_load(text), source="README.md")
+    assert plan(spec).sharing.asked > 0
+
+
+def test_its_python_runs():
+    import torch
+
+    from lncis.config import Model
+    from lncis.models import build_model
+
+    names = {"class_logits": torch.randn(8, 11), "labels": torch.arange(8), "model": build_model(Model(), 10)}
+    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(code, names)
+    assert names["loss"].isfinite()
+    assert names["model"].roi_heads.class_loss is names["lncis_stage2"]
+
+
+def test_the_make_targets_it_names_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", README)) - {"it"} <= targets
+
+
+def test_the_commands_and_options_it_names_exist():
+    runner = CliRunner()
+    for command in (["train"], ["study", "run"]):
+        output = runner.invoke(cli.app, [*command, "--help"], terminal_width=200).output
+        said = [line for line in README.splitlines() if f"lncis {' '.join(command)} " in line]
+        assert said
+        for option in {option for line in said for option in re.findall(r"--[a-z-]+", line)}:
+            assert option in output
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_its_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
