@@ -58,7 +58,7 @@ def train(
     model = build_model(config.model, data.num_foreground_classes).to(device)
     optimizer = build_optimizer(model, config.optimizer)
     history: list[Record] = []
-    resumed = _load_alike(origin) if origin or _world() > 1 else None
+    resumed = _load_alike(origin)
     if resumed:
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)

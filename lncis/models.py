@@ -83,7 +83,7 @@ def _digits_rcnn(config: Model, num_classes: int) -> MaskRCNN:
         box_predictor=FastRCNNPredictor(256, num_classes),
         box_batch_size_per_image=32,
         box_detections_per_img=20,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=1),
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
         mask_head=MaskRCNNHeads(channels, (64, 64), dilation=1),
         mask_predictor=MaskRCNNPredictor(64, 64, num_classes),
     )

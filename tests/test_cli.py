@@ -23,7 +23,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     [
         ("{loss.gamma: -1}", "base.loss.gamma: must be greater than 0 but got -1"),
         ("{loss.A: 2}", "base.loss.A: must be less than 0 but got 2"),
-        ("{schedule.stage1_epochs: 20}", "base.schedule: stage1_epochs must be below epochs (20) but got 20"),
+        ("{schedule.stage1_epochs: 24}", "base.schedule: stage1_epochs must be below epochs (24) but got 24"),
         ("{schedule.epoch: 12}", "base.schedule.epoch: no such field; did you mean epochs?"),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypa
 def test_every_door_leads_to_the_same_plan(entry: list[str]) -> None:
     ran = command("-m", *entry, SWEEP, "--dry-run")
     assert ran.returncode == 0
-    assert "12 trials, 2 at a time; 150 epochs to train for 240 asked" in ran.stdout
+    assert "12 trials, 2 at a time; 180 epochs to train for 288 asked" in ran.stdout
     assert not list(Path().iterdir())
 
 

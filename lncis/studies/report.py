@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lncis import documents
 from lncis.studies.result import ConfigurationResult, StudyResult, paired_difference, summary
-from lncis.studies.spec import PaperRow
+from lncis.studies.spec import Categorical, PaperRow
 
 matplotlib.use("agg")
 
@@ -133,23 +133,29 @@ def _plot(result: StudyResult, path: Path) -> None:
 
 
 def _plot_response(result: StudyResult, axes: Any) -> None:
-    """Draw each seed as a dot, the mean as a line, and its interval from three seeds on."""
+    """Draw each seed as a dot; over choices also the mean as a line, and its interval from three seeds on."""
     parameter = next(iter(result.spec.search))
+    chosen = isinstance(result.spec.search[parameter], Categorical)
+    values = [c.trial.overrides[parameter] for c in result.searched]
+    places = list(dict.fromkeys(values))
+    at = [places.index(value) if chosen else value for value in values]
+    several = len(places) < len(values) or not chosen  # other parameters vary too: a line would join unlike things
     for metric, name, color in (
         (CLEAN_AP, "test, clean", "tab:blue"),
         (result.spec.objective.metric, f"{result.spec.objective.metric}, noisy", "tab:orange"),
     ):
         means = [c.over_seeds(metric) for c in result.searched]
         whiskers = [m.half_width for m in means] if len(result.spec.seeds) > 2 else None
-        at = range(len(means))
-        axes.errorbar(at, [m.mean for m in means], yerr=whiskers, capsize=3, color=color, label=name)
+        line = "o" if several else "-"
+        axes.errorbar(at, [m.mean for m in means], yerr=whiskers, fmt=line, capsize=3, color=color, label=name)
         for seed in range(len(result.spec.seeds)):
             axes.plot(at, [c.trials[seed].last(metric) for c in result.searched], ".", color=color, alpha=0.5)
         for c in result.configurations:
             if c.trial.baseline is not None:
                 mean = c.over_seeds(metric).mean
                 axes.axhline(mean, color=color, linestyle=":", label=f"{c.trial.baseline}, {name}")
-    axes.set_xticks(range(len(result.searched)), [str(c.trial.overrides[parameter]) for c in result.searched])
+    if chosen:
+        axes.set_xticks(range(len(places)), [str(place) for place in places])
     axes.set_xlabel(parameter)
     axes.set_ylabel("AP (%)")
     axes.set_ylim(bottom=0)
