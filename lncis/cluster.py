@@ -38,13 +38,17 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
             "include_dashboard": False,
             "object_store_memory": 256 * 2**20,
         }
-        ray.init(
-            address=address or "local",
-            log_to_driver=verbose,
-            configure_logging=True,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            **({} if address else local),
-        )
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=verbose,
+                configure_logging=True,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                **({} if address else local),
+            )
+        except (ConnectionError, ValueError) as error:
+            where = f"at RAY_ADDRESS={address}" if address else "on this machine"
+            raise StudyError(f"no Ray {where}: {error}; correct or unset RAY_ADDRESS") from error
         started_here = True
     else:
         started_here = False

@@ -23,6 +23,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
 from lncis import datasets, documents, engine
+from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
 from lncis.errors import ConfigError, LncisError, StudyError
@@ -89,8 +90,8 @@ def claim(directory: Path, config: TrainConfig) -> None:
 
 
 def start_queue() -> Any:
-    """Return the handle of a new TaskQueue actor."""
-    return ray.remote(num_cpus=0)(TaskQueue).remote()
+    """Return the handle of a new TaskQueue actor; it lives where trials are driven, not on a worker that may go."""
+    return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote()
 
 
 def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
