@@ -90,6 +90,13 @@ def test_forks_of_a_shared_stage_equal_the_same_trainings_run_alone(tiny, undist
         assert_same_training(fork, alone)
 
 
+def test_a_fork_of_a_fork_equals_the_same_training_run_alone(tiny, undisturbed):
+    run(tiny, "first", until=1)
+    run(tiny, "second", until=2, fork_from=Path("first"))
+    run(tiny, "third", fork_from=Path("second"))
+    assert_same_training("third", undisturbed)
+
+
 def test_the_loss_switches_at_e1_and_not_before(tiny, undisturbed):
     lncis = figures(checkpoint.load(Path(undisturbed) / engine.CHECKPOINT).history)
     cross_entropy = figures(run(replace(tiny, loss=CrossEntropyLoss()), "cross entropy"))

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from lncis import checkpoint, datasets, documents, engine
+from lncis import checkpoint, datasets, documents, engine, training
 from lncis.config import TrainConfig
 from lncis.metrics import Record
 from lncis.studies import report
 from lncis.studies.result import StudyResult
-from lncis.studies.run import run_study
+from lncis.studies.run import Trials, run_study
 from lncis.studies.spec import StudySpec
 
 SPEC = """
@@ -139,3 +139,24 @@ def test_the_conclusions_say_what_failed_and_that_one_seed_decides_nothing(study
     assert "failed: diverging, seed 0: the loss is" in lines
     assert "one seed" in lines
     assert math.isnan(result.best.over_seeds("val/segm_AP").half_width)
+
+
+def test_the_end_may_come_with_the_last_epoch_or_after_it(local_ray):
+    """A Relay may see the last epoch before the queue calls the task done; a restarted one tells epochs twice."""
+    watch = Watch()
+    spec = documents.parse(StudySpec, yaml.safe_load(SPEC), source="test")
+    trials = Trials(spec, Path("stages"), training.start_queue(), [watch])
+    first, last = ({f"record/{key}": value for key, value in (("epoch", e), ("val/segm_AP", e))} for e in (1.0, 2.0))
+    for trial_id in ("with", "after"):
+        trials.suggest(trial_id)
+        trials.on_trial_result(trial_id, first)
+        trials.on_trial_result(trial_id, first)
+    trials.on_trial_complete("with", {**last, "done": True})
+    trials.on_trial_result("after", last)
+    trials.on_trial_complete("after", {"done": True, "reason": ""})
+    for label in ("cross entropy", "diverging"):
+        assert [what for who, what in watch.seen if who == label] == ["start", "epoch 1", "epoch 2", "done"]
+    trials.suggest("stopped")
+    trials.on_trial_complete("stopped", error=True)
+    assert watch.seen[-1] == ("gamma = 2.4", "failed")
+    assert trials.unfinished == spec.total_trials - 3

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lncis import documents
 from lncis.config import (
     CrossEntropyLoss,
     DigitsData,
@@ -15,8 +16,9 @@ from lncis.config import (
     Workers,
 )
 from lncis.studies import stages
+from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import chain, sharing
+from lncis.studies.stages import Sharing, chain, sharing, switch_epochs
 
 SCHEDULE = Schedule(epochs=12, stage1_epochs=6, lr_drops=(9,))
 BASE = TrainConfig(schedule=SCHEDULE)
@@ -151,3 +153,40 @@ def test_sharing_of_one_trial_and_of_none():
 def test_without_stage_1_nothing_is_shared():
     chains = study_chains(gammas=[4, 5], seeds=[0], schedule=Schedule(epochs=4, stage1_epochs=0))
     assert sharing(chains) == stages.Sharing(asked=12, trained=12)
+
+
+def spec(search: dict, sampler: dict | None = None, epochs: int = 12) -> StudySpec:
+    base = {"schedule": {"epochs": epochs, "lr_drops": [9]}}
+    return documents.parse(
+        StudySpec, {"name": "t", "base": base, "search": search, "sampler": sampler or {"type": "grid"}}, source="test"
+    )
+
+
+def test_trials_that_leave_stage_1_at_different_epochs_share_what_they_can():
+    """Table 5 at E = 12: nine epochs of stage 1 serve E1 = 3, 6 and 9."""
+    table5 = spec({"schedule.stage1_epochs": {"type": "categorical", "choices": [3, 6, 9]}})
+    cuts = switch_epochs(table5)
+    assert cuts == {3, 6, 9}
+    chains = [chain(trial, Workers(), Path(), cuts) for g in table5.grid for trial in table5.trials(0, g)]
+    assert [[task.until for task in tasks] for tasks in chains] == [[3, 12], [3, 6, 12], [3, 6, 9, 12]]
+    assert len({tasks[0].key for tasks in chains}) == 1
+    assert chains[1][1].key == chains[2][1].key
+    assert len({tasks[-1].key for tasks in chains}) == 3
+    assert sharing(chains) == Sharing(asked=36, trained=9 + 9 + 6 + 3)
+    assert plan(table5).sharing == Sharing(asked=36, trained=27)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ({"type": "int", "low": 4, "high": 7}, {4, 5, 6, 7}),
+        ({"type": "categorical", "choices": [3, None]}, {3, 6}),
+    ],
+)
+def test_where_a_sampler_decides_stage_1_is_cut_wherever_it_may_end(parameter, expected):
+    drawn = spec({"schedule.stage1_epochs": parameter}, {"type": "tpe", "configurations": 3})
+    assert switch_epochs(drawn) - {6} == expected - {6}
+
+
+def test_one_e1_for_all_cuts_stage_1_nowhere_else():
+    assert switch_epochs(spec({"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}})) == {6}

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import Sharing, chain, sharing
+from lncis.studies.stages import Sharing, chain, sharing, switch_epochs
 from lncis.tasks import Task
 
 
@@ -52,8 +52,9 @@ def plan(spec: StudySpec) -> Plan:
     exact = spec.sampler.type == "grid"
     configurations: list[tuple[dict[str, Any], str | None]] = [(c, name) for name, c in spec.baselines.items()]
     configurations += [(changes, None) for changes in (spec.grid if exact else [])]
+    cuts = switch_epochs(spec)
     trials = [
-        (trial, chain(trial, spec.resources, Path()))
+        (trial, chain(trial, spec.resources, Path(), cuts))
         for number, (changes, name) in enumerate(configurations)
         for trial in spec.trials(number, changes, baseline=name)
     ]

@@ -25,7 +25,7 @@ from lncis.studies.relay import Relay
 from lncis.studies.result import StudyResult, TrialResult
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import chain, sharing
+from lncis.studies.stages import chain, sharing, switch_epochs
 from lncis.tasks import Task
 from lncis.tracking import StudyLog
 
@@ -112,7 +112,7 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
         training.start_lane(f"{directory.name}-{i}", queue, spec.resources)
         for i in range(min(spec.resources.max_concurrent_trials, spec.total_trials))
     ]
-    trials = _Trials(spec, directory / "stages", queue, observers)
+    trials = Trials(spec, directory / "stages", queue, observers)
     try:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(Relay, queue=queue), {"CPU": 0, cluster.TRIAL_DRIVER: 1}),
@@ -138,17 +138,18 @@ def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> N
         )
 
 
-class _Trials(Searcher):
+class Trials(Searcher):
     """What Tune asks for trials and tells of them: the baselines first, then each configuration with every seed."""
 
     def __init__(self, spec: StudySpec, stages: Path, queue: Any, observers: Sequence[Observer]) -> None:
         super().__init__()
         self._spec, self._stages, self._queue, self._observers = spec, stages, queue, observers
         self._configurations = Configurations(spec)
+        self._cuts = switch_epochs(spec)
         baselines = enumerate(spec.baselines.items())
         self._waiting = deque(t for i, (name, changes) in baselines for t in spec.trials(i, changes, baseline=name))
         self._running: dict[str, Trial] = {}
-        self._passed_on: dict[str, float] = {}
+        self._latest: dict[str, Record] = {}
         self._values: dict[int, list[float]] = {}
         self.unfinished = spec.total_trials
 
@@ -161,7 +162,7 @@ class _Trials(Searcher):
             number, overrides = asked
             self._waiting.extend(self._spec.trials(len(self._spec.baselines) + number, overrides))
         trial = self._waiting.popleft()
-        tasks = chain(trial, self._spec.resources, self._stages)
+        tasks = chain(trial, self._spec.resources, self._stages, self._cuts)
         ray.get(self._queue.submit.remote(trial.name, tasks))
         self._running[trial_id] = trial
         for observer in self._observers:
@@ -171,25 +172,25 @@ class _Trials(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass an epoch on; those that a restarted Relay tells again were passed on before."""
         trial, record = self._running[trial_id], _record(result)
-        if record["epoch"] <= self._passed_on.get(trial_id, 0):
+        if record["epoch"] <= self._latest.get(trial_id, {"epoch": 0})["epoch"]:
             return
-        self._passed_on[trial_id] = record["epoch"]
+        self._latest[trial_id] = record
         for observer in self._observers:
             observer.on_epoch(trial, record)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass the last epoch on, and that the trial is over; tell Optuna when its configuration is."""
+        """Pass on that a trial is over, after its last epoch if that comes with it; tell Optuna once all seeds are."""
         result = result or {}
-        record = _record(result)
-        reason = str(result.get("reason", "")) or ("" if record and not error else "its Tune process was stopped")
-        if record:
+        if _record(result):
             self.on_trial_result(trial_id, result)
-        trial = self._running.pop(trial_id)
+        finished = bool(result.get("done")) and not error  # a Relay says so itself; else Tune ended it
+        reason = str(result.get("reason", "")) if finished else "its Tune process was stopped"
+        trial, latest = self._running.pop(trial_id), self._latest.pop(trial_id, {})
         ray.get(self._queue.withdraw.remote(trial.name))
         self.unfinished -= 1
         if trial.baseline is None:
             values = self._values.setdefault(trial.configuration, [])
-            values.append(math.nan if reason else record.get(self._spec.objective.metric, math.nan))
+            values.append(math.nan if reason else latest.get(self._spec.objective.metric, math.nan))
             if len(values) == len(self._spec.seeds):
                 self._configurations.tell(trial.configuration - len(self._spec.baselines), values)
         for observer in self._observers:

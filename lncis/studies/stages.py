@@ -1,30 +1,49 @@
 """What trials share, and where they fork.
 
-Stage 1 is cross entropy whatever the stage-2 settings, so it does not depend on them. A trial is a chain of two tasks;
-trials whose stage 1 would compute the same numbers get the same key for it, and it is trained once.
+Stage 1 is cross entropy whatever the stage-2 settings, so it does not depend on them. A trial is a chain of tasks, cut
+where it or another trial of the study leaves stage 1; tasks that would compute the same numbers get the same key, and
+are trained once.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lncis import __version__, documents
 from lncis.config import TrainConfig, Workers
-from lncis.studies.spec import Trial
+from lncis.studies.spec import Range, StudySpec, Trial
 from lncis.tasks import Task
 
+SWITCH = "schedule.stage1_epochs"
 
-def chain(trial: Trial, workers: Workers, directory: Path) -> list[Task]:
-    """Return the tasks of a trial in order: stage 1, if it has one, and stage 2. `directory` holds all stages."""
+
+def switch_epochs(spec: StudySpec) -> frozenset[int]:
+    """Return the epochs after which a trial of a study may leave stage 1: there stage 1 is cut."""
+    overrides = [*spec.baselines.values(), *(spec.grid if spec.sampler.type == "grid" else [{}])]
+    found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in overrides}
+    searched = spec.search.get(SWITCH) if spec.sampler.type != "grid" else None
+    if isinstance(searched, Range):
+        found |= set(range(int(searched.low), int(searched.high) + 1))
+    elif searched is not None:
+        found |= {int(choice) for choice in searched.choices if choice is not None}
+    return frozenset(found)
+
+
+def chain(trial: Trial, workers: Workers, directory: Path, cuts: Collection[int] = ()) -> list[Task]:
+    """Return the tasks of a trial in order: stage 1, cut where others may leave it, and stage 2.
+
+    `directory` holds all stages, `cuts` is what `switch_epochs` returned.
+    """
     config, tasks = trial.config, list[Task]()
-    for stage, until in ((1, config.schedule.switch_epoch), (2, config.schedule.epochs)):
-        if until > 0:
-            key = _key(config, workers, until=until, stage=stage)
-            after = tasks[-1] if tasks else None
-            tasks.append(Task(key=key, config=config, until=until, directory=directory / key, after=after))
+    switch = config.schedule.switch_epoch
+    ends = {cut for cut in cuts if 0 < cut < switch} | {switch, config.schedule.epochs}
+    for until in sorted(ends - {0}):
+        key = _key(config, workers, until=until, stage=1 if until <= switch else 2)
+        after = tasks[-1] if tasks else None
+        tasks.append(Task(key=key, config=config, until=until, directory=directory / key, after=after))
     return tasks
 
 
