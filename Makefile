@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study test test-slow check format lock mlflow clean
+.PHONY: help study test check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -22,11 +22,8 @@ $(STAMP): requirements.lock pyproject.toml
 study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the table and the best config
 	@$(BIN)/python -m lncis.studies.gamma_sweep
 
-test: $(STAMP)  ## the fast tests
-	@$(BIN)/python -m pytest -m "not slow"
-
-test-slow: $(STAMP)  ## the tests that take minutes each
-	@$(BIN)/python -m pytest -m slow
+test: $(STAMP)  ## all tests, about six minutes on two cores
+	@$(BIN)/python -m pytest
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from lncis.metrics import Record
 from lncis.studies import report
 from lncis.studies.result import StudyResult
 from lncis.studies.run import Trials, run_study
+from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec
 
 SPEC = """
@@ -160,3 +161,19 @@ def test_the_end_may_come_with_the_last_epoch_or_after_it(local_ray):
     trials.on_trial_complete("stopped", error=True)
     assert watch.seen[-1] == ("gamma = 2.4", "failed")
     assert trials.unfinished == spec.total_trials - 3
+
+
+def test_optuna_proposes_what_a_tpe_study_tries(local_ray):
+    document = yaml.safe_load(SPEC) | {
+        "name": "tpe",
+        "search": {"loss.gamma": {"type": "float", "low": 2.0, "high": 8.0}},
+        "sampler": {"type": "tpe", "configurations": 3, "seed": 7},
+        "baselines": {},
+    }
+    spec = documents.parse(StudySpec, document, source="test")
+    result = run_study(spec)
+    tried = [c.trial.config.loss.gamma for c in result.searched]
+    again = Configurations(spec)
+    assert tried == [again.ask()[1]["loss.gamma"] for _ in range(3)], "the sampler's seed decides"
+    assert len(set(tried)) == 3
+    assert result.best.trial.config.loss.gamma in tried
