@@ -41,7 +41,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 
 mlflow: $(STAMP)  ## browse what was logged, on http://127.0.0.1:5000
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "look at $$MLFLOW_TRACKING_URI";; \
-	  *) $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1;; esac
+	  *) echo "open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"; $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1;; esac
 
 clean:  ## remove what can be made again (not runs/ and not mlflow.db)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -30,8 +30,7 @@ class StudyLog:
         try:
             self._client = mlflow.MlflowClient(self.uri)
             found = self._client.get_experiment_by_name(study_name)
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # opens in the UI's view for training
-            self.experiment_id = found.experiment_id if found else self._client.create_experiment(study_name, tags=kind)
+            self.experiment_id = found.experiment_id if found else self._client.create_experiment(study_name)
             run = self._client.create_run(self.experiment_id, run_name=study_id, tags=dict(tags))
         except (MlflowException, OSError) as error:
             raise StudyError(f"MLflow at {self.uri} cannot be used: {error}; correct MLFLOW_TRACKING_URI") from error
