@@ -36,7 +36,9 @@ def train(
         datasets.load(parsed)
         training.claim(out, parsed)
         with cluster.connected(workers, lanes=1, verbose=verbose):
-            training.fit(parsed, out, workers, on_epoch=lambda record: console.print(_line(parsed, record)))
+            training.fit(
+                parsed, out, workers, on_epoch=lambda record: console.print(_line(parsed, record), soft_wrap=True)
+            )
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)
 
 
