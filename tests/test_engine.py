@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from lncis import checkpoint, datasets, documents, engine
 from lncis.config import CrossEntropyLoss, Optimizer, Schedule, TrainConfig
@@ -130,3 +132,30 @@ def test_the_learning_rate_warms_up_from_a_third_and_drops():
 def test_training_in_bf16_runs_and_evaluates(tiny):
     history = run(replace(tiny, precision="bf16"), "run", until=1)
     assert history[0]["train/loss"] == pytest.approx(figures(run(tiny, "fp32", until=1))[0]["train/loss"], rel=0.05)
+
+
+def _rank_of_two(rank: int, config: TrainConfig) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{Path('rendezvous').absolute()}", rank=rank, world_size=2)
+    data = datasets.load(config)
+    engine.seed_all(0, epoch=-1, rank=0)
+    model = engine.build_model(config.model, 10)
+    found = engine.predict(model, data.test, engine.CPU)
+    parallel = torch.nn.parallel.DistributedDataParallel(model)
+    engine.train_epoch(
+        parallel, model, engine.build_optimizer(model, config.optimizer), config, data.train, 0, engine.CPU
+    )
+    torch.save((json.dumps(found), model.state_dict()), f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_predict_what_one_does_and_train_one_model(tiny):
+    torch.multiprocessing.spawn(_rank_of_two, (tiny,), nprocs=2)
+    (found0, weights0), (found1, weights1) = (torch.load(f"rank{rank}.pt") for rank in (0, 1))
+    engine.seed_all(0, epoch=-1, rank=0)
+    model = engine.build_model(tiny.model, 10)
+    alone = engine.predict(model, datasets.load(tiny).test, engine.CPU)
+    assert len(alone) > 0
+    assert found0 == found1 == json.dumps(alone)
+    assert all(torch.equal(weights0[key], weights1[key]) for key in weights0), "the ranks saw different scenes"
+    assert any(not torch.equal(weights0[key], value) for key, value in model.state_dict().items())
