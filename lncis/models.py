@@ -36,9 +36,9 @@ def build_model(config: Model, num_foreground_classes: int) -> MaskRCNN:
 
 
 class _SmallBackbone(nn.Module):
-    """Four stages of convolution and GroupNorm, an FPN of 64 channels on the last three (strides 4 to 16)."""
+    """Four stages of convolution and GroupNorm, an FPN of 32 channels on the last three (strides 4 to 16)."""
 
-    out_channels = 64
+    out_channels = 32
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +84,6 @@ def _digits_rcnn(config: Model, num_classes: int) -> MaskRCNN:
         box_batch_size_per_image=32,
         box_detections_per_img=20,
         mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
-        mask_head=MaskRCNNHeads(channels, (64, 64), dilation=1),
-        mask_predictor=MaskRCNNPredictor(64, 64, num_classes),
+        mask_head=MaskRCNNHeads(channels, (channels, channels), dilation=1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
     )

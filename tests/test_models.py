@@ -12,8 +12,8 @@ def resnet50(num_foreground_classes: int):
     return build_model(Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=96), num_foreground_classes)
 
 
-def test_digits_rcnn_has_about_1_3_million_parameters():
-    assert 1.2e6 < sum(p.numel() for p in build_model(Model(), 10).parameters()) < 1.4e6
+def test_digits_rcnn_has_about_0_7_million_parameters():
+    assert 0.7e6 < sum(p.numel() for p in build_model(Model(), 10).parameters()) < 0.8e6
 
 
 @pytest.mark.parametrize("num_foreground_classes", [1, 10])
