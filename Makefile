@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study test check format lock mlflow clean
+.PHONY: help study test torture check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,6 +24,9 @@ study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the ta
 
 test: $(STAMP)  ## all tests, about six minutes on two cores
 	@$(BIN)/python -m pytest
+
+torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, about an hour (LNCIS_KILLS, LNCIS_SEED)
+	@$(BIN)/python -m pytest -m torture -s tests/test_torture.py
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from the last finished epoch, or from none.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,24 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `path` whole or not at all; an earlier checkpoint there stays until the new one is complete."""
+    """Write `path` whole or not at all; an earlier checkpoint there stays until the new one is complete.
+
+    Raises CheckpointError where it cannot be written, as on a full disk.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save(vars(checkpoint), file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch hides the first in the second
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path} cannot be written: {cause}; free some room on its disk, and retry") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:

@@ -16,29 +16,41 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
 app.add_typer(study, name="study")
 study.command("run")(command.run_file)
+study.command("report")(command.report_study)
 
 
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="A training: a YAML file, such as a study's best.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
-    num_workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
     verbose: command.Verbose = False,
 ) -> None:
-    """Train one configuration on Ray Train workers."""
+    """Train one configuration on Ray Train workers, or in this process."""
     with clear_errors():
         parsed = documents.load(TrainConfig, config)
-        workers = Workers(num_workers=num_workers, gpus_per_worker=gpus_per_worker)
-        from lncis import cluster, datasets, training  # slow to load: a mistake in the file comes first
-
         console = Console(highlight=False)
-        datasets.load(parsed)
-        training.claim(out, parsed)
-        with cluster.connected(workers, lanes=1, verbose=verbose):
-            training.fit(
-                parsed, out, workers, on_epoch=lambda record: console.print(_line(parsed, record), soft_wrap=True)
-            )
+
+        def show(record: Record) -> bool:
+            console.print(_line(parsed, record), soft_wrap=True)
+            return True
+
+        from lncis import datasets, engine  # slow to load: a mistake in the file comes first
+
+        data = datasets.load(parsed)
+        documents.claim(out, parsed)
+        if num_workers == 0:
+            import torch
+
+            device = torch.device("cuda" if gpus_per_worker else "cpu")
+            engine.train(parsed, data, out, device=device, on_epoch=show)
+        else:
+            from lncis import cluster, training
+
+            workers = Workers(num_workers=num_workers, gpus_per_worker=gpus_per_worker)
+            with cluster.connected(workers, lanes=1, verbose=verbose):
+                training.fit(parsed, out, workers, on_epoch=show)
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)
 
 

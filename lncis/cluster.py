@@ -22,7 +22,11 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a box even when told to be quiet
 }
 
-_LOCAL = {"RAY_AUTH_MODE": "disabled"}  # or starting a cluster would write a token into the home folder
+_LOCAL = {
+    "RAY_AUTH_MODE": "disabled",  # or starting a cluster would write a token into the home folder
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each lane, of use to machines in a cloud
+    "RAY_worker_niceness": "0",  # Ray would let anything else on the machine go before its workers
+}
 
 
 @contextmanager

@@ -58,15 +58,50 @@ def to_yaml(config: Any, *, comment: str = "") -> str:
     return head + yaml.safe_dump(dump(config), sort_keys=False)
 
 
-def with_overrides(document: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a nested mapping with dotted paths replaced: `{"loss.gamma": 5}`."""
+def claim(directory: Path, config: Config) -> None:
+    """Write a config into the folder of its training, or see that it is the one that was begun there.
+
+    Raises ConfigError where the folder belongs to another config, or cannot be written.
+    """
+    path = directory / "config.yaml"
+    try:
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = directory / ".config.yaml"
+            partial.write_text(to_yaml(config))
+            partial.replace(path)
+    except OSError as error:
+        raise ConfigError(str(directory), [f"cannot be written: {error.strerror}; name another folder"]) from error
+    if load(type(config), path) != config:
+        raise ConfigError(str(directory), ["holds the training of another config (config.yaml); name another folder"])
+
+
+def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schema: Any = None) -> dict[str, Any]:
+    """Return a copy of a nested mapping with dotted paths replaced: `{"loss.gamma": 5}`.
+
+    Where `schema` says that a path is the tag of a union, another tag begins a new branch: fields of the old one go.
+    """
     result = dict(document)
-    for path, value in overrides.items():
+    hints = get_type_hints(schema, include_extras=True) if is_dataclass(schema) else {}
+    for path, value in sorted(overrides.items(), key=lambda item: not _is_tag(hints, item[0])):  # tags first
         head, _, rest = path.partition(".")
         inner = result.get(head)
         below = inner if isinstance(inner, dict) else {}
-        result[head] = with_overrides(below, {rest: value}) if rest else value
+        if not rest:
+            result[head] = value
+        elif _is_tag(hints, path) and below.get(rest) != value:
+            result[head] = {rest: value}
+        else:
+            result[head] = with_overrides(below, {rest: value}, schema=hints.get(head))
     return result
+
+
+def _is_tag(hints: dict[str, Any], path: str) -> bool:
+    """Say whether a path such as `loss.name` is what tells the members of a union apart."""
+    head, _, rest = path.partition(".")
+    hint = hints.get(head)
+    marks = [getattr(mark, "discriminator", None) for mark in get_args(hint)] if get_origin(hint) is Annotated else []
+    return bool(rest) and rest in marks
 
 
 def _problem(schema: type, error: Any) -> str:

@@ -4,6 +4,7 @@ Every epoch reseeds from (seed, epoch, rank), so what an epoch computes depends 
 and on nothing else: a resumed or forked training equals an undisturbed one, to the bit on the CPU.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchvision.models.detection import MaskRCNN
 
 from lncis import checkpoint
@@ -30,7 +31,11 @@ from lncis.metrics import Record
 from lncis.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
+PROBE_STEPS = 4
 CPU = torch.device("cpu")
+
+Item = tuple[Tensor, dict[str, Tensor]]
+"""An image and its target (lncis.datasets.coco)."""
 
 
 def train(
@@ -86,6 +91,40 @@ def train(
     return history
 
 
+def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record:
+    """Return what a few steps of each stage come to: `stage1/loss`, `stage1/weights`, `stage2/loss`, `stage2/weights`.
+
+    Both stages begin from the same initial weights, their class logits spread so that every role has samples. Two
+    configs with equal figures train alike; a stage without epochs has none, one that diverges has NaN.
+    """
+    few = Subset(data.train, range(min(len(data.train), PROBE_STEPS * config.batch_size)))
+    record: Record = {"epoch": 1.0}
+    for stage, epoch in ((1, 0), (2, config.schedule.switch_epoch)):
+        if stage == 1 and config.schedule.switch_epoch == 0:
+            continue
+        seed_all(config.seed, epoch=-1, rank=0)
+        model = build_model(config.model, data.num_foreground_classes).to(device)
+        _spread_class_logits(model, data.train, device)
+        parallel = DistributedDataParallel(model) if _world() > 1 else model
+        optimizer = build_optimizer(model, config.optimizer)
+        try:
+            loss = train_epoch(parallel, model, optimizer, config, few, epoch, device)["train/loss"]
+        except DivergedError:
+            loss = math.nan
+        record[f"stage{stage}/loss"] = loss
+        record[f"stage{stage}/weights"] = sum(float(p.detach().double().square().sum()) for p in model.parameters())
+    return record
+
+
+@torch.no_grad()
+def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> None:
+    """Scale the classifier so that logits spread by several nats, as after training: fresh ones are all alike."""
+    image, target = dataset[0]
+    model.train()
+    model([image.to(device)], [{key: value.to(device) for key, value in target.items()}])
+    model.roi_heads.box_predictor.cls_score.weight *= 5 / model.roi_heads.class_logits.std()
+
+
 def _load_alike(origin: Path | None) -> Checkpoint | None:
     """Return the checkpoint to go on from; where one rank sees another, or none, all raise CheckpointError."""
     found: Checkpoint | CheckpointError | None
@@ -110,7 +149,7 @@ def train_epoch(
     model: MaskRCNN,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
-    dataset: CocoInstances,
+    dataset: Dataset[Item],
     epoch: int,
     device: torch.device,
 ) -> Record:
@@ -191,7 +230,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     """Return AdamW or SGD over the parameters that train."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
@@ -211,7 +250,7 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
 
 
 def _loader(
-    dataset: CocoInstances, config: TrainConfig, epoch: int
+    dataset: Dataset[Item], config: TrainConfig, epoch: int
 ) -> DataLoader[tuple[list[Tensor], list[dict[str, Tensor]]]]:
     sampler: DistributedSampler[Any] = DistributedSampler(
         dataset, num_replicas=_world(), rank=_rank(), seed=config.seed

@@ -5,7 +5,8 @@ its key, is done once. Lanes (groups of workers) take one ready task after anoth
 a Ray actor of it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import Literal
 from lncis.config import TrainConfig
 from lncis.metrics import Record
 
-MAX_RETURNS = 3
+MAX_RETURNS = 5
+"""How often a task may kill its workers without finishing an epoch before it is given up."""
+
+PATIENCE_SECONDS = 1200.0
+"""How long the first worker may take to come: a cluster that grows needs minutes for a node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,13 @@ class Task:
     until: int
     directory: Path
     after: "Task | None" = None
+    probe: bool = False
+    """Only a few steps of each stage, for what they come to (lncis.engine.probe); nothing is written."""
+
+    @property
+    def completes(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.probe or self.until == self.config.schedule.epochs
 
 
 class State(Enum):
@@ -36,6 +48,8 @@ class State(Enum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    CLOSED = "closed"
+    """The queue was closed before it was done: not its own fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +58,7 @@ class Progress:
 
     state: State
     records: list[Record]
-    """Finished epochs, from the first."""
+    """Finished epochs, in order, without those seen before."""
     reason: str = ""
     """Why it failed."""
 
@@ -59,18 +73,28 @@ class _Entry:
     reason: str = ""
     returns: int = 0  # how often its lane came back for it
     records_at_return: int = 0
+    note: str = ""  # what its worker said before it died
+    heard: float = 0.0  # when its worker took it or finished an epoch
 
 
 class TaskQueue:
     """See the module; each method may be called again with the same arguments, to the same effect."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: dict[str, _Entry] = {}  # in the order of submission, which is the order of work
         self._chains: dict[str, list[str]] = {}
+        self._withdrawn: dict[str, str] = {}
         self._closed: str | None = None
+        self._clock = clock
+        self._started = clock()
+        self._lanes: set[str] = set()
+        self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
-        """Ask for a chain of tasks, each after the one before it; what others asked for already is shared."""
+        """Ask for a chain of tasks, each after the one before it; what others asked for already is shared.
+
+        A chain may be submitted in pieces, each the last one prolonged; only its end completes it.
+        """
         self._chains[owner] = [task.key for task in chain]
         for task in chain:
             entry = self._entries.setdefault(task.key, _Entry(task, set()))
@@ -78,16 +102,20 @@ class TaskQueue:
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
+        self._lanes.add(lane)
         if self._closed is not None:
             return "stop"
         for entry in self._entries.values():
-            if entry.state is State.RUNNING and entry.lane == lane and self._may_return(entry):
-                return entry.task
+            if entry.state is State.RUNNING and entry.lane == lane:
+                self._lost_seconds += self._clock() - entry.heard
+                if self._may_return(entry):
+                    entry.heard = self._clock()
+                    return entry.task
         for entry in self._entries.values():
             after = entry.task.after
             ready = after is None or self._entries[after.key].state is State.DONE
             if entry.state is State.WAITING and entry.owners and ready:
-                entry.state, entry.lane = State.RUNNING, lane
+                entry.state, entry.lane, entry.heard = State.RUNNING, lane, self._clock()
                 return entry.task
         return "wait"
 
@@ -97,13 +125,15 @@ class TaskQueue:
         entry.returns, entry.records_at_return = 1 if progressed else entry.returns + 1, len(entry.records)
         if entry.returns < MAX_RETURNS:
             return True
-        self.fail(entry.task.key, f"its workers died {MAX_RETURNS} times without finishing an epoch")
+        said = f"; the last one said: {entry.note}" if entry.note else " (were they short of memory?)"
+        self.fail(entry.task.key, f"its workers died {MAX_RETURNS} times without finishing an epoch{said}")
         return False
 
     def report(self, key: str, record: Record) -> bool:
         """Note a finished epoch; the answer says whether anyone still wants the task."""
         entry = self._entries[key]
         entry.records[int(record["epoch"])] = record
+        entry.heard = self._clock()
         return bool(entry.owners) and self._closed is None
 
     def finish(self, key: str) -> None:
@@ -121,31 +151,58 @@ class TaskQueue:
             if other.task.after is not None and other.task.after.key == key:
                 self.fail(other.task.key, reason)
 
-    def progress(self, owner: str) -> Progress:
-        """Return how far an owner's chain is, the epochs of shared tasks included."""
+    def note(self, key: str, text: str) -> None:
+        """Keep what a worker said before it died."""
+        self._entries[key].note = text
+
+    def lane_lost(self, lane: str, reason: str) -> None:
+        """Note that a lane will not come back: another takes over its task; without any, the queue closes."""
+        self._lanes.discard(lane)
+        for entry in self._entries.values():
+            if entry.state is State.RUNNING and entry.lane == lane:
+                self._lost_seconds += self._clock() - entry.heard
+                entry.state, entry.lane = State.WAITING, None
+        if not self._lanes:
+            self.close(reason)
+
+    def progress(self, owner: str, seen: int = 0) -> Progress:
+        """Return how far an owner's chain is, the epochs of shared tasks included, those after the first `seen`."""
         if owner not in self._chains:
-            return Progress(state=State.FAILED, records=[], reason="it was withdrawn")
+            reason = self._withdrawn.get(owner, "it was withdrawn")
+            return Progress(state=State.FAILED, records=[], reason=reason)
+        if not self._lanes and self._clock() - self._started > PATIENCE_SECONDS:
+            self.close(
+                f"no worker came within {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
+                "cannot start it; see `ray status` and the study's ray.log"
+            )
         entries = [self._entries[key] for key in self._chains[owner]]
         records: dict[int, Record] = {}
         for entry in entries:
             records |= entry.records
+        state, reason = self._state(entries)
+        return Progress(state=state, records=[records[e] for e in sorted(records)][seen:], reason=reason)
+
+    def _state(self, entries: list[_Entry]) -> tuple[State, str]:
         failed = next((entry for entry in entries if entry.state is State.FAILED), None)
         if failed is not None:
-            state, reason = State.FAILED, failed.reason
-        elif self._closed and entries[-1].state is not State.DONE:
-            state, reason = State.FAILED, self._closed
-        elif all(entry.state is State.DONE for entry in entries):
-            state, reason = State.DONE, ""
-        else:
-            running = any(entry.state is State.RUNNING for entry in entries)
-            state, reason = State.RUNNING if running else State.WAITING, ""
-        return Progress(state=state, records=[records[e] for e in sorted(records)], reason=reason)
+            return State.FAILED, failed.reason
+        if entries[-1].state is State.DONE and entries[-1].task.completes:
+            return State.DONE, ""
+        if self._closed is not None:
+            return State.CLOSED, self._closed
+        running = any(entry.state is State.RUNNING for entry in entries)
+        return State.RUNNING if running else State.WAITING, ""
 
-    def withdraw(self, owner: str) -> None:
+    def withdraw(self, owner: str, reason: str = "it was withdrawn") -> None:
         """Take an owner's wishes back; a running task that no one else wants stops after its epoch."""
+        self._withdrawn[owner] = reason
         for key in self._chains.pop(owner, []):
             self._entries[key].owners.discard(owner)
 
+    def lost_seconds(self) -> float:
+        """Return how long workers trained what was lost when they died, their return included."""
+        return self._lost_seconds
+
     def close(self, reason: str = "the queue was closed") -> None:
-        """Let the lanes go home after their present epoch; owners still waiting fail with `reason`."""
+        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason."""
         self._closed = self._closed or reason

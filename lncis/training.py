@@ -4,12 +4,14 @@ Starting a Ray Train run costs tens of seconds, training a task may take less. S
 and take one task after another from a queue. `fit` is a lane with one task.
 """
 
+import fcntl
 import json
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +28,16 @@ from lncis import datasets, documents, engine
 from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
-from lncis.errors import ConfigError, LncisError, StudyError
+from lncis.errors import DivergedError, LncisError, StudyError
 from lncis.metrics import Record
 from lncis.tasks import State, Task, TaskQueue
 
 POLL_SECONDS = 0.2
 GOING_HOME_SECONDS = 10
-MAX_RESTARTS = 20
-"""Of a lane's workers; a task that kills them again and again is given up earlier (lncis.tasks)."""
+FOR_EVER = -1
+"""How often a lane's workers are replaced; a task that kills them again and again is given up (lncis.tasks)."""
+PREDECESSOR_SECONDS = 120
+"""How long a worker waits for one that trains the same task, left over from a study whose driver was killed."""
 NOISE_MANIFEST = "noise.json"
 """What the label noise did, beside each checkpoint."""
 
@@ -50,43 +54,25 @@ def fit(
     Ray must be connected (`lncis.cluster`). Raises StudyError with the reason where the training fails, and ConfigError
     where `directory` holds the training of another config.
     """
-    claim(directory, config)
+    documents.claim(directory, config)
     task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
     queue = start_queue()
     ray.get(queue.submit.remote("fit", [task]))
     lane = start_lane("fit", queue, workers)
-    seen = 0
+    records: list[Record] = []
     try:
         while True:
-            progress = ray.get(queue.progress.remote("fit"))
-            for record in progress.records[seen:]:
+            progress = ray.get(queue.progress.remote("fit", len(records)))
+            for record in progress.records:
                 on_epoch(record)
-            seen = len(progress.records)
-            if progress.state is State.FAILED:
+            records += progress.records
+            if progress.state in (State.FAILED, State.CLOSED):
                 raise StudyError(progress.reason)
             if progress.state is State.DONE:
-                return list(progress.records)
+                return records
             time.sleep(POLL_SECONDS)
     finally:
         stop_lanes(queue, [lane])
-
-
-def claim(directory: Path, config: TrainConfig) -> None:
-    """Write a config into the folder of its training, or see that it is the one that was begun there.
-
-    Raises ConfigError where the folder belongs to another config, or cannot be written.
-    """
-    path = directory / "config.yaml"
-    try:
-        if not path.exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            partial = directory / ".config.yaml"
-            partial.write_text(documents.to_yaml(config))
-            partial.replace(path)
-    except OSError as error:
-        raise ConfigError(str(directory), [f"cannot be written: {error.strerror}; name another folder"]) from error
-    if documents.load(TrainConfig, path) != config:
-        raise ConfigError(str(directory), ["holds the training of another config (config.yaml); name another folder"])
 
 
 def start_queue() -> Any:
@@ -98,7 +84,7 @@ def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
     """Start a Ray Train run that works on the tasks of a queue until the queue is closed.
 
     A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch. A lane that
-    cannot go on closes the queue with the reason.
+    cannot go on leaves its task to the others; the last one closes the queue with the reason.
     """
     thread = threading.Thread(target=_run_lane, args=(name, queue, workers), name=f"lane-{name}", daemon=True)
     thread.start()
@@ -127,12 +113,13 @@ def _run_lane(name: str, queue: Any, workers: Workers) -> None:
                     num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
                 ),
                 run_config=ray.train.RunConfig(
-                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS)
+                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
                 ),
             ).fit()
     except Exception as error:
         reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {error}"
-        ray.get(queue.close.remote(reason))
+        with suppress(RayError):  # where the queue has gone too, those who wait know it
+            ray.get(queue.lane_lost.remote(name, reason))
 
 
 @dataclass
@@ -161,26 +148,70 @@ def _work(lane: dict[str, Any]) -> None:
             time.sleep(POLL_SECONDS)
             continue
         try:
-            _train_task(task, queue, loaded)
-        except LncisError as error:  # the task's own fault, and the same on every rank: the lane goes on
+            _do(task, queue, loaded)
+        except DivergedError as error:  # agreed on by all ranks: the lane goes on
             _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
+        except Exception as error:
+            reason = _reason(task, error)
+            _ask(*((queue.note, task.key, repr(error)) if reason is None else (queue.fail, task.key, reason)))
+            if reason is None or ray.train.get_context().get_world_size() > 1:
+                raise  # other ranks may be waiting for this one, or the process may be damaged: all begin anew
+            torch.cuda.empty_cache()
 
 
-def _train_task(task: Task, queue: Any, loaded: _Loaded) -> None:
+def _reason(task: Task, error: Exception) -> str | None:
+    """Return why a task cannot be done, if the error says that; None for what may go well in a fresh process."""
+    if isinstance(error, LncisError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return f"out of memory; lower batch_size ({task.config.batch_size}) or the image size ({error})"
+    return None
+
+
+def _do(task: Task, queue: Any, loaded: _Loaded) -> None:
     data = loaded.get(task.config)
-    if ray.train.get_context().get_world_rank() == 0:
-        task.directory.mkdir(parents=True, exist_ok=True)
-        (task.directory / NOISE_MANIFEST).write_text(json.dumps(data.manifests, indent=1))
-    engine.train(
-        task.config,
-        data,
-        task.directory,
-        until=task.until,
-        fork_from=task.after.directory if task.after else None,
-        device=get_device(),
-        on_epoch=lambda record: bool(_from_rank_zero(partial(_ask, queue.report, task.key, record))),
-    )
+    first_rank = ray.train.get_context().get_world_rank() == 0
+    if task.probe:
+        record = engine.probe(task.config, data, get_device())
+        _from_rank_zero(partial(_ask, queue.report, task.key, record))
+    else:
+        with _sole_trainer(task.directory) if first_rank else nullcontext():
+            if first_rank:
+                _write_manifest(data, task.directory / NOISE_MANIFEST)
+            engine.train(
+                task.config,
+                data,
+                task.directory,
+                until=task.until,
+                fork_from=task.after.directory if task.after else None,
+                device=get_device(),
+                on_epoch=lambda record: bool(_from_rank_zero(partial(_ask, queue.report, task.key, record))),
+            )
     _from_rank_zero(partial(_ask, queue.finish, task.key))
+
+
+@contextmanager
+def _sole_trainer(directory: Path) -> Iterator[None]:
+    """Within the block no other process trains in a folder: a late one could replace a checkpoint by an older one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".trainer").open("w") as file:
+        deadline = time.monotonic() + PREDECESSOR_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StudyError(f"{directory} is being trained by another process; stop that one") from error
+                time.sleep(POLL_SECONDS)
+        yield
+
+
+def _write_manifest(data: Data, path: Path) -> None:
+    if not path.exists():  # it may be a link into the store, which nobody writes through
+        partial_path = path.with_name(f".{path.name}.{os.getpid()}")
+        partial_path.write_text(json.dumps(data.manifests, indent=1))
+        partial_path.replace(path)
 
 
 def _ask(method: Any, *arguments: Any) -> Any:

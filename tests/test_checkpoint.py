@@ -81,11 +81,40 @@ def test_failure_midway_keeps_the_earlier_checkpoint(path, monkeypatch, fault, e
         raise fault("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(fault, match="disk full"):
+    with pytest.raises(fault if fault is KeyboardInterrupt else CheckpointError, match="disk full"):
         checkpoint.save(trained(2), path)
     assert list(path.parent.iterdir()) == ([path] if earlier else [])
     if earlier:
         assert_equal(checkpoint.load(path), trained(1))
+
+
+def large() -> Checkpoint:
+    return Checkpoint(model={"weight": torch.ones(20_000)}, optimizer={}, history=[{"epoch": 1.0}])
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_on_a_full_disk_the_reason_is_named_and_the_earlier_checkpoint_stays(small_disk, earlier):
+    path = small_disk / "checkpoint.pt"
+    if earlier:
+        checkpoint.save(trained(1), path)
+    (small_disk / "ballast").write_bytes(b"x" * 40_000)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.save(large(), path)
+    assert str(caught.value) == (
+        f"{path} cannot be written: [Errno 28] No space left on device; free some room on its disk, and retry"
+    )
+    assert {file.name for file in small_disk.iterdir()} == {"ballast"} | ({"checkpoint.pt"} if earlier else set())
+    if earlier:
+        assert_equal(checkpoint.load(path), trained(1))
+    (small_disk / "ballast").unlink()
+    checkpoint.save(large(), path)
+    assert checkpoint.load(path).epoch == 1
+
+
+def test_where_nothing_may_be_written_the_reason_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"file/checkpoint.pt cannot be written: .*(File exists|Not a directory)"):
+        checkpoint.save(trained(1), tmp_path / "file" / "checkpoint.pt")
 
 
 def test_new_content_is_on_disk_before_it_gets_its_name(path, monkeypatch):

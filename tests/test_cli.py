@@ -5,10 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from lncis import cli, documents
 from lncis.config import TrainConfig
+from lncis.studies.journal import EpochFinished, Journal, TrialStarted
+from lncis.studies.plan import plan
+from lncis.studies.spec import load
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
@@ -23,7 +27,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     [
         ("{loss.gamma: -1}", "base.loss.gamma: must be greater than 0 but got -1"),
         ("{loss.A: 2}", "base.loss.A: must be less than 0 but got 2"),
-        ("{schedule.stage1_epochs: 24}", "base.schedule: stage1_epochs must be below epochs (24) but got 24"),
+        ("{schedule.stage1_epochs: 999}", "base.schedule: stage1_epochs must be below epochs (EPOCHS) but got 999"),
         ("{schedule.epoch: 12}", "base.schedule.epoch: no such field; did you mean epochs?"),
     ],
 )
@@ -33,15 +37,16 @@ def test_a_mistake_is_one_line_with_file_field_value_and_remedy(change: str, com
     study = yaml.safe_load(SWEEP.read_text())
     study["base"] = documents.with_overrides(study["base"], yaml.safe_load(change))
     Path("mistake.yaml").write_text(yaml.safe_dump(study))
-    ran = command("-m", "lncis.studies", "mistake.yaml")
+    ran = command("-m", "lncis.studies", "mistake.yaml", "--dry-run")
     assert ran.returncode == 2
+    complaint = complaint.replace("EPOCHS", str(study["base"]["schedule"].get("epochs")))
     assert ran.stderr == f"error: mistake.yaml: {complaint}\n"
     assert list(Path().iterdir()) == [Path("mistake.yaml")], "nothing was begun"
 
 
 def test_an_unknown_metric_is_refused_with_those_that_are_known() -> None:
     Path("mistake.yaml").write_text(SWEEP.read_text().replace("val/segm_AP,", "val/mAP,"))
-    ran = command("-m", "lncis", "study", "run", "mistake.yaml")
+    ran = command("-m", "lncis", "study", "run", "mistake.yaml", "--dry-run")
     assert ran.returncode == 2
     assert "objective: metric must be one of val/segm_AP," in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -56,12 +61,71 @@ def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypa
     assert "LNCIS_CACHE" in ran.stderr
 
 
+@pytest.fixture
+def paced() -> None:
+    """An earlier study like the sweep, so that a plan need not time any steps."""
+    folder = Path("runs/earlier")
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text(SWEEP.read_text())
+    journal = Journal(folder)
+    started = TrialStarted(
+        configuration=0, overrides={}, seed=0, noise_seed=None, baseline=None, stages={"s": 24}, adopted=[]
+    )
+    journal.append(started)
+    journal.append(EpochFinished(trial=started.trial, record={"epoch": 1.0, "seconds": 6.0}))
+    journal.close()
+
+
 @pytest.mark.parametrize("entry", [["lncis.studies.gamma_sweep"], ["lncis.studies"], ["lncis", "study", "run"]])
-def test_every_door_leads_to_the_same_plan(entry: list[str]) -> None:
+def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> None:
     ran = command("-m", *entry, SWEEP, "--dry-run")
-    assert ran.returncode == 0
-    assert "12 trials, 2 at a time; 180 epochs to train for 288 asked" in ran.stdout
-    assert not list(Path().iterdir())
+    assert ran.returncode == 0, ran.stderr
+    assert costs() in ran.stdout
+    assert "(6 s an epoch, as in earlier)" in ran.stdout
+    assert [path.name for path in Path("runs").iterdir()] == ["earlier"], "nothing was begun"
+
+
+def costs() -> str:
+    cost = plan(load(SWEEP)).sharing
+    return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.asked} asked"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, ["study", *map(str, arguments)])
+
+
+def test_without_sharing_the_plan_trains_all(paced: None) -> None:
+    asked = plan(load(SWEEP)).sharing.asked
+    assert f"{asked} epochs to train for {asked} asked" in run("run", SWEEP, "--dry-run", "--no-sharing").output
+
+
+def test_a_resumed_study_is_planned_from_its_own_spec(paced: None) -> None:
+    output = run("run", "--resume", "earlier", "--dry-run").output
+    assert costs() in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run"], "lncis study run: needs a study: a YAML file, or --resume STUDY_ID"),
+        (["run", "--resume", "x"], "runs: has no study 'x'; the latest are earlier"),
+        (["report", "x"], "runs: has no study 'x'; the latest are earlier"),
+        (["run", SWEEP, "--resume", "earlier"], f"{SWEEP}: must not be given with --resume earlier"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: no such file; check the path"),
+        (["run", "--resume", "earlier", "--dry-run", "--runs", "elsewhere"], "elsewhere: has no study 'earlier'"),
+    ],
+)
+def test_what_cannot_be_run_is_answered_with_what_can(paced: None, arguments: list[str], complaint: str) -> None:
+    ran = run(*arguments)
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith(f"error: {complaint}")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_help_names_what_a_run_may_be_told() -> None:
+    output = run("run", "--help").output
+    for option in ("--resume", "--retry-failed", "--no-sharing", "--no-check", "--store-gb", "--dry-run", "--runs"):
+        assert option in output
 
 
 def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
@@ -69,7 +133,7 @@ def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
     code = (
         "import sys; from pathlib import Path; from lncis.studies import command, plan\n"
         f"plan.plan(command.specs.load(Path({str(SWEEP)!r})))\n"
-        "print([name for name in ('torch', 'ray', 'mlflow', 'optuna') if name in sys.modules])"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'sklearn') if name in sys.modules])"
     )
     assert command("-c", code).stdout == "[]\n"
 

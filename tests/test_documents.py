@@ -16,6 +16,7 @@ from lncis.config import (
     Workers,
 )
 from lncis.errors import ConfigError
+from lncis.studies.spec import StudySpec
 
 ELABORATE = TrainConfig(
     dataset=DigitsData(train_scenes=6, seed=2),
@@ -204,3 +205,37 @@ def test_override_of_a_whole_part_replaces_it():
     assert documents.with_overrides(document, {"loss": {"name": "cross_entropy"}}) == {
         "loss": {"name": "cross_entropy"}
     }
+
+
+UNION = {"loss": {"name": "lncis", "gamma": 6.0, "A": -4.0}, "optimizer": {"name": "adamw", "lr": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        ({"loss.name": "cross_entropy"}, {"name": "cross_entropy"}),
+        ({"loss.name": "lncis"}, UNION["loss"]),
+        ({"loss.name": "lncis", "loss.gamma": 5.0}, {"name": "lncis", "gamma": 5.0, "A": -4.0}),
+        ({"loss.A": -1.0, "loss.name": "other"}, {"name": "other", "A": -1.0}),
+        ({"loss": {"name": "cross_entropy"}}, {"name": "cross_entropy"}),
+    ],
+)
+def test_another_tag_begins_a_new_branch(overrides, loss):
+    found = documents.with_overrides(UNION, overrides, schema=TrainConfig)
+    assert found == {**UNION, "loss": loss}
+    assert UNION["loss"]["gamma"] == 6.0
+
+
+def test_what_looks_like_a_tag_but_is_none_replaces_one_field():
+    found = documents.with_overrides(UNION, {"optimizer.name": "sgd", "dataset.name": "digits"}, schema=TrainConfig)
+    assert found["optimizer"] == {"name": "sgd", "lr": 0.1}
+    assert documents.with_overrides(UNION, {"loss.name": "cross_entropy"})["loss"]["gamma"] == 6.0, "without a schema"
+
+
+def test_tags_below_other_parts_are_found():
+    study = {"base": UNION, "sampler": {"type": "tpe", "configurations": 3}}
+    found = documents.with_overrides(
+        study, {"sampler.type": "grid", "base.loss.name": "cross_entropy"}, schema=StudySpec
+    )
+    assert found["sampler"] == {"type": "grid"}
+    assert found["base"]["loss"] == {"name": "cross_entropy"}

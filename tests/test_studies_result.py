@@ -1,57 +1,109 @@
 import json
 import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from lncis.config import Schedule, TrainConfig
+from lncis import documents
 from lncis.errors import StudyError
-from lncis.studies.result import StudyResult, TrialResult, interval, summary
-from lncis.studies.spec import Objective, StudySpec, Trial
-from lncis.studies.stages import Sharing
-
-METRIC = "val/segm_AP"
-SPEC = StudySpec(
-    name="s",
-    base=TrainConfig(schedule=Schedule(epochs=2)),
-    search={"loss.gamma": {"type": "categorical", "choices": [4.0, 5.0, 6.0]}},
-    baselines={"ce": {"loss": {"name": "cross_entropy"}}},
-    seeds=[0, 1],
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
 )
+from lncis.studies.result import StudyResult, TrialResult, from_journal, interval, paired_difference, summary
+from lncis.studies.spec import StudySpec, Trial
+
+METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"
+CE = {"loss": {"name": "cross_entropy"}}
+FINISHED, PRUNED, FAILED = End
 
 
-def trial_result(trial: Trial, value: float, reason: str = "") -> TrialResult:
-    records = [{"epoch": 1.0, METRIC: 99.0}, {"epoch": 2.0, METRIC: value, "test/segm_AP": value + 1}]
-    return TrialResult(trial=trial, records=records, directory=Path("stages") / trial.name, reason=reason)
+def study_spec(**fields) -> StudySpec:
+    """Four epochs, the first two of them shared by all trials of a seed, unless told otherwise."""
+    document = {
+        "name": "s",
+        "base": {"schedule": {"epochs": 4}},
+        "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 5.0, 6.0]}},
+        "baselines": {"ce": CE},
+        "seeds": [0, 1],
+        **fields,
+    }
+    return documents.parse(StudySpec, document, source="test")
 
 
-def study(*values: list[float], mode: str = "max", failed: tuple[int, int] | None = None) -> StudyResult:
+class Book:
+    """Writes the journal of a made-up study: an epoch takes ten seconds, of which workers train eight."""
+
+    def __init__(self, spec: StudySpec, lanes: int = 2) -> None:
+        self.spec, self.clock, self.events = spec, 0.0, []
+        self.start_session(lanes)
+
+    def start_session(self, lanes: int = 2) -> None:
+        self.events.append(
+            SessionStarted(time=self.clock, lanes=lanes, versions={"lncis.version.torch": "2.11.0"}, code="c")
+        )
+
+    def end_session(self, lost: float = 0.0) -> None:
+        self.events.append(SessionEnded(time=self.clock, reason="", lost_seconds=lost))
+
+    def start(self, trial: Trial, adopted: list[str] | None = None) -> None:
+        schedule = trial.config.schedule
+        stages = {f"one-{trial.replicate}": schedule.switch_epoch, f"two-{trial.name}": schedule.epochs}
+        fields = {
+            name: getattr(trial, name) for name in ("configuration", "overrides", "seed", "noise_seed", "baseline")
+        }
+        self.events.append(TrialStarted(time=self.clock, stages=stages, adopted=adopted or [], **fields))
+
+    def epoch(self, trial: Trial, epoch: int, **figures: float) -> None:
+        self.clock += 10
+        record = {"epoch": float(epoch), "seconds": 8.0, "lr": 1e-3, **figures}
+        self.events.append(EpochFinished(time=self.clock, trial=trial.name, record=record))
+
+    def end(self, trial: Trial, end: End = FINISHED, reason: str = "") -> None:
+        self.events.append(TrialEnded(time=self.clock, trial=trial.name, end=end, reason=reason))
+
+    def train(self, trial: Trial, value: float, *, until: int | None = None, **further: float) -> None:
+        """From the first epoch to the last, or to where it is pruned; test is one point above val."""
+        self.start(trial)
+        last = trial.config.schedule.epochs
+        for epoch in range(1, (until or last) + 1):
+            share = epoch / last
+            clean = {TEST: value + 1} if epoch == last else {}
+            self.epoch(trial, epoch, **{METRIC: value * share, **clean, **(further if epoch == last else {})})
+        if until is None:
+            self.end(trial)
+        else:
+            self.end(trial, PRUNED, f"asha: behind the others after epoch {until}")
+
+    def result(self, directory: Path = Path("runs")) -> StudyResult:
+        return from_journal("s-1", self.spec, directory, self.events)
+
+
+def study(*values: list[float], failed: tuple[int, int] | None = None, **fields) -> StudyResult:
     """The baseline's values by seed, then those of each configuration; `failed` is one's (configuration, seed)."""
-    spec = StudySpec(
-        name=SPEC.name,
-        base=SPEC.base,
-        search=SPEC.search,
-        baselines=SPEC.baselines,
-        seeds=list(range(len(values[0]))),
-        objective=Objective(mode=mode),
-    )
+    spec = study_spec(seeds=list(range(len(values[0]))), **fields)
+    book = Book(spec)
     configurations = [("ce", spec.baselines["ce"]), *((None, overrides) for overrides in spec.grid)]
-    results = [
-        trial_result(trial, value, "the loss is nan" if (i, trial.seed) == failed else "")
+    trials = [
+        (trial, value)
         for i, ((name, overrides), of_seeds) in enumerate(zip(configurations, values, strict=False))
         for trial, value in zip(spec.trials(i, overrides, baseline=name), of_seeds, strict=True)
     ]
-    return StudyResult(
-        study_id="s-1",
-        spec=spec,
-        directory=Path("runs"),
-        trials=results[::-1],  # in whatever order they end
-        sharing=Sharing(asked=16, trained=10),
-        seconds=12.345,
-        mlflow_uri="sqlite://",
-    )
+    for trial, value in trials[::-1]:  # in whatever order they begin and end
+        book.train(trial, value)
+        if (trial.configuration, trial.seed) == failed:
+            book.events.pop()
+            book.end(trial, FAILED, "the loss is nan")
+    book.end_session()
+    return book.result()
 
 
 def gamma(configuration) -> float:
@@ -91,12 +143,17 @@ def test_interval_leaves_out_what_is_not_finite():
     assert interval([30.0, math.nan, 32.0]) == interval([30.0, 32.0])
 
 
-def test_last_is_the_value_after_the_last_epoch():
-    (trial,) = SPEC.trials(1, {"loss.gamma": 4.0})[:1]
-    assert trial_result(trial, 31.0).last(METRIC) == 31
-    assert math.isnan(trial_result(trial, 31.0).last("val/unknown"))
-    assert math.isnan(trial_result(trial, 31.0, "out of memory").last(METRIC))
-    assert math.isnan(TrialResult(trial=trial, records=[], directory=Path()).last(METRIC))
+def test_last_is_the_value_after_the_last_epoch_of_a_trial_that_finished():
+    (trial,) = study_spec(seeds=[0]).trials(1, {"loss.gamma": 4.0})
+    records = [{"epoch": 1.0, METRIC: 99.0}, {"epoch": 2.0, METRIC: 31.0}]
+
+    def ended(end: End | None, records=records) -> TrialResult:
+        return TrialResult(trial=trial, records=records, directory=Path(), end=end)
+
+    assert ended(FINISHED).last(METRIC) == 31
+    assert math.isnan(ended(FINISHED).last("val/unknown"))
+    assert all(math.isnan(ended(end).last(METRIC)) for end in (FAILED, PRUNED, None))
+    assert math.isnan(ended(None, []).last(METRIC))
 
 
 def test_configurations_are_in_order_with_their_trials_by_seed():
@@ -110,7 +167,7 @@ def test_configurations_are_in_order_with_their_trials_by_seed():
 @pytest.mark.parametrize(("mode", "expected"), [("max", 5.0), ("min", 4.0)])
 def test_best_is_by_mean_over_seeds(mode, expected):
     # gamma 6 has both the highest and the lowest single value
-    assert gamma(study([90, 1], [30, 31], [40, 41], [15, 60], mode=mode).best) == expected
+    assert gamma(study([90, 1], [30, 31], [40, 41], [15, 60], objective={"mode": mode}).best) == expected
 
 
 def test_baseline_is_never_best():
@@ -121,7 +178,7 @@ def test_baseline_is_never_best():
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_configuration_with_a_failed_trial_is_not_selected(mode):
-    result = study([20, 21], [30, 31], [99, 99] if mode == "max" else [1, 1], mode=mode, failed=(2, 1))
+    result = study([20, 21], [30, 31], [99, 99] if mode == "max" else [1, 1], objective={"mode": mode}, failed=(2, 1))
     assert [gamma(c) for c in result.searched] == [4.0]
     assert gamma(result.best) == 4.0
     assert result.as_good_as_best == []
@@ -151,7 +208,7 @@ def test_as_good_as_best_pairs_by_seed_not_by_spread():
 
 
 def test_as_good_as_best_in_min_mode():
-    result = study([0, 0, 0], [36.0, 40.8, 46.2], [40.0, 45.0, 50.0], [36.5, 39.8, 47.0], mode="min")
+    result = study([0, 0, 0], [36.0, 40.8, 46.2], [40.0, 45.0, 50.0], [36.5, 39.8, 47.0], objective={"mode": "min"})
     assert gamma(result.best) == 4.0
     assert [gamma(c) for c in result.as_good_as_best] == [6.0]
 
@@ -168,17 +225,183 @@ def test_equal_configurations_are_as_good():
     assert [gamma(c) for c in result.as_good_as_best] == [5.0]
 
 
+def test_the_lower_bound_prefers_what_is_surely_good():
+    # means 42 and 41; half-widths 12.706 * 4 / sqrt(2) / sqrt(2) = 25.4 and 12.706 * 0.1 = 1.27
+    values = [0, 0], [38.0, 46.0], [40.9, 41.1]
+    assert gamma(study(*values).best) == 4.0
+    assert gamma(study(*values, objective={"select": "lower_bound"}).best) == 5.0
+    assert gamma(study(*values, objective={"select": "lower_bound", "mode": "min"}).best) == 5.0
+
+
+def test_trials_of_one_configuration_pair_by_seed_and_noise_draw():
+    spec = study_spec(seeds=[0, 1], noise_seeds=[7, 8])
+    book = Book(spec)
+    for number, overrides in enumerate(spec.grid[:2], start=1):
+        for trial in reversed(spec.trials(number, overrides)):
+            book.train(trial, 10 * trial.seed + trial.noise_seed + (3 if number == 2 else 0))
+    one, other = book.result().configurations
+    assert [(t.trial.seed, t.trial.noise_seed) for t in one.trials] == [(0, 7), (1, 7), (0, 8), (1, 8)]
+    difference = paired_difference(other, one, METRIC)
+    assert (difference.mean, difference.half_width) == pytest.approx((3, 0))
+
+
+def goals_study(points: np.ndarray, modes: tuple[str, str]) -> StudyResult:
+    spec = study_spec(
+        search={"batch_size": {"type": "int", "low": 1, "high": 1000}},
+        sampler={"type": "random", "configurations": len(points)},
+        seeds=[0],
+        objective={"metric": METRIC, "mode": modes[0]},
+        trade_offs=[{"metric": BOXES, "mode": modes[1]}],
+    )
+    book = Book(spec)
+    for number, (masks, boxes) in enumerate(points.tolist(), start=1):
+        for trial in spec.trials(number, {"batch_size": number}):
+            book.train(trial, masks, **{BOXES: boxes})
+    return book.result()
+
+
+@pytest.mark.parametrize("modes", list(product(["max", "min"], repeat=2)))
+def test_pareto_front_is_what_comparing_all_pairs_gives(modes):
+    points = np.random.default_rng(3).integers(1, 12, size=(40, 2)).astype(float)  # with equal ones
+    signs = [1 if mode == "max" else -1 for mode in modes]
+
+    def beaten(own, other) -> bool:
+        gains = [sign * (b - a) for sign, a, b in zip(signs, own, other, strict=True)]
+        return min(gains) >= 0 and max(gains) > 0
+
+    front = [n for n, own in enumerate(points, start=1) if not any(beaten(own, other) for other in points)]
+    assert [c.trial.configuration for c in goals_study(points, modes).pareto_front] == front
+
+
+def test_pareto_front_of_nothing_is_empty():
+    assert study([1, 1], [2, 2], failed=(1, 0), trade_offs=[{"metric": BOXES}]).pareto_front == []
+
+
+def test_rank_agreement_is_scipys_on_the_means():
+    points = np.random.default_rng(1).normal(40, 3, size=(12, 2))
+    spec = study_spec(
+        search={"batch_size": {"type": "int", "low": 1, "high": 99}}, sampler={"type": "random", "configurations": 12}
+    )
+    book = Book(spec)
+    for number, (val, test) in enumerate(points, start=1):
+        for trial in spec.trials(number, {"batch_size": number}):
+            book.train(trial, val + 2 * trial.seed, **{TEST: test - trial.seed})
+    result = book.result()
+    pairs = list(product(range(12), repeat=2))
+    order = sum(np.sign((points[i] - points[j]).prod()) for i, j in pairs if i < j)
+    assert result.rank_agreement == pytest.approx(order / 66)
+    assert result.rank_agreement == pytest.approx(stats.kendalltau(points[:, 0], points[:, 1]).statistic)
+
+
+def test_rank_agreement_of_two_configurations_says_nothing():
+    assert math.isnan(study([1, 1], [2, 2], [3, 3]).rank_agreement)
+
+
+def test_a_journal_that_stops_anywhere_gives_a_result():
+    whole = study([20, 21], [30, 31], failed=(1, 0))
+    book = Book(whole.spec)
+    for trial in (t.trial for t in whole.trials):
+        book.train(trial, 30.0)
+    events = list(book.events)
+    for number in range(len(events) + 1):
+        book.events = events[:number]
+        result = book.result()
+        assert sum(t.end is not None for t in result.trials) == sum(isinstance(e, TrialEnded) for e in book.events)
+        assert result.cost.asked == result.cost.trained + result.cost.shared + result.cost.spared
+        json.dumps(summary(result), allow_nan=False)
+
+
+def test_cost_of_sharing_pruning_and_failure_by_hand():
+    spec = study_spec(seeds=[0], resources={"num_workers": 2}, baselines={"ce": CE, "off": {"loss.gamma": 90.0}})
+    ce, off, one, two, three = (
+        spec.trials(number, overrides, baseline=name)[0]
+        for number, (name, overrides) in enumerate([*spec.baselines.items(), *((None, point) for point in spec.grid)])
+    )
+    book = Book(spec)
+    book.train(ce, 20)  # trains 4
+    book.train(one, 30)  # shares 2, trains 2
+    book.train(two, 30, until=3)  # shares 2, trains 1, is spared 1
+    book.start(three)  # shares 2, trains 1 in vain, is spared 1
+    for epoch in (1, 2, 3):
+        book.epoch(three, epoch)
+    book.end(three, FAILED, "out of memory")
+    book.start(off)  # has come to 1 of 4, which it shares
+    book.epoch(off, 1)
+    book.end_session(lost=7.0)
+    cost = book.result().cost
+    assert (cost.asked, cost.trained, cost.shared, cost.adopted, cost.spared) == (20, 8, 7, 0, 5)
+    assert cost.wasted == 1
+    # 15 epochs of 10 s for 2 lanes of 2 workers, of which 8 epochs of 8 s were trained by 2 workers
+    assert (cost.seconds, cost.held_seconds, cost.training_seconds) == (150, 600, 128)
+    assert cost.lost_seconds == 14
+
+
+def test_cost_of_stages_from_earlier_studies_by_hand():
+    spec = study_spec(seeds=[0], baselines={})
+    one, two, three = (spec.trials(number, point)[0] for number, point in enumerate(spec.grid))
+    book = Book(spec)
+    for trial in (one, two, three):
+        book.train(trial, 30)
+    at = [number for number, event in enumerate(book.events) if isinstance(event, TrialStarted)]
+    keys = list(book.events[at[0]].stages)
+    book.events[at[0]].adopted.append(keys[0])  # stage 1: two epochs, shared by the two others
+    book.events[at[2]].adopted.extend(book.events[at[2]].stages)  # the whole training
+    cost = book.result().cost
+    assert (cost.asked, cost.trained, cost.adopted, cost.shared, cost.spared) == (12, 4, 4, 4, 0)
+    assert cost.training_seconds == 4 * 8
+
+
+def test_a_retried_trial_is_neither_failed_nor_wasted():
+    spec = study_spec(seeds=[0], baselines={})
+    (trial,) = spec.trials(0, spec.grid[0])
+    book = Book(spec)
+    book.start(trial)
+    book.epoch(trial, 1)
+    book.end(trial, FAILED, "out of memory")
+    book.end_session()
+    assert book.result().cost.wasted == 1
+    book.start_session()
+    book.events.append(TrialRetried(time=book.clock, trial=trial.name))
+    assert book.result().trials[0].end is None
+    for epoch in (2, 3, 4):
+        book.epoch(trial, epoch, **{METRIC: 30.0})
+    book.end(trial)
+    book.end_session()
+    result = book.result()
+    assert (result.trials[0].end, result.trials[0].reason) == (FINISHED, "")
+    assert (result.cost.asked, result.cost.trained, result.cost.wasted) == (4, 4, 0)
+
+
+def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
+    spec = study_spec(seeds=[0], baselines={}, resources={"num_workers": 2})
+    one, two, three = (spec.trials(number, point)[0] for number, point in enumerate(spec.grid))
+    book = Book(spec)
+    for trial in (one, two, three):
+        book.start(trial)
+    book.epoch(one, 1)  # told at 10 s
+    book.epoch(two, 1)  # at 20 s
+    book.epoch(three, 1)  # at 30 s; then the study was killed
+    book.clock = 1000.0
+    book.start_session()
+    book.clock = 1010.0
+    book.end_session()
+    cost = book.result().cost
+    assert (cost.seconds, cost.held_seconds) == (40, 40 * 2 * 2)
+    # two lanes can have been at work on two of three: at least 0 s and 10 s, for two workers each
+    assert cost.lost_seconds == 20
+
+
 def test_summary_is_json_and_complete():
     result = study([20, 21], [30, 31], failed=(1, 1))
-    document = json.loads(json.dumps(summary(result)))
-    assert document["study_id"] == "s-1"
-    assert document["name"] == "s"
-    assert document["seconds"] == 12.3
-    assert (document["epochs_asked"], document["epochs_trained"]) == (16, 10)
+    document = json.loads(json.dumps(summary(result), allow_nan=False))
+    assert (document["study_id"], document["name"], document["best"]) == ("s-1", "s", None)
+    assert (document["cost"]["asked"], document["cost"]["trained"]) == (16, 12)
+    assert document["rank_agreement_val_test"] is None
     assert sorted(t["name"] for t in document["trials"]) == ["0000-seed0", "0000-seed1", "0001-seed0", "0001-seed1"]
     by_name = {t["name"]: t for t in document["trials"]}
-    assert by_name["0001-seed1"]["failed"] == "the loss is nan"
-    assert by_name["0001-seed0"]["failed"] is None
+    assert (by_name["0001-seed1"]["end"], by_name["0001-seed1"]["reason"]) == ("failed", "the loss is nan")
+    assert (by_name["0001-seed0"]["end"], by_name["0001-seed0"]["reason"]) == ("finished", None)
     assert by_name["0001-seed0"]["overrides"] == {"loss.gamma": 4.0}
     assert by_name["0001-seed0"]["records"][-1][METRIC] == 30
     assert by_name["0000-seed0"]["label"] == "ce"
+    assert by_name["0000-seed0"]["checkpoint"] == "runs/stages/two-0000-seed0"

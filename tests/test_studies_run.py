@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from lncis import checkpoint, datasets, documents, engine, training
+from lncis import checkpoint, datasets, documents, engine
 from lncis.config import TrainConfig
 from lncis.metrics import Record
-from lncis.studies import report
+from lncis.studies import table
+from lncis.studies.journal import End
 from lncis.studies.result import StudyResult
-from lncis.studies.run import Trials, run_study
+from lncis.studies.run import run_study
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec
 
@@ -36,6 +37,9 @@ baselines:
 class Watch:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+
+    def on_session_start(self) -> None: ...
 
     def on_trial_start(self, trial, tasks) -> None:
         self.seen.append((trial.label, "start"))
@@ -43,8 +47,11 @@ class Watch:
     def on_epoch(self, trial, record: Record) -> None:
         self.seen.append((trial.label, f"epoch {record['epoch']:.0f}"))
 
-    def on_trial_end(self, trial, reason: str) -> None:
-        self.seen.append((trial.label, "failed" if reason else "done"))
+    def on_trial_end(self, trial, end: End, reason: str) -> None:
+        self.seen.append((trial.label, str(end)))
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +78,13 @@ def test_every_trial_ends_and_a_failed_one_does_not_end_the_study(study):
 def test_observers_see_each_trial_from_its_start_through_all_epochs_to_its_end(study):
     _, watch = study
     for label in ("cross entropy", "gamma = 2.4", "gamma = 6"):
-        assert [what for who, what in watch.seen if who == label] == ["start", "epoch 1", "epoch 2", "done"]
+        assert [what for who, what in watch.seen if who == label] == ["start", "epoch 1", "epoch 2", "finished"]
 
 
 def test_stage_1_is_trained_once_for_all_that_share_it(study):
     result, _ = study
-    # CE and two gammas: one shared epoch and three of their own; the diverging trial shares with none
-    assert (result.sharing.asked, result.sharing.trained) == (8, 6)
+    # CE and two gammas: one shared epoch and three of their own; the diverging trial does not finish one
+    assert (result.cost.asked, result.cost.trained, result.cost.shared, result.cost.spared) == (8, 4, 2, 2)
     firsts = {json.dumps(t.records[0]) for t in result.trials if not t.reason}
     assert len(firsts) == 1, "the first epoch of all is the same record, its duration included"
 
@@ -92,11 +99,14 @@ def test_a_trial_of_a_study_equals_the_same_training_run_alone(study):
 
 def test_mlflow_holds_study_and_trials_with_their_curves(study):
     result, _ = study
-    client = mlflow.MlflowClient(result.mlflow_uri)
+    client = mlflow.MlflowClient(f"sqlite:///{result.directory.parents[1]}/tracking.db")
     experiment = client.get_experiment_by_name("two-gammas")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    stages = [run for run in children if run.info.run_name.startswith("stage ")]
+    assert sorted(run.info.status for run in stages) == ["FINISHED", "KILLED"], "the diverging trial's never ends"
+    children = [run for run in children if run not in stages]
     assert parent.info.run_name == result.study_id
     assert parent.info.status == "FINISHED"
     assert {"best.yaml", "plot.png", "spec.yaml", "table.txt", "results.json", "table.csv"} <= {
@@ -136,31 +146,10 @@ def test_the_folder_holds_what_the_study_found(study):
 
 def test_the_conclusions_say_what_failed_and_that_one_seed_decides_nothing(study):
     result, _ = study
-    lines = "\n".join(report.conclusions(result))
+    lines = "\n".join(table.conclusions(result))
     assert "failed: diverging, seed 0: the loss is" in lines
     assert "one seed" in lines
     assert math.isnan(result.best.over_seeds("val/segm_AP").half_width)
-
-
-def test_the_end_may_come_with_the_last_epoch_or_after_it(local_ray):
-    """A Relay may see the last epoch before the queue calls the task done; a restarted one tells epochs twice."""
-    watch = Watch()
-    spec = documents.parse(StudySpec, yaml.safe_load(SPEC), source="test")
-    trials = Trials(spec, Path("stages"), training.start_queue(), [watch])
-    first, last = ({f"record/{key}": value for key, value in (("epoch", e), ("val/segm_AP", e))} for e in (1.0, 2.0))
-    for trial_id in ("with", "after"):
-        trials.suggest(trial_id)
-        trials.on_trial_result(trial_id, first)
-        trials.on_trial_result(trial_id, first)
-    trials.on_trial_complete("with", {**last, "done": True})
-    trials.on_trial_result("after", last)
-    trials.on_trial_complete("after", {"done": True, "reason": ""})
-    for label in ("cross entropy", "diverging"):
-        assert [what for who, what in watch.seen if who == label] == ["start", "epoch 1", "epoch 2", "done"]
-    trials.suggest("stopped")
-    trials.on_trial_complete("stopped", error=True)
-    assert watch.seen[-1] == ("gamma = 2.4", "failed")
-    assert trials.unfinished == spec.total_trials - 3
 
 
 def test_optuna_proposes_what_a_tpe_study_tries(local_ray):

@@ -1,10 +1,15 @@
+import json
 import math
+import random
+import subprocess
+import sys
 
 import pytest
 from optuna.trial import TrialState
 
-from lncis.studies.search import Configurations
-from lncis.studies.spec import Categorical, Objective, OptunaSampler, Range, StudySpec
+from lncis.studies.search import Configurations, Observation, as_optuna
+from lncis.studies.space import Categorical, Range
+from lncis.studies.spec import AshaPruner, Goal, MedianPruner, Objective, OptunaSampler, StudySpec
 
 GAMMAS = Categorical(choices=[4.0, 6.0, 8.0])
 LR = Range(type="float", low=1e-5, high=1e-2, log=True)
@@ -27,7 +32,7 @@ def run(study: StudySpec, objective) -> list[dict]:
     configurations, tried = Configurations(study), []
     while (asked := configurations.ask()) is not None:
         number, overrides = asked
-        configurations.tell(number, [objective(overrides)])
+        configurations.tell(number, [[objective(overrides)]])
         tried.append(overrides)
     return tried
 
@@ -107,7 +112,7 @@ def test_log_range_is_drawn_by_its_logarithm():
 def test_configuration_without_a_value_fails(values):
     configurations = Configurations(spec(search={"loss.gamma": GAMMAS}))
     number, _ = configurations.ask()
-    configurations.tell(number, values)
+    configurations.tell(number, [values])
     (told,) = (trial for trial in configurations._study.trials if trial.number == number)
     assert told.state is TrialState.FAIL
     assert told.value is None
@@ -116,7 +121,237 @@ def test_configuration_without_a_value_fails(values):
 def test_configuration_counts_with_the_mean_of_its_trials():
     configurations = Configurations(spec(search={"loss.gamma": GAMMAS}))
     first, second = configurations.ask(), configurations.ask()
-    configurations.tell(second[0], [30.0, 33.0])  # in whatever order they end
-    configurations.tell(first[0], [10.0, 20.0, 60.0])
+    configurations.tell(second[0], [[30.0, 33.0]])  # in whatever order they end
+    configurations.tell(first[0], [[10.0, 20.0, 60.0]])
     assert [trial.value for trial in configurations._study.trials[:2]] == [30.0, 31.5]
     assert configurations._study.best_trial.number == second[0]
+
+
+MIXED = {
+    "loss.name": Categorical(choices=["lncis", "cross_entropy"]),
+    "loss.gamma": Range(type="float", low=1, high=9, when={"loss.name": "lncis"}),
+    "loss.A": Categorical(choices=[-1.0, -4.0], when={"loss.name": ["lncis"]}),
+    "optimizer.lr": LR,
+    "batch_size": BATCH,
+    "schedule.stage1_epochs": Range(type="float", low=0.6, high=8),
+}
+
+
+def score(overrides: dict, seed: int = 0) -> float:
+    return random.Random(f"{seed} {overrides}").random() - abs(math.log10(overrides["optimizer.lr"]) + 3)
+
+
+def drive(study: StudySpec, events: list[tuple], replay: int = 0) -> list[tuple]:
+    """Ask, judge, tell, with two configurations under way; the first `replay` events are those given."""
+    configurations, done, open_ = Configurations(study), [], []
+
+    def note(*event):
+        done.append(event)
+
+    while len(done) < len(events) or not events:
+        known = events[len(done)] if len(done) < replay else None
+        if known and known[0] == "ask":
+            asked = configurations.ask(json.loads(json.dumps(known[2])))
+        elif known or len(open_) == 2 or (asked := configurations.ask()) is None:
+            if not open_:
+                break
+            number, overrides = open_.pop(0)
+            value = score(overrides)
+            if study.pruner.type != "none" and configurations.falls_behind(number, 7, value):
+                configurations.tell_pruned(number)
+            elif value < -1.5:
+                configurations.tell(number, [[]])
+            else:
+                configurations.tell(number, [[value, value - 1]])
+            note("tell", number, value)
+            continue
+        open_.append(asked)
+        note("ask", *asked)
+    return done
+
+
+@pytest.mark.parametrize("pruner", [AshaPruner(), MedianPruner(startup_configurations=3)], ids=lambda p: p.type)
+@pytest.mark.parametrize("type_", ["random", "tpe"])
+def test_a_resumed_search_goes_on_as_it_would_have(type_, pruner):
+    sampler = OptunaSampler(type=type_, configurations=18, seed=3, first=[{"loss.gamma": 2.5}, {"batch_size": 8}])
+    study = spec(search=MIXED, sampler=sampler, pruner=pruner)
+    undisturbed = drive(study, [])
+    assert len(undisturbed) == 36
+    for replay in (1, 5, 22, 29, 34):
+        assert drive(study, undisturbed, replay) == undisturbed
+
+
+def test_suggestions_are_the_same_in_another_process():
+    code = (
+        "import json; from lncis.studies.search import Configurations; from lncis.studies.spec import *\n"
+        "search = {'optimizer.lr': {'type': 'float', 'low': 1e-5, 'high': 1e-2, 'log': True}}\n"
+        "c = Configurations(StudySpec(name='s', search=search, sampler=OptunaSampler(type='tpe', configurations=14)))\n"
+        "for n in range(14):\n"
+        "    print(json.dumps(c.ask()[1])); c.tell(n, [[float(n * n % 7)]])\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0].splitlines())) == 14
+
+
+def test_parameters_that_do_not_apply_are_absent_and_the_others_valid():
+    study = spec(search=MIXED, sampler=OptunaSampler(type="tpe", configurations=25))
+    tried = run(study, score)
+    for overrides in tried:
+        lncis = overrides["loss.name"] == "lncis"
+        assert ("loss.gamma" in overrides) == ("loss.A" in overrides) == lncis
+        assert type(overrides["schedule.stage1_epochs"]) is int
+        assert 1 <= overrides["schedule.stage1_epochs"] <= 8
+        study.configure(overrides, seed=0)
+    assert {overrides["loss.name"] for overrides in tried} == {"lncis", "cross_entropy"}
+
+
+@pytest.mark.parametrize("type_", ["random", "tpe"])
+def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
+    first = [
+        {"loss.name": "lncis", "loss.gamma": 2.0, "loss.A": -4.0, "optimizer.lr": 1e-4, "batch_size": 2},
+        {"optimizer.lr": 0.01, "schedule.stage1_epochs": 3.4},
+        {"loss.name": "cross_entropy"},
+    ]
+    study = spec(search=MIXED, sampler=OptunaSampler(type=type_, configurations=5, first=first))
+    tried = run(study, score)
+    assert len(tried) == 5
+    assert first[0].items() <= tried[0].items()
+    assert "schedule.stage1_epochs" in tried[0]
+    assert (tried[1]["optimizer.lr"], tried[1]["schedule.stage1_epochs"]) == (0.01, 3)
+    assert set(tried[2]) == {"loss.name", "optimizer.lr", "batch_size", "schedule.stage1_epochs"}
+
+
+def test_a_log_range_of_e1_begins_at_one():
+    e1 = {"schedule.stage1_epochs": Range(type="float", low=0.3, high=9, log=True)}
+    study = spec(search=e1, sampler=OptunaSampler(type="random", configurations=9))
+    drawn = [o["schedule.stage1_epochs"] for _, o in ask_all(Configurations(study))]
+    assert all(type(e) is int and 1 <= e <= 9 for e in drawn)
+
+
+def test_earlier_results_lead_tpe_from_the_first_proposal():
+    study = spec(search={"optimizer.lr": LR}, sampler=OptunaSampler(type="tpe", configurations=12))
+    draw = random.Random(0)
+
+    def earlier(best: float) -> list[Observation]:
+        rates = [10 ** draw.uniform(-5, -2) for _ in range(30)]
+        return [Observation(overrides={"optimizer.lr": r}, values=[-abs(math.log10(r / best))]) for r in rates]
+
+    def proposed(observations) -> list[float]:
+        return [o["optimizer.lr"] for _, o in ask_all(Configurations(study, observations))]
+
+    low, high = proposed(earlier(2e-5)), proposed(earlier(5e-3))
+    assert sorted(low)[6] < 1e-4 < 1e-3 < sorted(high)[6]
+    assert low[0] != high[0] != proposed([])[0]
+
+
+def test_an_observation_is_a_finished_trial_for_optuna():
+    study = spec(search=MIXED, sampler=TPE, trade_offs=[Goal(metric="val/bbox_AP", mode="min")])
+    overrides = {"loss.name": "cross_entropy", "optimizer.lr": 1e-3, "batch_size": 2, "schedule.stage1_epochs": 4}
+    found = as_optuna(study, Observation(overrides=overrides, values=[3.0, 4.0]))
+    assert (found.params, found.values, found.state) == (overrides, [3.0, 4.0], TrialState.COMPLETE)
+    assert set(found.distributions) == set(overrides)
+    Configurations(study, [Observation(overrides=overrides, values=[3.0, 4.0])]).ask()
+
+
+def test_several_goals_are_told_each_with_its_mean():
+    goals = [Goal(metric="val/bbox_AP", mode="min"), Goal(metric="val/segm_AP50")]
+    configurations = Configurations(spec(search={"optimizer.lr": LR}, sampler=TPE, trade_offs=goals))
+    for values, expected in (
+        ([[1.0, 3.0], [10.0, 20.0], [0.0]], [2.0, 15.0, 0.0]),
+        ([[1.0], [math.nan], [0.0]], None),
+        ([[]], None),
+    ):
+        number, _ = configurations.ask()
+        configurations.tell(number, values)
+        assert configurations._study.trials[number].values == expected
+    assert [d.name for d in configurations._study.directions] == ["MAXIMIZE", "MINIMIZE", "MAXIMIZE"]
+
+
+def asked(pruner, count: int, mode: str = "max", earlier=()) -> Configurations:
+    sampler = OptunaSampler(type="random", configurations=count)
+    study = spec(search={"optimizer.lr": LR}, sampler=sampler, pruner=pruner, objective=Objective(mode=mode))
+    configurations = Configurations(study, earlier)
+    ask_all(configurations)
+    return configurations
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_asha_by_hand(mode):
+    """E = 20, E1 = 10; each is compared with those that were there before it."""
+    configurations, sign = asked(AshaPruner(reduction_factor=2), 8, mode), 1 if mode == "max" else -1
+
+    def judged(*values: float, epoch: int = 11) -> list[bool]:
+        return [configurations.falls_behind(n, epoch, sign * v) for n, v in enumerate(values) if not math.isnan(v)]
+
+    # alone; below the best of 2; best; best of 4 // 2 = 2; 5 // 2; third of 6 // 2 = 3; worst; best
+    assert judged(5, 4, 6, 5.5, 3, 5, 1, 9) == [False, True, False, False, True, False, True, False]
+    nan = math.nan
+    # a rung of its own: only those that got there
+    assert judged(5, nan, 4, 4.5, nan, nan, nan, 5, epoch=12) == [False, True, True, False]
+
+
+def test_asha_compares_a_late_switch_at_its_own_rungs_only():
+    configurations = asked(AshaPruner(reduction_factor=2), 4)
+    assert not configurations.falls_behind(
+        0, 14, 50.0
+    )  # left stage 1 after epoch 13: the rungs 11 and 12 are behind it
+    assert not configurations.falls_behind(1, 11, 10.0), "nobody else was judged after epoch 11"
+    assert configurations.falls_behind(2, 11, 9.0)
+    assert configurations.falls_behind(1, 14, 40.0)
+
+
+def test_median_by_hand():
+    configurations = asked(MedianPruner(startup_configurations=2), 6)
+    for number, value in ((0, 5.0), (1, 8.0)):
+        assert not configurations.falls_behind(number, 11, value), "too few have finished"
+        configurations.tell(number, [[value]])
+    assert not configurations.falls_behind(2, 11, 6.5)  # the median of 5 and 8
+    assert configurations.falls_behind(3, 11, 6.4)
+    configurations.tell_pruned(3)
+    assert configurations.falls_behind(4, 11, 6.4), "pruned ones have not finished"
+    assert not configurations.falls_behind(2, 12, 0.0), "nobody who finished was judged there"
+
+
+def test_what_an_earlier_study_found_does_not_begin_pruning():
+    earlier = [Observation(overrides={"optimizer.lr": 1e-3}, values=[9.0])] * 5
+    configurations = asked(MedianPruner(startup_configurations=2), 3, earlier=earlier)
+    configurations.falls_behind(0, 11, 9.0)
+    configurations.tell(0, [[9.0]])
+    assert not configurations.falls_behind(1, 11, 1.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_without_a_finite_value_nothing_is_judged(value):
+    configurations = asked(AshaPruner(), 2)
+    assert not configurations.falls_behind(0, 11, 1.0)
+    assert not configurations.falls_behind(1, 11, value)
+
+
+def test_a_pruned_configuration_is_told_as_pruned():
+    configurations = asked(AshaPruner(), 2)
+    configurations.falls_behind(1, 11, 3.0)
+    for _ in range(2):
+        configurations.tell_pruned(1)
+    trial = configurations._study.trials[1]
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 3.0})
+
+
+@pytest.mark.parametrize("pruner", [AshaPruner(), MedianPruner(startup_configurations=1)], ids=lambda p: p.type)
+def test_a_failed_configuration_that_is_tried_again_counts_and_is_judged(pruner):
+    configurations = asked(pruner, 2)
+    configurations.tell(0, [[]])
+    configurations.reopen(0)
+    configurations.reopen(0)
+    assert not configurations.falls_behind(0, 11, 2.0)
+    configurations.tell(0, [[2.0]])
+    assert configurations.falls_behind(1, 11, 1.0)
+    configurations.tell_pruned(1)
+    complete = [t for t in configurations._study.trials if t.state is TrialState.COMPLETE]
+    assert [t.value for t in complete] == [2.0]
+    assert complete[0].params == configurations._study.trials[0].params

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,13 @@ GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
 MINIMAL = {"name": "s", "search": {"loss.gamma": GAMMAS}}
 
 
-def spec(**fields) -> StudySpec:
-    return documents.parse(StudySpec, {**MINIMAL, **fields}, source="study.yaml")
+def spec(**given) -> StudySpec:
+    return documents.parse(StudySpec, {**MINIMAL, **given}, source="study.yaml")
 
 
-def problems(**fields) -> list[str]:
+def problems(**given) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        spec(**fields)
+        spec(**given)
     return caught.value.problems
 
 
@@ -172,7 +173,7 @@ def test_base_seed_is_not_set():
 
 
 @pytest.mark.parametrize(
-    ("fields", "expected"),
+    ("given", "expected"),
     [
         ({"nam": "t"}, "nam: no such field; did you mean name?"),
         (
@@ -181,14 +182,14 @@ def test_base_seed_is_not_set():
         ),
         ({"base": {"loss": {"name": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
         ({"sampler": {"type": "grid", "seed": 1}}, "sampler.seed: no such field; known are type"),
-        ({"pruner": {"kind": "none"}}, "pruner.kind: no such field; known are type"),
+        ({"pruner": {"type": "none", "first_rung": 1}}, "pruner.first_rung: no such field; known are type"),
         ({"objective": {"metrics": "x"}}, "objective.metrics: no such field; did you mean metric?"),
         ({"resources": {"num_worker": 2}}, "resources.num_worker: no such field; did you mean num_workers?"),
         ({"paper": {"table": "6", "rows": [], "row": 1}}, "paper.row: no such field; did you mean rows?"),
     ],
 )
-def test_unknown_key_of_any_part_names_the_near_field(fields, expected):
-    assert problems(**fields) == [expected]
+def test_unknown_key_of_any_part_names_the_near_field(given, expected):
+    assert problems(**given) == [expected]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])
@@ -241,3 +242,176 @@ def test_labels():
     assert baseline.config.loss == CrossEntropyLoss()
     (trial,) = study.trials(1, {"loss.gamma": 4.0, "noise.kind": "asymmetric", "optimizer.lr": 1e-5})
     assert trial.label == "gamma = 4, kind = asymmetric, lr = 1e-05"
+
+
+SEVERAL = {"type": "tpe", "configurations": 3}
+
+
+def test_noise_draws_replicate_every_seed():
+    study = spec(seeds=[3, 1], noise_seeds=[7, 8])
+    assert study.replicates == [(3, 7), (1, 7), (3, 8), (1, 8)]
+    trials = study.trials(2, {"loss.gamma": 4.0})
+    assert [(t.config.seed, t.config.noise.seed) for t in trials] == study.replicates
+    assert [t.name for t in trials] == [f"0002-seed{s}-noise{n}" for s, n in study.replicates]
+    assert [t.replicate for t in trials] == ["3, noise 7", "1, noise 7", "3, noise 8", "1, noise 8"]
+    assert study.total_trials == 8
+
+
+def test_without_noise_draws_the_base_keeps_its_own():
+    study = spec(seeds=[3], base={"noise": {"seed": 5}})
+    (trial,) = study.trials(0, {"loss.gamma": 4.0})
+    assert (trial.config.noise.seed, trial.name, trial.replicate) == (5, "0000-seed3", "3")
+
+
+def test_noise_seeds_must_differ_and_stand_in_one_place():
+    assert problems(noise_seeds=[1, 1]) == ["noise_seeds must differ but got [1, 1]"]
+    (problem,) = problems(search={"noise.seed": {"type": "categorical", "choices": [0, 1]}}, noise_seeds=[1, 2])
+    assert problem == "search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two"
+
+
+def test_a_lower_bound_needs_two_replicates():
+    (problem,) = problems(objective={"select": "lower_bound"})
+    assert problem == "objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean"
+    spec(objective={"select": "lower_bound"}, seeds=[0, 1])
+    spec(objective={"select": "lower_bound"}, noise_seeds=[0, 1])
+
+
+def test_trade_offs_are_goals_beside_the_objective():
+    study = spec(trade_offs=[{"metric": "val/bbox_AP"}, {"metric": "val/segm_AP50", "mode": "min"}])
+    assert [(goal.metric, goal.mode) for goal in study.goals] == [
+        ("val/segm_AP", "max"),
+        ("val/bbox_AP", "max"),
+        ("val/segm_AP50", "min"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ({"trade_offs": [{"metric": "val/segm_AP"}]}, "trade_offs: must name other metrics than objective, each once"),
+        ({"trade_offs": [{"metric": "val/bbox_AP"}] * 2}, "trade_offs: must name other metrics than objective"),
+        ({"trade_offs": [{"metric": "test/bbox_AP"}]}, "trade_offs.0: metric must not be a test figure"),
+        (
+            {"trade_offs": [{"metric": "val/bbox_AP"}], "pruner": {"type": "asha"}},
+            "pruner.type: must be none where there are trade_offs",
+        ),
+    ],
+)
+def test_trade_off_mistakes(given, start):
+    (problem,) = problems(**given)
+    assert problem.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ([{"loss.gamma": 4.0}] * 4, "sampler.first: must hold at most 3 points (sampler.configurations) but got 4"),
+        ([{}, {"loss.A": -1.0}], "sampler.first.1.loss.A: is not searched; drop it"),
+        ([{"loss.gamma": 5.0}], "sampler.first.0.loss.gamma: must be among the choices [4.0, 6.0] but got 5.0"),
+        ([{"optimizer.lr": 1.0}], "sampler.first.0.optimizer.lr: must be a number from 0.0001 to 0.01 but got 1.0"),
+        ([{"optimizer.lr": "x"}], "sampler.first.0.optimizer.lr: must be a number from 0.0001 to 0.01 but got 'x'"),
+        ([{"batch_size": 1.5}], "sampler.first.0.batch_size: must be a whole number from 1 to 4 but got 1.5"),
+        ([{"batch_size": None}], "sampler.first.0.batch_size: must be a whole number from 1 to 4 but got None"),
+    ],
+)
+def test_points_to_try_first_are_points_of_the_space(first, expected):
+    search = {
+        "loss.gamma": GAMMAS,
+        "optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2},
+        "batch_size": {"type": "int", "low": 1, "high": 4},
+    }
+    assert problems(search=search, sampler={**SEVERAL, "first": first}) == [expected]
+    spec(search=search, sampler={**SEVERAL, "first": [{"loss.gamma": 6}, {"batch_size": 4, "optimizer.lr": 0.01}, {}]})
+
+
+@pytest.mark.parametrize(
+    ("pruner", "expected"),
+    [
+        ({"type": "asha", "first_rung": 0}, "pruner.first_rung: must be greater than or equal to 1 but got 0"),
+        (
+            {"type": "asha", "reduction_factor": 1},
+            "pruner.reduction_factor: must be greater than or equal to 2 but got 1",
+        ),
+        ({"type": "asha", "every": 1}, "pruner.every: no such field; known are type, first_rung, reduction_factor"),
+        ({"type": "median", "every": 0}, "pruner.every: must be greater than or equal to 1 but got 0"),
+        (
+            {"type": "median", "startup_configurations": 0},
+            "pruner.startup_configurations: must be greater than or equal to 1 but got 0",
+        ),
+        ({"type": "hyperband"}, "pruner.type: must be one of 'none', 'asha', 'median' but got 'hyperband'"),
+        ({"kind": "asha"}, "pruner: needs type, which says what kind it is"),
+    ],
+)
+def test_pruner_mistakes(pruner, expected):
+    assert problems(pruner=pruner) == [expected]
+
+
+@pytest.mark.parametrize(("drawn", "epochs"), [(3.4, 3), (3.6, 4), (4.0, 4), (4, 4), (None, 10)])
+def test_e1_is_in_whole_epochs_however_it_is_drawn(drawn, epochs):
+    study = spec(base={"schedule": {"epochs": 20}})
+    assert study.configure({"schedule.stage1_epochs": drawn}, seed=0).schedule.switch_epoch == epochs
+
+
+@pytest.mark.parametrize("drawn", [float("nan"), float("inf")])
+def test_e1_that_is_no_number_is_a_mistake_like_others(drawn):
+    (problem,) = problems(search={"schedule.stage1_epochs": {"type": "categorical", "choices": [2, drawn]}})
+    assert problem.startswith("search.schedule.stage1_epochs: ")
+
+
+def test_another_loss_begins_from_its_defaults_and_another_optimizer_keeps_its_fields():
+    base = {
+        "loss": {"name": "lncis", "gamma": 5.0, "A": -9.0},
+        "optimizer": {"name": "adamw", "lr": 0.02, "momentum": 0.5},
+    }
+    study = spec(base=base)
+    assert study.configure({"loss.name": "cross_entropy"}, seed=0).loss == CrossEntropyLoss()
+    assert study.configure({"loss.name": "lncis"}, seed=0).loss == LncisLoss(gamma=5.0, A=-9.0)
+    assert study.configure({"loss.gamma": 4.0, "loss.name": "lncis"}, seed=0).loss == LncisLoss(gamma=4.0, A=-9.0)
+    rates = {"optimizer.lr": {"type": "categorical", "choices": [0.1, 0.2]}}
+    plain = spec(base={"loss": {"name": "cross_entropy"}}, search=rates)
+    for overrides in ({"loss.name": "lncis", "loss.A": -2.0}, {"loss.A": -2.0, "loss.name": "lncis"}):
+        assert plain.configure(overrides, seed=0).loss == LncisLoss(A=-2.0), "in whatever order they stand"
+    optimizer = study.configure({"optimizer.name": "sgd"}, seed=0).optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.momentum) == ("sgd", 0.02, 0.5)
+
+
+EVERYTHING = {
+    "name": "everything",
+    "question": "does: all of it, survive?",
+    "base": {"loss": {"name": "lncis", "gamma": float("inf")}, "schedule": {"epochs": 9, "lr_drops": [6, 8]}},
+    "search": {
+        "loss.name": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
+        "loss.A": {"type": "float", "low": -8, "high": -1e-5, "when": {"loss.name": ["lncis"]}},
+        "optimizer.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+        "schedule.stage1_epochs": {"type": "int", "low": 2, "high": 6},
+        "precision": {"type": "categorical", "choices": ["fp32", "bf16"]},
+    },
+    "baselines": {"no noise": {"noise": {"kind": "none"}}, "plain": {"loss.name": "cross_entropy"}},
+    "sampler": {
+        "type": "tpe",
+        "configurations": 7,
+        "seed": 2,
+        "first": [{"loss.name": "lncis", "loss.A": -4.0}, {}],
+        "warm_start": "earlier-20260101-000000-abcd",
+    },
+    "pruner": {"type": "median", "first_rung": 2, "every": 3, "startup_configurations": 5},
+    "seeds": [4, 5],
+    "noise_seeds": [0, 9],
+    "objective": {"metric": "val/segm_AP50", "mode": "min", "select": "lower_bound"},
+    "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 0.25, "max_concurrent_trials": 3},
+    "sharing": False,
+    "check_knobs": False,
+    "keep_checkpoints": "best",
+    "paper": {"table": "6", "rows": [{"set": {"loss.A": -4.0}, "AP": 1, "AP50": 2, "AP75": 3}]},
+}
+
+
+def test_a_study_with_everything_survives_yaml(tmp_path):
+    study = documents.parse(StudySpec, EVERYTHING, source="study")
+    assert set(EVERYTHING) == {f.name for f in fields(StudySpec)} - {"trade_offs"}, "whatever is new stands here too"
+    (tmp_path / "spec.yaml").write_text(documents.to_yaml(study))
+    assert load(tmp_path / "spec.yaml") == study
+    several = {**EVERYTHING, "pruner": {"type": "none"}, "trade_offs": [{"metric": "val/bbox_AP", "mode": "min"}]}
+    study = documents.parse(StudySpec, several, source="study")
+    (tmp_path / "spec.yaml").write_text(documents.to_yaml(study))
+    assert load(tmp_path / "spec.yaml") == study

@@ -1,8 +1,15 @@
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+import lncis
 from lncis import documents
 from lncis.config import (
     CrossEntropyLoss,
@@ -18,7 +25,7 @@ from lncis.config import (
 from lncis.studies import stages
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import Sharing, chain, sharing, switch_epochs
+from lncis.studies.stages import COMPUTING, Sharing, chain, chains, code_digest, rungs, sharing, switch_epochs
 
 SCHEDULE = Schedule(epochs=12, stage1_epochs=6, lr_drops=(9,))
 BASE = TrainConfig(schedule=SCHEDULE)
@@ -119,10 +126,53 @@ def test_workers_change_the_keys(workers):
     assert not set(keys(BASE)) & set(keys(BASE, **workers))
 
 
-def test_version_changes_the_keys(monkeypatch):
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package's source, where it may be changed."""
+    package = Path(shutil.copytree(Path(lncis.__file__).parent, tmp_path / "lncis"))
+    monkeypatch.setattr(lncis, "__file__", str(package / "__init__.py"))
+    code_digest.cache_clear()
+    yield package
+    code_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "module", ["engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets/digits", "datasets/coco"]
+)
+def test_other_code_that_computes_changes_the_keys(copied, module):
     before = keys(BASE)
-    monkeypatch.setattr(stages, "__version__", "999")
+    with (copied / f"{module}.py").open("a") as file:
+        file.write("# changed\n")
+    code_digest.cache_clear()
     assert not set(before) & set(keys(BASE))
+
+
+@pytest.mark.parametrize("module", ["cli", "studies/report", "tracking", "config", "checkpoint"])
+def test_other_code_that_computes_nothing_leaves_the_keys(copied, module):
+    before = keys(BASE)
+    with (copied / f"{module}.py").open("a") as file:
+        file.write("# changed\n")
+    code_digest.cache_clear()
+    assert keys(BASE) == before
+
+
+def test_every_module_that_a_training_loads_is_known_to_compute_or_not_to():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, lncis.engine; print([m for m in sys.modules if m.startswith('lncis.')])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    modules = {name.split(".")[1] for name in ast.literal_eval(loaded)}
+    assert modules - set(COMPUTING) == {"checkpoint", "config", "errors", "metrics"}
+
+
+def test_other_versions_of_packages_that_compute_change_the_keys(monkeypatch):
+    before = keys(BASE)
+    monkeypatch.setattr(stages, "version", lambda name: "999")
+    code_digest.cache_clear()
+    assert not set(before) & set(keys(BASE))
+    code_digest.cache_clear()
 
 
 def study_chains(*, gammas: list[float], seeds: list[int], schedule: Schedule):
@@ -155,11 +205,13 @@ def test_without_stage_1_nothing_is_shared():
     assert sharing(chains) == stages.Sharing(asked=12, trained=12)
 
 
-def spec(search: dict, sampler: dict | None = None, epochs: int = 12) -> StudySpec:
-    base = {"schedule": {"epochs": epochs, "lr_drops": [9]}}
-    return documents.parse(
-        StudySpec, {"name": "t", "base": base, "search": search, "sampler": sampler or {"type": "grid"}}, source="test"
-    )
+GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
+
+
+def spec(search: dict, sampler: dict | None = None, e1: int | None = None, evaluate_every: int = 1, **fields):
+    schedule = {"epochs": 12, "lr_drops": [9], "stage1_epochs": e1, "evaluate_every": evaluate_every}
+    document = {"name": "t", "base": {"schedule": schedule}, "search": search, **fields}
+    return documents.parse(StudySpec, {**document, "sampler": sampler or {"type": "grid"}}, source="test")
 
 
 def test_trials_that_leave_stage_1_at_different_epochs_share_what_they_can():
@@ -177,16 +229,90 @@ def test_trials_that_leave_stage_1_at_different_epochs_share_what_they_can():
 
 
 @pytest.mark.parametrize(
-    ("parameter", "expected"),
+    ("parameter", "base", "expected"),
     [
-        ({"type": "int", "low": 4, "high": 7}, {4, 5, 6, 7}),
-        ({"type": "categorical", "choices": [3, None]}, {3, 6}),
+        ({"type": "int", "low": 4, "high": 7}, None, {4, 5, 6, 7}),
+        ({"type": "float", "low": 2.4, "high": 4.6}, None, {2, 3, 4, 5}),
+        ({"type": "categorical", "choices": [3, 8]}, 5, {3, 8}),
+        ({"type": "categorical", "choices": [8, None]}, 5, {6, 8}),  # null is half of E, whatever the base says
+        ({"type": "categorical", "choices": [4.0]}, None, {4}),
+        ({"type": "int", "low": 2, "high": 3, "when": {"precision": "bf16"}}, 5, {2, 3, 5}),
     ],
 )
-def test_where_a_sampler_decides_stage_1_is_cut_wherever_it_may_end(parameter, expected):
-    drawn = spec({"schedule.stage1_epochs": parameter}, {"type": "tpe", "configurations": 3})
-    assert switch_epochs(drawn) - {6} == expected - {6}
+def test_where_a_sampler_decides_stage_1_is_cut_wherever_it_may_end(parameter, base, expected):
+    precision = {"type": "categorical", "choices": ["fp32", "bf16"]}
+    drawn = spec(
+        {"precision": precision, "schedule.stage1_epochs": parameter}, {"type": "tpe", "configurations": 3}, e1=base
+    )
+    assert switch_epochs(drawn) == expected
+
+
+def test_baselines_leave_stage_1_too():
+    assert switch_epochs(spec({"loss.gamma": GAMMAS}, baselines={"late": {"schedule.stage1_epochs": 9}})) == {6, 9}
 
 
 def test_one_e1_for_all_cuts_stage_1_nowhere_else():
-    assert switch_epochs(spec({"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}})) == {6}
+    assert switch_epochs(spec({"loss.gamma": GAMMAS})) == {6}
+
+
+@pytest.mark.parametrize(
+    ("pruner", "every", "expected"),
+    [
+        ({"type": "none"}, 1, ()),
+        ({"type": "asha"}, 1, (7, 8, 10)),
+        ({"type": "asha", "first_rung": 2, "reduction_factor": 3}, 1, (8,)),
+        ({"type": "asha", "first_rung": 6}, 1, ()),
+        ({"type": "median"}, 1, (7, 8, 9, 10, 11)),
+        ({"type": "median", "first_rung": 2, "every": 3}, 1, (8, 11)),
+        ({"type": "asha"}, 2, (8, 10)),
+        ({"type": "median"}, 4, (8,)),
+        ({"type": "asha"}, 5, (10,)),
+        ({"type": "median"}, 12, ()),
+    ],
+)
+def test_rungs_lie_behind_stage_1_at_epochs_that_are_evaluated(pruner, every, expected):
+    study = spec({"loss.gamma": GAMMAS}, pruner=pruner, evaluate_every=every)
+    assert rungs(study) == expected
+
+
+def test_stage_2_is_cut_at_rungs_and_stage_1_never():
+    study = spec(
+        {"schedule.stage1_epochs": {"type": "int", "low": 3, "high": 8}},
+        {"type": "random", "configurations": 3},
+        pruner={"type": "median", "every": 2},
+        baselines={"plain": {"loss": {"name": "cross_entropy"}, "schedule.stage1_epochs": 5}},
+    )
+    assert rungs(study) == (4, 6, 8, 10)
+    cut = chains(study, Path("stages"))
+    (late,) = study.trials(1, {"schedule.stage1_epochs": 7})
+    assert [task.until for task in cut(late)] == [3, 4, 5, 6, 7, 8, 10, 12]
+    assert [task.after and task.after.until for task in cut(late)] == [None, 3, 4, 5, 6, 7, 8, 10]
+    (baseline,) = study.trials(0, study.baselines["plain"], baseline="plain")
+    assert [task.until for task in cut(baseline)] == [3, 4, 5, 12], "a baseline is never pruned"
+
+
+def test_a_cut_does_not_change_the_stages_that_both_have():
+    study = spec({"loss.gamma": GAMMAS})
+    (trial,) = study.trials(0, study.grid[0])
+    whole, cut = (chain(trial, Workers(), Path(), rungs=r) for r in ((), (8, 10)))
+    assert [t.key for t in (cut[0], cut[-1])] == [t.key for t in whole]
+    assert len({t.key for t in cut}) == 4
+
+
+def test_trials_alone_share_nothing():
+    study = spec({"loss.gamma": GAMMAS}, seeds=[0, 1], sharing=False)
+    cut = chains(study, Path("stages"))
+    tasks = [cut(trial) for number, o in enumerate(study.grid) for trial in study.trials(number, o)]
+    assert all(len(chain) == 1 and chain[0].until == 12 and chain[0].after is None for chain in tasks)
+    assert len({chain[0].key for chain in tasks}) == 4
+    assert sharing(tasks) == Sharing(asked=48, trained=48)
+    twins = [cut(trial)[0].key for number in (0, 1) for trial in study.trials(number, study.grid[0])]
+    assert len(set(twins)) == 4, "not even with a configuration like itself"
+
+
+def test_a_spec_read_back_from_yaml_has_the_same_keys():
+    """A default of 1 where a float is meant comes back as 1.0; a resumed study must find its stages all the same."""
+    given = StudySpec(name="s", search={"loss.gamma": {"type": "categorical", "choices": [4, 6]}})
+    back = documents.parse(StudySpec, yaml.safe_load(documents.to_yaml(given)), source="back")
+    for one, other in zip(given.trials(0, {"loss.gamma": 4}), back.trials(0, {"loss.gamma": 4.0}), strict=True):
+        assert [t.key for t in chains(given, Path())(one)] == [t.key for t in chains(back, Path())(other)]

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lncis.config import Schedule, TrainConfig
-from lncis.tasks import Progress, State, Task, TaskQueue
+from lncis.tasks import MAX_RETURNS, PATIENCE_SECONDS, Progress, State, Task, TaskQueue
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 STAGE_1 = Task(key="stage 1", config=CONFIG, until=2, directory=Path("stage 1"))
@@ -70,10 +71,12 @@ def test_later_owner_of_a_finished_stage_starts_behind_it(queue):
 
 
 def test_owner_of_nothing_new_is_done_at_once(queue):
-    queue.submit("anna", [STAGE_1])
+    queue.submit("anna", [STAGE_1, A])
     do(queue, "lane", STAGE_1)
-    queue.submit("bert", [STAGE_1])
-    assert queue.progress("bert") == Progress(state=State.DONE, records=[record(1), record(2)])
+    do(queue, "lane", A, first=3)
+    queue.submit("bert", [STAGE_1, A])
+    assert queue.progress("bert").state is State.DONE
+    assert epochs(queue.progress("bert")) == [1, 2, 3, 4]
 
 
 def test_tasks_are_taken_in_the_order_of_submission(queue):
@@ -224,27 +227,36 @@ def test_withdraw_of_a_stranger_is_nothing(forked):
 
 
 def test_closed_queue_sends_idle_lanes_home(queue):
-    queue.submit("anna", [STAGE_1])
+    queue.submit("anna", [STAGE_1, A])
     do(queue, "lane", STAGE_1)
+    do(queue, "lane", A, first=3)
     queue.close()
     queue.close()
     assert queue.take("lane") == "stop"
     assert queue.progress("anna").state is State.DONE
 
 
-def test_close_ends_running_tasks_and_fails_their_owners(queue):
+def test_close_ends_running_tasks_and_says_why_to_their_owners(queue):
     queue.submit("anna", [STAGE_1, A])
     queue.take("lane")
     queue.close("the workers died")
     queue.close("and again")
     assert not queue.report(STAGE_1.key, record(1))
-    assert queue.progress("anna") == Progress(state=State.FAILED, records=[record(1)], reason="the workers died")
+    assert queue.progress("anna") == Progress(state=State.CLOSED, records=[record(1)], reason="the workers died")
 
 
-def test_submission_to_a_closed_queue_fails_with_its_reason(queue):
+def test_submission_to_a_closed_queue_is_closed_for_its_reason(queue):
     queue.close("the workers died")
     queue.submit("anna", [STAGE_1, A])
-    assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="the workers died")
+    assert queue.progress("anna") == Progress(state=State.CLOSED, records=[], reason="the workers died")
+
+
+def test_what_failed_before_the_queue_closed_has_failed(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.fail(STAGE_1.key, "the loss is nan")
+    queue.close("the workers died")
+    assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="the loss is nan")
 
 
 def test_a_closed_queue_hands_out_nothing_more(queue):
@@ -258,13 +270,30 @@ def test_a_closed_queue_hands_out_nothing_more(queue):
 
 def test_a_task_that_kills_its_workers_again_and_again_is_given_up(queue):
     queue.submit("anna", [STAGE_1])
-    queue.submit("bert", [A])
+    queue.submit("bert", [B])
     queue.take("lane")
-    assert [queue.take("lane"), queue.take("lane")] == [STAGE_1, STAGE_1]
+    assert [queue.take("lane") for _ in range(MAX_RETURNS - 1)] == [STAGE_1] * (MAX_RETURNS - 1)
     queue.report(STAGE_1.key, record(1))
-    assert [queue.take("lane"), queue.take("lane")] == [STAGE_1, STAGE_1], "an epoch was finished: it may try again"
+    again = [queue.take("lane") for _ in range(MAX_RETURNS - 1)]
+    assert again == [STAGE_1] * (MAX_RETURNS - 1), "an epoch was finished: it may try again"
     assert queue.take("lane") != STAGE_1
-    assert queue.progress("anna").reason == "its workers died 3 times without finishing an epoch"
+    for owner in ("anna", "bert"):
+        reason = queue.progress(owner).reason
+        assert reason == (
+            f"its workers died {MAX_RETURNS} times without finishing an epoch (were they short of memory?)"
+        )
+
+
+def test_what_a_worker_said_before_it_died_is_in_the_reason(queue):
+    queue.submit("anna", [STAGE_1])
+    for text in ("first words", "CUDA out of memory"):
+        queue.take("lane")
+        queue.note(STAGE_1.key, text)
+    while queue.take("lane") != "wait":
+        pass
+    assert queue.progress("anna").reason == (
+        f"its workers died {MAX_RETURNS} times without finishing an epoch; the last one said: CUDA out of memory"
+    )
 
 
 def test_a_failed_task_stays_failed(queue):
@@ -280,3 +309,153 @@ def test_progress_of_a_withdrawn_owner_says_so(queue):
     queue.submit("anna", [STAGE_1])
     queue.withdraw("anna")
     assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="it was withdrawn")
+
+
+def test_a_withdrawn_owner_learns_why(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.withdraw("anna", "asha: behind the others after epoch 7")
+    assert queue.progress("anna").reason == "asha: behind the others after epoch 7"
+    queue.submit("anna", [STAGE_1])
+    assert queue.progress("anna").state is State.WAITING
+
+
+# chains in pieces
+
+
+def test_a_chain_in_pieces_is_done_at_its_very_end(queue):
+    queue.submit("anna", [STAGE_1])
+    do(queue, "lane", STAGE_1)
+    assert queue.progress("anna") == Progress(state=State.WAITING, records=[record(1), record(2)])
+    assert queue.take("lane") == "wait"
+    queue.submit("anna", [STAGE_1, A])
+    do(queue, "lane", A, first=3)
+    assert queue.progress("anna").state is State.DONE
+    assert epochs(queue.progress("anna")) == [1, 2, 3, 4]
+
+
+def test_a_piece_withdrawn_is_not_trained(queue):
+    middle = Task(key="middle", config=CONFIG, until=3, directory=Path("m"), after=STAGE_1)
+    queue.submit("anna", [STAGE_1, middle])
+    do(queue, "lane", STAGE_1)
+    queue.withdraw("anna", "behind")
+    assert queue.take("lane") == "wait"
+
+
+def test_progress_leaves_out_what_was_seen(forked):
+    do(forked, "lane", STAGE_1)
+    do(forked, "lane", A, first=3)
+    assert epochs(forked.progress("anna", seen=0)) == [1, 2, 3, 4]
+    assert epochs(forked.progress("anna", seen=1)) == [2, 3, 4]
+    assert epochs(forked.progress("anna", seen=4)) == []
+    assert forked.progress("anna", seen=4).state is State.DONE
+
+
+def test_a_stage_that_begins_with_its_history_is_told_from_the_first_epoch(queue):
+    """The first task of a chain may be an adopted one: it reports the epochs of what came before."""
+    queue.submit("anna", [replace(A, after=None)])
+    queue.take("lane")
+    for epoch in range(1, 5):
+        queue.report(A.key, record(epoch))
+    assert epochs(queue.progress("anna")) == [1, 2, 3, 4]
+
+
+# probes
+
+
+def test_probes_are_tasks_that_complete_themselves(queue):
+    probe = Task(key="probe", config=CONFIG, until=1, directory=Path(), probe=True)
+    queue.submit("knob", [probe])
+    assert queue.take("lane") == probe
+    assert queue.report("probe", {"epoch": 1.0, "stage1/loss": 2.0})
+    queue.finish("probe")
+    assert queue.progress("knob") == Progress(state=State.DONE, records=[{"epoch": 1.0, "stage1/loss": 2.0}])
+
+
+# lanes that are lost, and time
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(clock) -> TaskQueue:
+    return TaskQueue(clock)
+
+
+def test_the_task_of_a_lost_lane_goes_to_another(forked):
+    assert forked.take("one") == STAGE_1
+    forked.report(STAGE_1.key, record(1))
+    assert forked.take("two") == "wait"
+    forked.lane_lost("one", "its node is gone")
+    assert forked.progress("anna").state is State.WAITING
+    assert forked.take("two") == STAGE_1
+    assert epochs(forked.progress("anna")) == [1]
+
+
+def test_without_any_lane_the_queue_closes(forked):
+    forked.take("one")
+    forked.take("two")
+    forked.lane_lost("two", "first")
+    assert forked.progress("anna").state is State.RUNNING
+    forked.lane_lost("one", "its node is gone")
+    assert forked.progress("anna") == Progress(state=State.CLOSED, records=[], reason="its node is gone")
+    assert forked.take("one") == "stop"
+
+
+def test_a_lane_that_is_lost_before_it_came_closes_the_queue_too(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.lane_lost("one", "no such image")
+    assert queue.progress("anna").reason == "no such image"
+
+
+def test_time_is_lost_from_the_last_epoch_to_the_return(timed, clock):
+    timed.submit("anna", [STAGE_1, A])
+    timed.take("lane")  # at 100
+    clock.now = 130
+    timed.report(STAGE_1.key, record(1))
+    clock.now = 150  # dies somewhere here
+    timed.take("lane")
+    assert timed.lost_seconds() == 20
+    clock.now = 155
+    timed.take("lane")
+    assert timed.lost_seconds() == 25
+    clock.now = 170
+    timed.report(STAGE_1.key, record(2))
+    timed.finish(STAGE_1.key)
+    clock.now = 400  # idle
+    timed.take("lane")
+    assert timed.lost_seconds() == 25
+
+
+def test_what_a_lost_lane_trained_is_lost(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    timed.take("lane")
+    clock.now = 160
+    timed.lane_lost("lane", "its node is gone")
+    assert timed.lost_seconds() == 60
+
+
+def test_patience_for_the_first_worker_ends(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    clock.now += PATIENCE_SECONDS
+    assert timed.progress("anna").state is State.WAITING
+    clock.now += 1
+    progress = timed.progress("anna")
+    assert progress.state is State.CLOSED
+    assert progress.reason.startswith("no worker came within 20 minutes: the cluster has no room for one")
+
+
+def test_once_a_worker_came_patience_is_not_asked_for(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    timed.take("lane")
+    clock.now += 10 * PATIENCE_SECONDS
+    assert timed.progress("anna").state is State.RUNNING

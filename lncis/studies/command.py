@@ -1,60 +1,160 @@
 """Running a study from a terminal: check, plan, run, show. Every command line that runs a study comes here."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from lncis.errors import ConfigError
 from lncis.studies import spec as specs
 from lncis.studies.plan import plan
+from lncis.studies.spec import StudySpec
 from lncis.terminal import clear_errors
 
 GAMMA_SWEEP = Path("studies/gamma_sweep.yaml")
 
 PRINTED = {
     "best config": "best.yaml",
+    "report": "report.html",
     "table": "table.txt",
-    "plot": "plot.png",
     "all figures": "results.json",
 }
 
-File = Annotated[Path, typer.Argument(help="The study: a YAML file.")]
+File = Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Runs = Annotated[Path, typer.Option(help="Where studies put their folders.")]
+Resume = Annotated[str | None, typer.Option(help="Go on with the study of this id.", metavar="STUDY_ID")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
+NoSharing = Annotated[bool, typer.Option("--no-sharing", help="Train every trial alone, for comparison.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check that each parameter changes the training.")]
+StoreGB = Annotated[float, typer.Option(min=0, help="Room for finished stages of all studies, for the next one.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray say all it has to say.")]
 
 
-def run_file(file: File, dry_run: DryRun = False, runs: Runs = Path("runs"), verbose: Verbose = False) -> None:
-    """Run a study and print its table, its best configuration and where everything is."""
+def run_file(
+    file: File = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    no_sharing: NoSharing = False,
+    no_check: NoCheck = False,
+    runs: Runs = Path("runs"),
+    store_gb: StoreGB = 20.0,
+    verbose: Verbose = False,
+) -> None:
+    """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
     with clear_errors():
-        spec = specs.load(file)
-        planned = plan(spec)
+        spec = _spec(file, resume, runs)
+        spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
         # bound to today's stdout: during the study what others print goes to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        planned = plan(spec)
         if dry_run:
             console.print(planned.view())
+            from lncis.studies import estimate  # may load torch, to time a few steps
+
+            console.print(estimate.view(planned, runs))
             return
         # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
-        from lncis.studies import report
+        from lncis.studies import folders, table
         from lncis.studies.display import Display
-        from lncis.studies.run import new_study_id, run_study
+        from lncis.studies.run import run_study
 
-        study_id = new_study_id(spec)
-        with Display(spec, study_id, planned.sharing.trained, console) as display:
-            result = run_study(spec, study_id=study_id, runs=runs, observers=[display], verbose=verbose)
-        console.print(report.table(result))
-        for what, name in PRINTED.items():
-            console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
-        console.print(f"curves: make mlflow  ({result.mlflow_uri})", soft_wrap=True, highlight=False)
+        study_id = resume or folders.new_study_id(spec)
+        with (
+            _stopped_by_sigterm(),
+            _hint(console, study_id),
+            Display(spec, study_id, planned.sharing.trained, console) as display,
+        ):
+            result = run_study(
+                spec,
+                study_id=study_id,
+                runs=runs,
+                observers=[display],
+                store_bytes=store_gb * 1e9,
+                retry_failed=retry_failed,
+                verbose=verbose,
+            )
+        console.print(table.view(result))
+        _print_paths(console, result)
+
+
+def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs: Runs = Path("runs")) -> None:
+    """Print what a study has found, or has found so far, and write its report again."""
+    with clear_errors():
+        from lncis.studies import folders, report, table
+
+        result = folders.read_result(runs, study_id)
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        report.write(result)
+        console.print(table.view(result))
+        _print_paths(console, result)
 
 
 def run_gamma_sweep(
-    file: File = GAMMA_SWEEP, dry_run: DryRun = False, runs: Runs = Path("runs"), verbose: Verbose = False
+    file: File = None,
+    resume: Resume = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    no_sharing: NoSharing = False,
+    no_check: NoCheck = False,
+    runs: Runs = Path("runs"),
+    store_gb: StoreGB = 20.0,
+    verbose: Verbose = False,
 ) -> None:
     """At what loss should a foreground sample be isolated? Table 6 of the paper, on the embedded digits."""
-    run_file(file, dry_run, runs, verbose)
+    file = file if file or resume else GAMMA_SWEEP
+    run_file(file, resume, dry_run, retry_failed, no_sharing, no_check, runs, store_gb, verbose)
+
+
+def _spec(file: Path | None, resume: str | None, runs: Path) -> StudySpec:
+    if resume is not None:
+        from lncis.studies import folders
+
+        if file is not None:
+            raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
+        return folders.read_spec(runs, resume)
+    if file is None:
+        raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
+    return specs.load(file)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM, as a cluster sends it, ends the study in order, as Ctrl-C does."""
+
+    def stop(*received: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _hint(console: Console, study_id: str) -> Iterator[None]:
+    """Say how an interrupted study is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"go on with: lncis study run --resume {study_id}", soft_wrap=True, highlight=False)
+        raise
+
+
+def _print_paths(console: Console, result: Any) -> None:
+    for what, name in PRINTED.items():
+        console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
+    from lncis.tracking import tracking_uri
+
+    console.print(f"curves: make mlflow  ({tracking_uri()})", soft_wrap=True, highlight=False)
 
 
 def _short(path: Path) -> Path:

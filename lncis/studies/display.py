@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis.metrics import Record
+from lncis.studies.journal import End
 from lncis.studies.spec import StudySpec, Trial
 from lncis.tasks import Task
 
@@ -32,6 +33,7 @@ class Display:
         self._total = epochs_to_train
         self._rows: dict[str, _Row] = {}
         self._started = time.monotonic()
+        self._replaying = True
         self._seconds: dict[tuple[str, int], float] = {}  # (task, epoch) -> duration; shared epochs count once
         self._live = Live(
             console=console,
@@ -52,6 +54,12 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
+    def on_session_start(self) -> None:
+        """Begin to show what happens now."""
+        self._replaying = False
+        if self._seconds and not self._console.is_terminal:
+            self._console.print(f"going on after {len(self._seconds)} of {self._total} epochs", highlight=False)
+
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
         """Show a new trial."""
         self._rows[trial.name] = _Row(trial, tasks)
@@ -65,20 +73,24 @@ class Display:
         task = next(task for task in row.tasks if epoch <= task.until)
         new = (task.key, epoch) not in self._seconds
         self._seconds[task.key, epoch] = record["seconds"]
-        if not self._console.is_terminal and new:
+        if new and not self._console.is_terminal and not self._replaying:
             self._console.print(
-                f"{self._head()}  {trial.label}, seed {trial.seed}: stage {self._stage(row)}, epoch "
+                f"{self._head()}  {trial.label}, seed {trial.replicate}: stage {self._stage(row)}, epoch "
                 f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.latest)}",
                 soft_wrap=True,
                 highlight=False,
             )
 
-    def on_trial_end(self, trial: Trial, reason: str) -> None:
+    def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
         """Show that a trial is over."""
         row = self._rows[trial.name]
-        row.state = f"failed: {reason}" if reason else "done"
-        if reason and not self._console.is_terminal:
-            self._console.print(f"{trial.label}, seed {trial.seed}: {row.state}", soft_wrap=True, highlight=False)
+        row.state = f"{end}: {reason}" if reason else str(end)
+        if reason and not self._console.is_terminal and not self._replaying:
+            self._console.print(f"{trial.label}, seed {trial.replicate}: {row.state}", soft_wrap=True, highlight=False)
+
+    def on_note(self, text: str) -> None:
+        """Show what should be known: above the table, or as a line."""
+        self._live.console.print(f"note: {text}", soft_wrap=True, highlight=False)
 
     def _stage(self, row: _Row) -> int:
         epoch = row.record.get("epoch", 0)
@@ -102,7 +114,7 @@ class Display:
         for row in shown:
             view.add_row(
                 row.trial.label,
-                str(row.trial.seed),
+                row.trial.replicate,
                 str(self._stage(row)),
                 f"{int(row.record.get('epoch', 0))}/{row.trial.config.schedule.epochs}",
                 _figure(row.latest),

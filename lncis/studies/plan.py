@@ -1,27 +1,38 @@
 """What a study will do, before it does it."""
 
-from dataclasses import dataclass
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import Sharing, chain, sharing, switch_epochs
-from lncis.tasks import Task
+from lncis.errors import ConfigError
+from lncis.studies.search import Configurations
+from lncis.studies.space import SWITCH, Range
+from lncis.studies.spec import OptunaSampler, StudySpec, Trial
+from lncis.studies.stages import Sharing, chains, rungs, sharing
+from lncis.tasks import Task, TaskQueue
+
+SHOWN_TRIALS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The trials of a study and what they cost; `exact` unless a sampler decides as it goes."""
+    """The trials of a study and what they cost."""
 
     spec: StudySpec
     trials: list[tuple[Trial, list[Task]]]
-    """Those known beforehand; without a grid, of the searched configurations none is."""
-    sharing: Sharing
     exact: bool
+    """False where the sampler decides as it goes: then these are random draws from the same space."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return the epochs asked for, and those to train."""
+        return sharing([tasks for _, tasks in self.trials])
 
     def view(self) -> RenderableType:
         """Return the plan for a terminal."""
@@ -32,37 +43,82 @@ class Plan:
         for _, tasks in self.trials:
             for task in tasks:
                 users[task.key] = users.get(task.key, 0) + 1
-        for trial, tasks in self.trials:
+        for trial, tasks in self.trials[:SHOWN_TRIALS]:
             starts = [task.after.until if task.after else 0 for task in tasks]
             stages = " -> ".join(f"{t.key[:6]} ({s + 1}-{t.until})" for s, t in zip(starts, tasks, strict=True))
             shared = [f"{task.key[:6]} shared by {users[task.key]}" for task in tasks if users[task.key] > 1]
-            view.add_row(trial.label, str(trial.seed), stages, ", ".join(shared))
-        bound = "" if self.exact else "at most "
-        return Group(
-            view,
-            Text(
-                f"{self.spec.total_trials} trials, {self.spec.resources.max_concurrent_trials} at a time; "
-                f"{bound}{self.sharing.trained} epochs to train for {self.sharing.asked} asked"
-            ),
+            view.add_row(trial.label, trial.replicate, stages, ", ".join(shared))
+        return Group(view, *(Text(line) for line in self._remarks()))
+
+    def _remarks(self) -> list[str]:
+        spec, cost = self.spec, self.sharing
+        hidden = len(self.trials) - SHOWN_TRIALS
+        about = "" if self.exact else "about "
+        lines = [f"and {hidden} trials more"] if hidden > 0 else []
+        if not self.exact:
+            lines.append("TPE decides as it goes: the configurations above are random draws from the same space")
+        lines.append(
+            f"{spec.total_trials} trials, {spec.resources.max_concurrent_trials} at a time; "
+            f"{about}{cost.trained} epochs to train for {cost.asked} asked"
         )
+        if isinstance(parameter := spec.search.get(SWITCH), Range) and spec.sharing:
+            lengths = {trial.config.schedule.switch_epoch for trial, _ in self.trials}
+            lines.append(
+                f"E1 is drawn from {parameter.low:g} to {parameter.high:g} and rounded to whole epochs: {len(lengths)} "
+                f"different ones, on one stage 1 a seed; {about}{cost.asked - cost.trained} epochs are saved by that"
+            )
+        if judged := rungs(spec):
+            lines.append(
+                f"{spec.pruner.type} judges configurations after epochs {', '.join(map(str, judged))} and ends some "
+                "there: that much less"
+            )
+        return lines
 
 
 def plan(spec: StudySpec) -> Plan:
     """Return the plan of a study; runs nothing."""
-    exact = spec.sampler.type == "grid"
-    configurations: list[tuple[dict[str, Any], str | None]] = [(c, name) for name, c in spec.baselines.items()]
-    configurations += [(changes, None) for changes in (spec.grid if exact else [])]
-    cuts = switch_epochs(spec)
+    chain = chains(spec, Path())
     trials = [
-        (trial, chain(trial, spec.resources, Path(), cuts))
-        for number, (changes, name) in enumerate(configurations)
+        trial
+        for number, (name, changes) in enumerate(spec.baselines.items())
         for trial in spec.trials(number, changes, baseline=name)
     ]
-    known = sharing([tasks for _, tasks in trials])
-    unknown = 0 if exact else spec.configurations * len(spec.seeds) * spec.base.schedule.epochs
-    return Plan(
-        spec=spec,
-        trials=trials,
-        sharing=Sharing(asked=known.asked + unknown, trained=known.trained + unknown),
-        exact=exact,
-    )
+    drawn = spec
+    if isinstance(spec.sampler, OptunaSampler):  # a random sampler's draws do not depend on results
+        drawn = replace(spec, sampler=replace(spec.sampler, type="random", warm_start=None))
+    configurations = Configurations(drawn)
+    while (asked := configurations.ask()) is not None:
+        number, overrides = asked
+        try:
+            trials += spec.trials(len(spec.baselines) + number, overrides)
+        except ConfigError:  # the study leaves it out too, and says so
+            continue
+    exact = spec.sampler.type != "tpe"
+    return Plan(spec=spec, trials=[(trial, chain(trial)) for trial in trials], exact=exact)
+
+
+def makespan(chains: Sequence[Sequence[Task]], lanes: int, seconds_per_epoch: float) -> float:
+    """Return the seconds for which `lanes` work on chains of tasks, as the study's own queue hands them out."""
+    queue, waiting = TaskQueue(), deque(enumerate(chains))
+    following: dict[str, Sequence[Task]] = {}  # the trials that are being followed, at most one a lane
+    busy: list[tuple[float, int, str, int]] = []  # end, lane, key, epoch
+    idle, now = list(range(lanes)), 0.0
+    while waiting or following:
+        while waiting and len(following) < lanes:
+            number, tasks = waiting.popleft()
+            following[str(number)] = tasks
+            queue.submit(str(number), tasks)
+        for lane in list(idle):
+            task = queue.take(str(lane))
+            if isinstance(task, Task):
+                epochs = task.until - (task.after.until if task.after else 0)
+                heapq.heappush(busy, (now + epochs * seconds_per_epoch, lane, task.key, task.until))
+                idle.remove(lane)
+        if busy:
+            now, lane, key, until = heapq.heappop(busy)
+            queue.report(key, {"epoch": float(until)})
+            queue.finish(key)
+            idle.append(lane)
+        for owner in [o for o in following if queue.progress(o).state.value == "done"]:
+            del following[owner]
+    return now

@@ -4,11 +4,14 @@ Its own module because Tune starts processes for it: they load neither torch nor
 """
 
 import time
+from collections import deque
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 
+from lncis.metrics import Record
 from lncis.tasks import Progress, State
 
 POLL_SECONDS = 0.2
@@ -17,7 +20,8 @@ POLL_SECONDS = 0.2
 class Relay(tune.Trainable):
     """A Tune trial whose steps are the epochs that a queue reports for the owner named in its config.
 
-    Each step returns `record`, the epoch's metrics; the last returns `done`, with a `reason` if the trial failed.
+    Each step returns `record`, the epoch's metrics; the last returns `done`, with a `reason` if the trial failed, and
+    `closed` if the study was ended before it.
     """
 
     def setup(self, config: dict[str, Any], queue: Any = None) -> None:
@@ -29,16 +33,23 @@ class Relay(tune.Trainable):
         """Begin with another trial in the same process."""
         self._owner: str = config["owner"]
         self._passed_on = 0
+        self._next: deque[Record] = deque()
         return True
 
     def step(self) -> dict[str, Any]:
         """Return the next epoch as soon as there is one."""
         while True:
-            progress: Progress = ray.get(self._queue.progress.remote(self._owner))
-            if len(progress.records) > self._passed_on:
+            try:
+                progress: Progress = ray.get(
+                    self._queue.progress.remote(self._owner, self._passed_on + len(self._next))
+                )
+            except RayActorError as error:
+                return {"done": True, "reason": f"the study's queue died ({error.__class__.__name__})", "closed": True}
+            self._next.extend(progress.records)
+            if self._next:
                 self._passed_on += 1
-                finished = progress.state is State.DONE and self._passed_on == len(progress.records)
-                return {"record": progress.records[self._passed_on - 1], "done": finished}
-            if progress.state in (State.DONE, State.FAILED):
-                return {"done": True, "reason": progress.reason}
+                record = self._next.popleft()
+                return {"record": record, "done": progress.state is State.DONE and not self._next}
+            if progress.state in (State.DONE, State.FAILED, State.CLOSED):
+                return {"done": True, "reason": progress.reason, "closed": progress.state is State.CLOSED}
             time.sleep(POLL_SECONDS)

@@ -1,7 +1,9 @@
 """What a study found: the trials, and what they say about the configurations."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,20 @@ from scipy import stats
 
 from lncis.errors import StudyError
 from lncis.metrics import Record
+from lncis.studies.cost import Cost, cost_of
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    Event,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+    trial_of,
+)
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import Sharing
+from lncis.studies.stages import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +35,15 @@ class TrialResult:
     trial: Trial
     records: list[Record]
     directory: Path
-    """Holds the checkpoint after the last epoch."""
+    """Holds the checkpoint after the last epoch, if it was kept."""
+    end: End | None
+    """None while it runs."""
     reason: str = ""
-    """Why it failed; empty if it did not."""
+    """Why it failed or was pruned; else empty."""
 
     def last(self, metric: str) -> float:
         """Return a metric after the last epoch; NaN if the trial did not get there."""
-        finished = not self.reason and self.records and self.records[-1]["epoch"] == self.trial.config.schedule.epochs
-        return self.records[-1].get(metric, math.nan) if finished else math.nan
+        return self.records[-1].get(metric, math.nan) if self.end is End.FINISHED else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +66,17 @@ def interval(values: list[float]) -> Interval:
     if len(finite) == 1:
         return Interval(mean=finite[0], half_width=math.nan)
     error = float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
-    return Interval(mean=float(np.mean(finite)), half_width=float(stats.t.ppf(0.975, len(finite) - 1)) * error)
+    return Interval(mean=float(np.mean(finite)), half_width=_student(len(finite) - 1) * error)
+
+
+@cache
+def _student(degrees_of_freedom: int) -> float:
+    return float(stats.t.ppf(0.975, degrees_of_freedom))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationResult:
-    """The trials of one configuration, one for each seed, by seed."""
+    """The trials of one configuration, one for each replicate, in the order of the spec."""
 
     trials: list[TrialResult]
 
@@ -72,50 +92,60 @@ class ConfigurationResult:
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
     """Return `one` minus `other`, seed by seed: what both owe to a seed, and to the stage they share, cancels."""
-    pairs = zip(one.trials, other.trials, strict=True)
-    return interval([a.last(metric) - b.last(metric) for a, b in pairs])
+    theirs = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
+    pairs = [(t, theirs.get((t.trial.seed, t.trial.noise_seed))) for t in one.trials]
+    return interval([mine.last(metric) - its.last(metric) for mine, its in pairs if its])
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """A finished study."""
+    """What a study has found, finished or so far."""
 
     study_id: str
     spec: StudySpec
     directory: Path
     trials: list[TrialResult]
-    sharing: Sharing
-    seconds: float
-    mlflow_uri: str
+    cost: Cost
+    complete: bool
+    """Whether all trials ended."""
+    versions: dict[str, str]
+    """What the sessions ran on, by package; several where they differ."""
 
-    @property
+    @cached_property
     def configurations(self) -> list[ConfigurationResult]:
         """The configurations in the order they were tried, baselines first."""
         groups: dict[int, list[TrialResult]] = {}
-        for result in sorted(self.trials, key=lambda r: (r.trial.configuration, r.trial.seed)):
+        place = {replicate: number for number, replicate in enumerate(self.spec.replicates)}
+        for result in sorted(self.trials, key=lambda r: place[r.trial.seed, r.trial.noise_seed]):
             groups.setdefault(result.trial.configuration, []).append(result)
-        return [ConfigurationResult(trials=group) for group in groups.values()]
+        return [ConfigurationResult(trials=groups[number]) for number in sorted(groups)]
 
-    @property
+    @cached_property
     def searched(self) -> list[ConfigurationResult]:
         """The configurations that may be selected, those that finished for every seed."""
         metric = self.spec.objective.metric
         return [
             c
             for c in self.configurations
-            if c.trial.baseline is None and sum(math.isfinite(t.last(metric)) for t in c.trials) == len(self.spec.seeds)
+            if c.trial.baseline is None
+            and sum(math.isfinite(t.last(metric)) for t in c.trials) == len(self.spec.replicates)
         ]
 
-    @property
+    @cached_property
     def best(self) -> ConfigurationResult:
-        """The configuration with the best mean objective; StudyError if none finished."""
+        """The configuration with the best mean objective, or lower bound of it; StudyError if none finished."""
         if not self.searched:
             reasons = sorted({t.reason for t in self.trials if t.reason}) or ["it was stopped"]
             raise StudyError(f"no configuration of study {self.study_id} finished: {'; '.join(reasons)}")
-        sign = 1 if self.spec.objective.mode == "max" else -1
-        return max(self.searched, key=lambda c: sign * c.over_seeds(self.spec.objective.metric).mean)
+        return max(self.searched, key=self.merit)
 
-    @property
+    def merit(self, configuration: ConfigurationResult) -> float:
+        """Return what the best has most of: the mean objective or its lower bound, negative where less is better."""
+        objective, sign = self.spec.objective, 1 if self.spec.objective.mode == "max" else -1
+        reached = configuration.over_seeds(objective.metric)
+        return sign * reached.mean - (reached.half_width if objective.select == "lower_bound" else 0.0)
+
+    @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:
         """The others that the seeds cannot tell from the best: the 95 % interval of the paired difference holds 0.
 
@@ -130,22 +160,91 @@ class StudyResult:
         others = [c for c in self.searched if c.trial.configuration != best.trial.configuration]
         return [other for other in others if not told_apart(other)]
 
+    @cached_property
+    def pareto_front(self) -> list[ConfigurationResult]:
+        """The searched configurations that no other beats in every goal, by their means."""
+        signs = np.array([1 if goal.mode == "max" else -1 for goal in self.spec.goals])
+        means = np.array([[c.over_seeds(goal.metric).mean for goal in self.spec.goals] for c in self.searched])
+        reached = means.reshape(-1, len(signs)) * signs
+        return [
+            c
+            for c, own in zip(self.searched, reached, strict=True)
+            if not ((reached >= own).all(axis=1) & (reached > own).any(axis=1)).any()
+        ]
+
+    @cached_property
+    def rank_agreement(self) -> float:
+        """Kendall's tau between noisy val and clean test AP over the searched configurations; NaN with fewer than 3."""
+        if len(self.searched) < 3:
+            return math.nan
+        pairs = [[c.over_seeds(f"{split}/segm_AP").mean for split in ("val", "test")] for c in self.searched]
+        return float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
+
+
+def from_journal(study_id: str, spec: StudySpec, directory: Path, events: Sequence[Event]) -> StudyResult:
+    """Return the result of a study from its journal, finished or not."""
+    started: dict[str, TrialStarted] = {}
+    trials: dict[str, Trial] = {}
+    records: dict[str, dict[float, Record]] = {}
+    ended: dict[str, TrialEnded] = {}
+    for event in events:
+        if isinstance(event, TrialStarted):
+            started[event.trial], trials[event.trial], records[event.trial] = event, trial_of(spec, event), {}
+        elif isinstance(event, EpochFinished):
+            records[event.trial][event.record["epoch"]] = event.record
+        elif isinstance(event, TrialEnded):
+            ended[event.trial] = event
+        elif isinstance(event, TrialRetried):
+            del ended[event.trial]
+    results = [
+        TrialResult(
+            trial=trial,
+            records=[records[name][epoch] for epoch in sorted(records[name])],
+            directory=directory / STAGES / list(started[name].stages)[-1],
+            end=ended[name].end if name in ended else None,
+            reason=ended[name].reason if name in ended else "",
+        )
+        for name, trial in trials.items()
+    ]
+    sessions = [event for event in events if isinstance(event, SessionStarted | SessionEnded)]
+    last = sessions[-1] if sessions else None
+    return StudyResult(
+        study_id=study_id,
+        spec=spec,
+        directory=directory,
+        trials=results,
+        cost=cost_of(spec, events),
+        complete=isinstance(last, SessionEnded) and not last.reason,
+        versions=_versions(sessions),
+    )
+
+
+def _versions(sessions: Sequence[SessionStarted | SessionEnded]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for session in sessions:
+        for package, version in session.versions.items() if isinstance(session, SessionStarted) else ():
+            found.setdefault(package.removeprefix("lncis.version."), []).append(version)
+    return {package: ", then ".join(dict.fromkeys(versions)) for package, versions in found.items()}
+
 
 def summary(result: StudyResult) -> dict[str, Any]:
     """Return the result as plain data that strict JSON can hold, for results.json; what is not finite is null."""
     plain: dict[str, Any] = {
         "study_id": result.study_id,
         "name": result.spec.name,
-        "seconds": round(result.seconds, 1),
-        "epochs_asked": result.sharing.asked,
-        "epochs_trained": result.sharing.trained,
+        "cost": asdict(result.cost),
+        "best": _spelt(result.best.trial.overrides) if result.searched else None,
+        "rank_agreement_val_test": result.rank_agreement,
         "trials": [
             {
                 "name": t.trial.name,
                 "label": t.trial.label,
-                "overrides": t.trial.overrides,
+                "overrides": _spelt(t.trial.overrides),
+                "baseline": t.trial.baseline,
                 "seed": t.trial.seed,
-                "failed": t.reason or None,
+                "noise_seed": t.trial.noise_seed,
+                "end": t.end,
+                "reason": t.reason or None,
                 "checkpoint": str(t.directory),
                 "records": t.records,
             }
@@ -154,6 +253,11 @@ def summary(result: StudyResult) -> dict[str, Any]:
     }
     finite: dict[str, Any] = _finite(plain)
     return finite
+
+
+def _spelt(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return overrides with infinity as a word: gamma may be that, and strict JSON has no number for it."""
+    return {path: str(v) if isinstance(v, float) and math.isinf(v) else v for path, v in overrides.items()}
 
 
 def _finite(value: Any) -> Any:

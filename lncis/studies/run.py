@@ -1,46 +1,40 @@
-"""run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes, logged to MLflow."""
+"""run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes; a study that was killed goes on."""
 
-import json
-import math
-import secrets
+import logging
 import shutil
 import subprocess
+import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray import tune
-from ray.tune.search import Searcher
+from ray.exceptions import RayError
 
-from lncis import cluster, datasets, documents, training
-from lncis.errors import ConfigError, StudyError
+from lncis import cluster, datasets, tracking, training
+from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.metrics import Record
-from lncis.studies import report
-from lncis.studies.relay import Relay
-from lncis.studies.result import StudyResult, TrialResult
+from lncis.studies import folders, knobs, report
+from lncis.studies.folders import SPEC
+from lncis.studies.journal import JOURNAL, End, Event, Journal, SessionEnded, SessionStarted, sole_driver
+from lncis.studies.mirror import Mirror
+from lncis.studies.relay import POLL_SECONDS
+from lncis.studies.result import StudyResult, from_journal
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import chain, sharing, switch_epochs
-from lncis.tasks import Task
-from lncis.tracking import StudyLog
+from lncis.studies.stages import STAGES, chains, code_digest
+from lncis.studies.store import StageStore
+from lncis.studies.trials import Observer, Trials
+from lncis.studies.tuning import StudyQueue, follow
+from lncis.tasks import State, Task
 
-
-class Observer(Protocol):
-    """Told in the driver what happens, as it happens."""
-
-    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        """A trial begins; its tasks may be shared with others."""
-
-    def on_epoch(self, trial: Trial, record: Record) -> None:
-        """A trial has one more epoch."""
-
-    def on_trial_end(self, trial: Trial, reason: str) -> None:
-        """A trial is over, failed if there is a reason."""
+STORE_BYTES = 20e9
+"""How much of earlier studies' stages is kept beside those that are still in use."""
 
 
 def run_study(
@@ -49,213 +43,91 @@ def run_study(
     runs: Path = Path("runs"),
     study_id: str | None = None,
     observers: Sequence[Observer] = (),
+    store_bytes: float = STORE_BYTES,
+    retry_failed: bool = False,
     verbose: bool = False,
 ) -> StudyResult:
-    """Run a study to its end and return what it found.
+    """Run a study to its end, or go on with it if `runs/<study_id>` holds it unfinished, and return what it found.
 
-    Everything goes to `runs/<study_id>`: spec, stages with their checkpoints, results, table, plot and best
-    configuration; the curves also to MLflow. A trial that fails does not end the study. Raises StudyError where the
-    study as a whole cannot go on, and, before Ray starts, DataError where its data are missing and ConfigError where
-    `runs` cannot be written.
+    Everything goes to `runs/<study_id>`: spec, journal, stages with their checkpoints, results, table, plots, report
+    and best configuration; the curves also to MLflow. Finished stages go to the store `runs/stages`, up to
+    `store_bytes`. A trial that fails does not end the study; `retry_failed` runs those of earlier sessions again.
+
+    Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
+    there. Before Ray starts: DataError where its data are missing, ConfigError where `runs` cannot be written or the
+    folder holds another study.
     """
-    started = time.monotonic()
-    study_id = study_id or new_study_id(spec)
-    directory = (runs / study_id).absolute()
     datasets.load(spec.base)
-    try:
-        directory.mkdir(parents=True)
-        (directory / "spec.yaml").write_text(documents.to_yaml(spec))
-    except OSError as error:
-        raise ConfigError(str(runs), [f"cannot hold the study's folder: {error.strerror}; name another one"]) from error
-    log = StudyLog(spec.name, study_id, tags=_provenance())
-    recorder = _Recorder(log)
-    try:
-        log.log_study(artifacts=[directory / "spec.yaml"])
-        with (
-            nullcontext() if verbose else _output_to(directory / "ray.log"),
-            cluster.connected(spec.resources, spec.resources.max_concurrent_trials, verbose=verbose),
-        ):
-            _train(spec, directory, [recorder, *observers])
-        result = StudyResult(
-            study_id=study_id,
-            spec=spec,
-            directory=directory,
-            trials=recorder.results,
-            sharing=sharing(recorder.chains),
-            seconds=time.monotonic() - started,
-            mlflow_uri=log.uri,
-        )
-        files = report.write(result)
-        log.log_study(metrics={f"best/{key}": value for key, value in _last_of_best(result).items()}, artifacts=files)
-    except BaseException as error:
-        log.end_study(reason=f"{type(error).__name__}: {error}")
-        raise
-    log.end_study()
+    tracking.check_uri()
+    earlier = folders.observations(runs, spec)
+    study_id = study_id or folders.new_study_id(spec)
+    folder = folders.claim(runs, study_id, spec)
+    with sole_driver(folder):
+        journal, queue = Journal(folder), StudyQueue()
+        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers))
+        mirror.start()
+        try:
+            trials = Trials(
+                spec,
+                Configurations(spec, earlier),
+                chains(spec, folder / STAGES),
+                queue,
+                journal,
+                StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None,
+                [*observers, _LoserCheckpoints(spec, folder, journal)],
+                retry_failed=retry_failed,
+            )
+            if trials.unfinished:
+                _same_code(folder, journal.events)
+                with _session(spec, trials, queue, journal):
+                    _train(spec, folder, trials, queue, observers, verbose)
+            result = from_journal(study_id, spec, folder, journal.events)
+            files = report.write(result)
+            folders.tidy(result)
+        except BaseException as error:
+            with suppress(LncisError):
+                report.write(from_journal(study_id, spec, folder, journal.events))
+            mirror.finish(status="KILLED", reason=_reason(error))
+            raise
+        finally:
+            journal.close()
+        mirror.finish(status="FINISHED", metrics=_figures(result), artifacts=[folder / SPEC, folder / JOURNAL, *files])
     return result
 
 
-def new_study_id(spec: StudySpec) -> str:
-    """Return an id that no other study has; to be read by people, parsed by no one."""
-    return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
 @contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Send what this process prints to a file: Ray and Tune have much to say, even when told to be quiet."""
-    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        yield
-
-
-def _train(spec: StudySpec, directory: Path, observers: Sequence[Observer]) -> None:
-    queue = training.start_queue()
-    lanes = [
-        training.start_lane(f"{directory.name}-{i}", queue, spec.resources)
-        for i in range(min(spec.resources.max_concurrent_trials, spec.total_trials))
-    ]
-    trials = Trials(spec, directory / "stages", queue, observers)
+def _session(spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journal) -> Iterator[None]:
+    """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
+    journal.append(SessionStarted(lanes=_lanes(spec, trials), versions=versions(), code=code_digest()))
+    reason = ""
     try:
-        tune.Tuner(
-            tune.with_resources(tune.with_parameters(Relay, queue=queue), {"CPU": 0, cluster.TRIAL_DRIVER: 1}),
-            tune_config=tune.TuneConfig(
-                search_alg=trials,
-                num_samples=spec.total_trials,
-                max_concurrent_trials=spec.resources.max_concurrent_trials,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(directory),
-                failure_config=tune.FailureConfig(max_failures=2),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
-                verbose=0,
-            ),
-        ).fit()
+        yield
+    except BaseException as error:
+        reason = _reason(error)
+        raise
     finally:
-        training.stop_lanes(queue, lanes)
-    if trials.unfinished:
+        journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
+
+
+def _same_code(folder: Path, events: Sequence[Event]) -> None:
+    """Raise StudyError if the study was begun with other code: its trials could not be compared."""
+    begun = next((event for event in events if isinstance(event, SessionStarted)), None)
+    if begun is not None and begun.code != code_digest():
+        now = versions()
+        other = [f"{name} {was}" for name, was in begun.versions.items() if now.get(name) != was]
         raise StudyError(
-            f"the study was stopped with {trials.unfinished} trials unfinished; what is done is in {directory}"
+            f"study {folder.name} was begun with other code ({', '.join(other) or 'lncis itself was changed'}), so "
+            "the trials to come could not be compared with those that ended; go back to that, or run its spec.yaml as "
+            "a new study"
         )
 
 
-class Trials(Searcher):
-    """What Tune asks for trials and tells of them: the baselines first, then each configuration with every seed."""
-
-    def __init__(self, spec: StudySpec, stages: Path, queue: Any, observers: Sequence[Observer]) -> None:
-        super().__init__()
-        self._spec, self._stages, self._queue, self._observers = spec, stages, queue, observers
-        self._configurations = Configurations(spec)
-        self._cuts = switch_epochs(spec)
-        baselines = enumerate(spec.baselines.items())
-        self._waiting = deque(t for i, (name, changes) in baselines for t in spec.trials(i, changes, baseline=name))
-        self._running: dict[str, Trial] = {}
-        self._latest: dict[str, Record] = {}
-        self._values: dict[int, list[float]] = {}
-        self.unfinished = spec.total_trials
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a str
-        """Return what the next Relay follows, having queued its training."""
-        if not self._waiting:
-            asked = self._configurations.ask()
-            if asked is None:
-                return str(self.FINISHED)
-            number, overrides = asked
-            self._waiting.extend(self._spec.trials(len(self._spec.baselines) + number, overrides))
-        trial = self._waiting.popleft()
-        tasks = chain(trial, self._spec.resources, self._stages, self._cuts)
-        ray.get(self._queue.submit.remote(trial.name, tasks))
-        self._running[trial_id] = trial
-        for observer in self._observers:
-            observer.on_trial_start(trial, tasks)
-        return {"owner": trial.name}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass an epoch on; those that a restarted Relay tells again were passed on before."""
-        trial, record = self._running[trial_id], _record(result)
-        if record["epoch"] <= self._latest.get(trial_id, {"epoch": 0})["epoch"]:
-            return
-        self._latest[trial_id] = record
-        for observer in self._observers:
-            observer.on_epoch(trial, record)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on that a trial is over, after its last epoch if that comes with it; tell Optuna once all seeds are."""
-        result = result or {}
-        if _record(result):
-            self.on_trial_result(trial_id, result)
-        finished = bool(result.get("done")) and not error  # a Relay says so itself; else Tune ended it
-        reason = str(result.get("reason", "")) if finished else "its Tune process was stopped"
-        trial, latest = self._running.pop(trial_id), self._latest.pop(trial_id, {})
-        ray.get(self._queue.withdraw.remote(trial.name))
-        self.unfinished -= 1
-        if trial.baseline is None:
-            values = self._values.setdefault(trial.configuration, [])
-            values.append(math.nan if reason else latest.get(self._spec.objective.metric, math.nan))
-            if len(values) == len(self._spec.seeds):
-                self._configurations.tell(trial.configuration - len(self._spec.baselines), values)
-        for observer in self._observers:
-            observer.on_trial_end(trial, reason)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Write nothing of use: Tune insists on a file."""
-        Path(checkpoint_path).touch()
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Never called: studies are not restored through Tune."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its parts for a restore that we do not use."""
-        return {}
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, LncisError) else type(error).__name__
 
 
-def _record(result: dict[str, Any]) -> Record:
-    """Return the record in a Relay's step, from the flattened form in which Tune hands it on."""
-    return {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
-
-
-class _Recorder:
-    """Keeps the records of every trial, and logs them to MLflow."""
-
-    def __init__(self, log: StudyLog) -> None:
-        self._log = log
-        self._records: dict[str, list[Record]] = {}
-        self._tasks: dict[str, Sequence[Task]] = {}
-        self.results: list[TrialResult] = []
-
-    @property
-    def chains(self) -> list[Sequence[Task]]:
-        return list(self._tasks.values())
-
-    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        self._records[trial.name], self._tasks[trial.name] = [], tasks
-        self._log.start_trial(
-            trial.name,
-            f"{trial.label}, seed {trial.seed}",
-            _flat(documents.dump(trial.config)),
-            tags={"lncis.stages": ", ".join(task.key for task in tasks), "lncis.checkpoint": str(tasks[-1].directory)},
-        )
-
-    def on_epoch(self, trial: Trial, record: Record) -> None:
-        self._records[trial.name].append(record)
-        self._log.log_epoch(trial.name, record)
-
-    def on_trial_end(self, trial: Trial, reason: str) -> None:
-        directory = self._tasks[trial.name][-1].directory
-        manifest = directory / training.NOISE_MANIFEST
-        self._log.end_trial(trial.name, reason=reason, artifacts=[manifest] if manifest.exists() else [])
-        records = self._records[trial.name]
-        self.results.append(TrialResult(trial=trial, records=records, directory=directory, reason=reason))
-
-
-def _last_of_best(result: StudyResult) -> Record:
-    return {
-        key: result.best.over_seeds(key).mean
-        for key in result.best.trials[0].records[-1]
-        if key.startswith(("val/", "test/"))
-    }
-
-
-def _provenance() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return what the study runs on, as MLflow tags: package versions, and the commit where there is one."""
     packages = ("lncis", "torch", "torchvision", "ray", "optuna", "pycocotools", "mlflow")
     tags = {f"lncis.version.{package}": version(package) for package in packages}
     git = shutil.which("git")
@@ -267,13 +139,130 @@ def _provenance() -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit.stdout.strip()} if commit.returncode == 0 else {})
 
 
-def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys; lists as JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{path}.")
-        else:
-            flat[path] = json.dumps(value) if isinstance(value, list) else value
-    return flat
+def _train(
+    spec: StudySpec, folder: Path, trials: Trials, queue: StudyQueue, observers: Sequence[Observer], verbose: bool
+) -> None:
+    lanes = _lanes(spec, trials)
+    # a pruner waits for all seeds of a configuration, so they must be able to run beside others
+    relays = lanes if spec.pruner.type == "none" else lanes + len(spec.replicates) - 1
+    with (
+        nullcontext() if verbose else _output_to(folder / "ray.log"),
+        cluster.connected(spec.resources, lanes, verbose=verbose),
+    ):
+        check, running = None, list[threading.Thread]()
+        try:
+            queue.actor = training.start_queue()
+            check = _KnobCheck(spec, queue.actor, observers) if spec.check_knobs else None
+            running += [training.start_lane(f"{folder.name}-{i}", queue.actor, spec.resources) for i in range(lanes)]
+            follow(trials, queue, relays, folder.name)
+        except RayError as error:
+            queue.why_closed = f"Ray failed ({type(error).__name__})"
+        finally:
+            queue.note_losses()
+            training.stop_lanes(queue.actor, running)
+    if check:
+        check.result()
+    if trials.unfinished:
+        raise StudyError(
+            f"{trials.unfinished} trials of study {folder.name} did not end: "
+            f"{queue.why_closed or 'Ray stopped them'} (more in {folder / 'ray.log'}); "
+            f"go on with: lncis study run --resume {folder.name}"
+        )
+
+
+class _KnobCheck(threading.Thread):
+    """Probes the knobs of a study on its lanes, before their first trial, and closes the queue if one is dead."""
+
+    def __init__(self, spec: StudySpec, queue: Any, observers: Sequence[Observer]) -> None:
+        super().__init__(name="knob-check", daemon=True)
+        self._queue, self._note = queue, _to_all(observers)
+        self._error: ConfigError | None = None
+        self._knobs = knobs.knobs(spec)
+        for knob in self._knobs:
+            for task in knob.probes:
+                ray.get(queue.submit.remote(task.key, [task]))
+        self.start()
+
+    def run(self) -> None:
+        with suppress(RayError):  # the study is over before the check
+            for knob in self._knobs:
+                one, other = (self._record(task) for task in knob.probes)
+                try:
+                    note = knobs.judge(knob, (one, other)) if one and other else None
+                except ConfigError as error:
+                    self._error = error
+                    ray.get(self._queue.close.remote(str(error)))
+                    return
+                if note:
+                    self._note(note)
+
+    def _record(self, task: Task) -> Record | None:
+        while True:
+            progress = ray.get(self._queue.progress.remote(task.key))
+            if progress.state is State.DONE:
+                return dict(progress.records[0])
+            if progress.state in (State.FAILED, State.CLOSED):  # its trial will meet the same, and say it
+                return None
+            time.sleep(POLL_SECONDS)
+
+    def result(self) -> None:
+        """Raise ConfigError if a knob is dead."""
+        if self._error:
+            raise self._error
+
+
+class _LoserCheckpoints:
+    """An observer that, in a study that keeps the best alone, drops the checkpoints of what was beaten."""
+
+    def __init__(self, spec: StudySpec, folder: Path, journal: Journal) -> None:
+        self._spec, self._folder, self._journal = spec, folder, journal
+
+    def on_session_start(self) -> None:
+        pass
+
+    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
+        pass
+
+    def on_epoch(self, trial: Trial, record: Record) -> None:
+        pass
+
+    def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
+        if self._spec.keep_checkpoints == "best":
+            folders.drop_losers(from_journal(self._folder.name, self._spec, self._folder, self._journal.events))
+
+    def on_note(self, text: str) -> None:
+        pass
+
+
+def _lanes(spec: StudySpec, trials: Trials) -> int:
+    return min(spec.resources.max_concurrent_trials, trials.unfinished)
+
+
+def _to_all(observers: Sequence[Observer]) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        for observer in observers:
+            observer.on_note(text)
+
+    return note
+
+
+def _figures(result: StudyResult) -> dict[str, float]:
+    """Return what the study's run in MLflow says of the whole: the best configuration's means, and the cost."""
+    figures = {f"cost/{name}": float(value) for name, value in asdict(result.cost).items()}
+    reached = result.best.trials[0].records[-1]
+    return figures | {
+        f"best/{key}": result.best.over_seeds(key).mean for key in reached if key.startswith(("val/", "test/"))
+    }
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send what this process prints to a file: Ray and Tune have much to say, even when told to be quiet."""
+    handlers = [handler for handler in logging.getLogger("ray").handlers if isinstance(handler, logging.StreamHandler)]
+    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        before = [handler.setStream(file) for handler in handlers]
+        try:
+            yield
+        finally:
+            for handler, stream in zip(handlers, before, strict=True):
+                handler.setStream(stream or sys.__stderr__)

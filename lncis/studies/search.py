@@ -2,57 +2,168 @@
 
 Optuna is asked and told here, not through Ray Tune's OptunaSearch, which tells pruned trials as complete, leaves a
 trial without a value running for ever, refuses grids, and cannot make one observation of several seeds.
+
+The sampler's seed is drawn anew for each configuration, from the study's and the configuration's number: what is
+proposed depends on what was told before and on nothing else, so a study that is resumed goes on as it would have.
 """
 
 import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lncis.studies.spec import Parameter, Range, StudySpec
+from lncis.studies.space import SWITCH, Categorical, Range, applies
+from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec
+from lncis.studies.stages import switch_epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """A configuration of an earlier study and the mean it reached, for each goal."""
+
+    overrides: dict[str, Any]
+    values: list[float]
 
 
 class Configurations:
     """The searched configurations of a study, one after another."""
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: StudySpec, earlier: Sequence[Observation] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._remaining = spec.configurations
-        self._distributions = {path: _distribution(parameter) for path, parameter in spec.search.items()}
-        self._study = optuna.create_study(
-            direction="maximize" if spec.objective.mode == "max" else "minimize", sampler=_sampler(spec)
-        )
-        for point in spec.grid if spec.sampler.type == "grid" else ():
-            self._study.enqueue_trial(point)
+        self._spec = spec
+        self._study = empty_study(spec, len(earlier))
+        for observation in earlier:
+            self._study.add_trial(as_optuna(spec, observation))
+        self._trials: list[optuna.Trial] = []
+        self._told: set[int] = set()
+        self._at_rungs: dict[int, dict[int, float]] = {}  # epoch -> number of a configuration -> its mean there
+        points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
+        self._points = [_in_whole_epochs(spec, point) for point in points]
+        self._first_switch = min(switch_epochs(spec))
 
-    def ask(self) -> tuple[int, dict[str, Any]] | None:
-        """Return the number of the next configuration and its overrides; None when all have been proposed."""
-        if self._remaining == 0:
+    @property
+    def proposed(self) -> int:
+        """How many were asked for."""
+        return len(self._trials)
+
+    def ask(self, overrides: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]] | None:
+        """Return the number of the next configuration and its overrides; None when all have been proposed.
+
+        A study that is resumed gives the overrides that it got the first time.
+        """
+        number = len(self._trials)
+        if number == self._spec.configurations:
             return None
-        self._remaining -= 1
-        trial = self._study.ask(self._distributions)
-        return trial.number, trial.params
+        point = overrides if overrides is not None else self._points[number] if number < len(self._points) else None
+        if point is not None:
+            self._study.enqueue_trial(point)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for conditional spaces
+            self._study.sampler = _sampler(self._spec, number)
+        trial = self._study.ask()
+        self._trials.append(trial)
+        return number, self._suggest(trial)
 
-    def tell(self, number: int, values: list[float]) -> None:
-        """Tell what the trials of a configuration reached: their mean counts, and nothing if one has no value."""
-        if values and all(math.isfinite(value) for value in values):
-            self._study.tell(number, sum(values) / len(values))
+    def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for path, parameter in self._spec.search.items():
+            if not applies(parameter, chosen):
+                continue
+            law = distribution(path, parameter)
+            if isinstance(law, CategoricalDistribution):
+                chosen[path] = trial.suggest_categorical(path, law.choices)
+            elif isinstance(law, IntDistribution):
+                chosen[path] = trial.suggest_int(path, law.low, law.high, log=law.log)
+            elif isinstance(law, FloatDistribution):
+                chosen[path] = trial.suggest_float(path, law.low, law.high, log=law.log)
+        return chosen
+
+    def falls_behind(self, number: int, epoch: int, value: float) -> bool:
+        """Note the mean that a configuration has at a rung; say whether the pruner gives it up there."""
+        if not math.isfinite(value):
+            return False
+        trial = self._trials[number]
+        trial.report(value, epoch - self._first_switch)
+        pruner = self._spec.pruner
+        if not isinstance(pruner, AshaPruner):
+            return trial.should_prune()
+        # not by Optuna: it would compare a configuration that skips the first rungs there too, with its later value
+        reached = self._at_rungs.setdefault(epoch, {})
+        reached[number] = value
+        sign = 1 if self._spec.objective.mode == "max" else -1
+        better = sum(sign * other > sign * value for other in reached.values())
+        return better >= max(len(reached) // pruner.reduction_factor, 1)
+
+    def reopen(self, number: int) -> None:
+        """Take a configuration back that was told to have no value: it is tried again, for Optuna as another one."""
+        if number in self._told:
+            self._told.remove(number)
+            self._study.enqueue_trial(self._trials[number].params)
+            self._trials[number] = self._study.ask()
+            self._suggest(self._trials[number])
+
+    def tell(self, number: int, values: Sequence[Sequence[float]]) -> None:
+        """Tell, for each goal, what the trials of a configuration reached: their means, or that one has no value."""
+        trial = self._trials[number]
+        self._told.add(number)
+        if all(reached and all(map(math.isfinite, reached)) for reached in values):
+            self._study.tell(trial, [sum(reached) / len(reached) for reached in values])
         else:
-            self._study.tell(number, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def tell_pruned(self, number: int) -> None:
+        """Tell that a configuration was given up at a rung."""
+        if number not in self._told:
+            self._told.add(number)
+            self._study.tell(self._trials[number], state=TrialState.PRUNED)
 
 
-def _sampler(spec: StudySpec) -> optuna.samplers.BaseSampler:
-    if spec.sampler.type == "tpe":
-        return optuna.samplers.TPESampler(seed=spec.sampler.seed)
-    # a grid's points are enqueued, so its sampler is never asked
-    return optuna.samplers.RandomSampler(seed=getattr(spec.sampler, "seed", 0))
+def empty_study(spec: StudySpec, earlier: int = 0) -> optuna.Study:
+    """Return an Optuna study in memory that has the goals and the pruner of a spec."""
+    directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in spec.goals]
+    return optuna.create_study(directions=directions, pruner=_pruner(spec, earlier))
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def as_optuna(spec: StudySpec, observation: Observation) -> optuna.trial.FrozenTrial:
+    """Return an observation as a finished trial of Optuna."""
+    laws = {path: distribution(path, spec.search[path]) for path in observation.overrides}
+    return optuna.trial.create_trial(params=observation.overrides, distributions=laws, values=observation.values)
+
+
+def distribution(path: str, parameter: Categorical | Range) -> BaseDistribution:
+    """Return a parameter as Optuna knows it; E1 is in whole epochs, however it is written."""
     if not isinstance(parameter, Range):
         return CategoricalDistribution(parameter.choices)
-    if parameter.type == "int":
-        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    if parameter.type == "int" or path == SWITCH:
+        low = round(parameter.low)
+        return IntDistribution(max(low, 1) if parameter.log else low, round(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _in_whole_epochs(spec: StudySpec, point: dict[str, Any]) -> dict[str, Any]:
+    drawn = isinstance(spec.search.get(SWITCH), Range) and SWITCH in point
+    return {**point, SWITCH: round(point[SWITCH])} if drawn else point
+
+
+def _sampler(spec: StudySpec, number: int) -> optuna.samplers.BaseSampler:
+    if spec.sampler.type == "grid":
+        return optuna.samplers.RandomSampler()  # never draws: all points are given
+    seed = int(np.random.SeedSequence([spec.sampler.seed, number]).generate_state(1)[0])
+    if spec.sampler.type == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    conditional = any(parameter.when for parameter in spec.search.values())
+    # the liar would look at what was drawn for configurations under way, which a resumed study does not know
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=False)
+
+
+def _pruner(spec: StudySpec, earlier: int) -> optuna.pruners.BasePruner:
+    if isinstance(spec.pruner, MedianPruner):  # which also counts the observations of an earlier study
+        return optuna.pruners.MedianPruner(n_startup_trials=spec.pruner.startup_configurations + earlier)
+    return optuna.pruners.NopPruner()

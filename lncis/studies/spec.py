@@ -1,6 +1,7 @@
 """StudySpec: one question put to many trainings; the schema of studies/*.yaml, of requests and of Python use."""
 
-import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,60 +13,8 @@ from lncis import documents
 from lncis.config import STRICT_KEYS, TrainConfig, Workers
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Categorical:
-    """One of a list of values."""
-
-    type: Literal["categorical"] = "categorical"
-    choices: list[Any] = Field(min_length=1)
-    """Plain values: numbers, strings, true, false or null."""
-
-    @property
-    def examples(self) -> list[Any]:
-        """Values that a config must accept if the parameter is to make sense."""
-        return self.choices
-
-    @model_validator(mode="after")
-    def _plain_and_distinct(self) -> "Categorical":
-        for number, choice in enumerate(self.choices):
-            if isinstance(choice, list | dict):
-                raise ValueError(f"choices must be plain values but got {choice}; search the fields in it one by one")
-            if choice in self.choices[:number]:
-                raise ValueError(f"choices must differ but {choice} stands twice")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Range:
-    """A number between two bounds, both included."""
-
-    type: Literal["float", "int"]
-    low: float = Field(allow_inf_nan=False)
-    high: float = Field(allow_inf_nan=False)
-    log: bool = False
-    """Draw the logarithm uniformly; needs low > 0."""
-
-    @property
-    def examples(self) -> list[Any]:
-        """Values that a config must accept if the parameter is to make sense."""
-        if self.type == "int":
-            return [int(self.low), int(self.high)]
-        return [self.low, self.low + 0.382 * (self.high - self.low), self.high]
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> "Range":
-        if not self.low < self.high:
-            raise ValueError(f"low must be below high ({self.high}) but got {self.low}")
-        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise ValueError(f"low and high must be whole numbers but got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low must be greater than 0 for a log range but got {self.low}")
-        return self
-
-
-Parameter = Annotated[Categorical | Range, Field(discriminator="type")]
+from lncis.studies import space
+from lncis.studies.space import SWITCH, Parameter, Range
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -83,33 +32,76 @@ class OptunaSampler:
     configurations: int = Field(ge=1)
     """How many configurations to try; each is trained with every seed."""
     seed: int = Field(default=0, ge=0)
+    first: list[dict[str, Any]] = field(default_factory=list)
+    """Points to try before the sampler's own, as `{path: value}`; what a point leaves out is drawn."""
+    warm_start: str | None = None
+    """The id of an earlier study of the same space and objective, whose results the sampler begins with."""
 
 
 Sampler = Annotated[GridSampler | OptunaSampler, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Pruner:
-    """none: every trial trains to its last epoch."""
+class NoPruner:
+    """Every trial trains to its last epoch."""
 
     type: Literal["none"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Objective:
-    """What is best."""
+class AshaPruner:
+    """Asynchronous successive halving: at each rung a configuration goes on if it is in the best 1/`reduction_factor`.
+
+    Rungs lie `first_rung`, `first_rung * reduction_factor`, ... epochs after the earliest end of stage 1 in the study,
+    moved to the next epoch that is evaluated; a configuration skips those before its own.
+    """
+
+    type: Literal["asha"] = "asha"
+    first_rung: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=2, ge=2)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class MedianPruner:
+    """At each rung a configuration goes on unless it is below the median of those that finished.
+
+    Rungs lie `first_rung`, `first_rung + every`, ... epochs after the earliest end of stage 1 in the study, moved to
+    the next epoch that is evaluated; a configuration skips those before its own.
+    """
+
+    type: Literal["median"] = "median"
+    first_rung: int = Field(default=1, ge=1)
+    every: int = Field(default=1, ge=1)
+    startup_configurations: int = Field(default=4, ge=1)
+    """None is pruned before so many have finished."""
+
+
+Pruner = Annotated[NoPruner | AshaPruner | MedianPruner, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Goal:
+    """A metric and which way is better."""
 
     metric: str = "val/segm_AP"
     """A metric on the noisy validation split, after the last epoch."""
     mode: Literal["max", "min"] = "max"
 
     @model_validator(mode="after")
-    def _may_be_selected_on(self) -> "Objective":
+    def _may_be_selected_on(self) -> "Goal":
         if self.metric in TEST_METRICS:
             raise ValueError(f"metric must not be a test figure ({self.metric}): select on one of {_or(VAL_METRICS)}")
         if self.metric not in VAL_METRICS:
             raise ValueError(f"metric must be one of {_or(VAL_METRICS)} but got {self.metric!r}: nothing reports it")
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Objective(Goal):
+    """What is best."""
+
+    select: Literal["mean", "lower_bound"] = "mean"
+    """Over the seeds of a configuration: their mean, or the pessimistic end of its 95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -143,10 +135,12 @@ class Trial:
     """One training of a study."""
 
     configuration: int
-    """Counts the configurations of a study from 0, baselines first; its trials differ in their seed alone."""
+    """Counts the configurations of a study from 0, baselines first; its trials differ in their seeds alone."""
     overrides: dict[str, Any]
     """What sets it apart from the study's base: dotted path -> value."""
     seed: int
+    noise_seed: int | None = None
+    """Set where the study repeats its trials over several noise draws."""
     config: TrainConfig
     baseline: str | None = None
     """Its name, if it is a reference that is not searched."""
@@ -154,17 +148,32 @@ class Trial:
     @property
     def label(self) -> str:
         """What a table calls the configuration."""
-        if self.baseline is not None:
-            return self.baseline
-        short = [path.rpartition(".")[2] for path in self.overrides]
-        names = short if len(set(short)) == len(short) else list(self.overrides)
-        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in self.overrides.values()]
-        return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+        return label(self.overrides, self.baseline)
+
+    @property
+    def replicate(self) -> str:
+        """What a table calls the draw: the seed, and the noise seed if there are several."""
+        return f"{self.seed}" if self.noise_seed is None else f"{self.seed}, noise {self.noise_seed}"
 
     @property
     def name(self) -> str:
         """What tells the trial from all others of its study."""
-        return f"{self.configuration:04d}-seed{self.seed}"
+        return trial_name(self.configuration, self.seed, self.noise_seed)
+
+
+def trial_name(configuration: int, seed: int, noise_seed: int | None) -> str:
+    """Return what tells a trial from all others of its study."""
+    return f"{configuration:04d}-seed{seed}" + ("" if noise_seed is None else f"-noise{noise_seed}")
+
+
+def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
+    """Return what people call a configuration: `gamma = 6, A = -4`, or the name of the baseline."""
+    if baseline is not None:
+        return baseline
+    short = [path.rpartition(".")[2] for path in overrides]
+    names = short if len(set(short)) == len(short) else list(overrides)
+    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in overrides.values()]
+    return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -180,47 +189,98 @@ class StudySpec:
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name -> overrides of a reference that is trained with every seed and never selected."""
     sampler: Sampler = field(default_factory=GridSampler)
-    pruner: Pruner = field(default_factory=Pruner)
+    pruner: Pruner = field(default_factory=NoPruner)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     """Training seeds; they replace base.seed."""
+    noise_seeds: list[Annotated[int, Field(ge=0)]] = field(default_factory=list)
+    """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
     objective: Objective = field(default_factory=Objective)
+    trade_offs: list[Goal] = field(default_factory=list)
+    """Further objectives: the sampler pursues all, the report shows the Pareto front, `objective` names the best."""
     resources: Resources = field(default_factory=Resources)
+    sharing: bool = True
+    """Train once what several trials share; false trains every trial alone."""
+    check_knobs: bool = True
+    """See, by a few steps before the first trial, that each searched parameter changes the training."""
+    keep_checkpoints: Literal["all", "best"] = "all"
+    """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "StudySpec":
-        problems = []
-        if len(set(self.seeds)) < len(self.seeds):
-            problems.append(f"seeds must differ but got {self.seeds}")
-        if self.base.seed != TrainConfig().seed:
-            problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
+        problems = [*self._seed_problems(), *self._sampler_problems(), *self._search_problems()]
+        for name, overrides in self.baselines.items():
+            if "seed" in overrides:
+                problems.append(f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:")
+            problems += self._misfits(f"baselines.{name}", overrides)
         if self.base.batch_size % self.resources.num_workers:
             problems.append(
                 f"base.batch_size must be a multiple of resources.num_workers ({self.resources.num_workers}) "
                 f"but got {self.base.batch_size}"
             )
-        ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
-        if "seed" in self.search:
-            problems.append("search.seed: training seeds are not searched; write them under seeds:")
-        elif self.sampler.type == "grid" and ranges:
-            problems += [
-                f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
-                for path in ranges
-            ]
-        elif self.sampler.type == "grid":
-            for overrides in self.grid:  # whole: values may fit together that do not fit the base alone
-                problems += self._misfits("search", overrides)
-        else:
-            for path, parameter in self.search.items():
-                found = (self._misfits("search", {path: value}) for value in parameter.examples)
-                problems += next(filter(None, found), [])
-        for name, overrides in self.baselines.items():
-            if "seed" in overrides:
-                problems.append(f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:")
-            problems += self._misfits(f"baselines.{name}", overrides)
         if problems:
             raise ValueError("\n".join(dict.fromkeys(problems)))
         return self
+
+    def _seed_problems(self) -> list[str]:
+        problems = [
+            f"{field} must differ but got {seeds}"
+            for field, seeds in (("seeds", self.seeds), ("noise_seeds", self.noise_seeds))
+            if len(set(seeds)) < len(seeds)
+        ]
+        if self.base.seed != TrainConfig().seed:
+            problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
+        if self.noise_seeds and "noise.seed" in self.search:
+            problems.append("search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two")
+        if self.objective.select == "lower_bound" and len(self.replicates) < 2:
+            problems.append("objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean")
+        return problems
+
+    def _sampler_problems(self) -> list[str]:
+        if self.trade_offs and self.pruner.type != "none":
+            return ["pruner.type: must be none where there are trade_offs: a rung compares one objective"]
+        metrics = [self.objective.metric, *(goal.metric for goal in self.trade_offs)]
+        if len(set(metrics)) < len(metrics):
+            return [f"trade_offs: must name other metrics than objective, each once, but got {metrics[1:]}"]
+        if not isinstance(self.sampler, OptunaSampler):
+            return []
+        if len(self.sampler.first) > self.sampler.configurations:
+            return [
+                f"sampler.first: must hold at most {self.sampler.configurations} points (sampler.configurations) "
+                f"but got {len(self.sampler.first)}"
+            ]
+        problems = []
+        for number, point in enumerate(self.sampler.first):
+            unknown = [path for path in point if path not in self.search]
+            problems += [f"sampler.first.{number}.{path}: is not searched; drop it" for path in unknown]
+            outside = [
+                f"sampler.first.{number}.{path}: {complaint}"
+                for path, value in point.items()
+                if path in self.search and (complaint := space.outside(self.search[path], value))
+            ]
+            problems += outside
+            if not unknown and not outside:
+                problems += self._misfits(f"sampler.first.{number}", point)
+        return problems
+
+    def _search_problems(self) -> list[str]:
+        if "seed" in self.search:
+            return ["search.seed: training seeds are not searched; write them under seeds:"]
+        if problems := space.problems(self.search):
+            return problems
+        if self.sampler.type != "grid":
+            for path, parameter in self.search.items():
+                tried = (space.example(self.search, path, value) for value in parameter.examples)
+                problems += next(filter(None, (self._misfits("search", overrides) for overrides in tried)), [])
+            return problems
+        ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
+        if ranges:
+            return [
+                f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
+                for path in ranges
+            ]
+        # each combination whole: values may fit together that do not fit the base alone
+        return [problem for overrides in self.grid for problem in self._misfits("search", overrides)]
 
     def _misfits(self, place: str, overrides: dict[str, Any]) -> list[str]:
         try:
@@ -229,34 +289,52 @@ class StudySpec:
             return [f"{place}.{problem}" for problem in error.problems]
         return []
 
-    def configure(self, overrides: dict[str, Any], seed: int) -> TrainConfig:
-        """Return the base with dotted paths replaced and a training seed; ConfigError where that is no config."""
-        document = documents.with_overrides(documents.dump(self.base), {**overrides, "seed": seed})
+    def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
+        """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
+
+        E1 is rounded to whole epochs. Another `loss.name` than the base's begins from that loss's defaults.
+        """
+        seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
+        switch = overrides.get(SWITCH)
+        rounded = {SWITCH: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
+        changes = {**overrides, **rounded, **seeds}
+        document = documents.with_overrides(documents.dump(self.base), changes, schema=TrainConfig)
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
-        """Return the trials of one configuration, one for each seed."""
+        """Return the trials of one configuration, one for each of the study's `replicates`."""
         return [
             Trial(
                 configuration=configuration,
                 overrides=overrides,
                 seed=seed,
-                config=self.configure(overrides, seed),
+                noise_seed=noise_seed,
+                config=self.configure(overrides, seed, noise_seed),
                 baseline=baseline,
             )
-            for seed in self.seeds
+            for seed, noise_seed in self.replicates
         ]
+
+    @property
+    def replicates(self) -> list[tuple[int, int | None]]:
+        """Training seed and noise seed of each trial of a configuration."""
+        draws: Sequence[int | None] = self.noise_seeds or [None]
+        return [(seed, draw) for draw in draws for seed in self.seeds]
 
     @property
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of the choices; only a grid has one."""
-        choices = [p.choices for p in self.search.values() if isinstance(p, Categorical)]
-        return [dict(zip(self.search, values, strict=True)) for values in itertools.product(*choices)]
+        return space.grid(self.search)
+
+    @property
+    def goals(self) -> list[Goal]:
+        """What the sampler pursues: the objective, then the trade-offs."""
+        return [self.objective, *self.trade_offs]
 
     @property
     def total_trials(self) -> int:
-        """Trainings asked for: baselines and searched configurations, with every seed."""
-        return (len(self.baselines) + self.configurations) * len(self.seeds)
+        """Trainings asked for: baselines and searched configurations, with every replicate."""
+        return (len(self.baselines) + self.configurations) * len(self.replicates)
 
     @property
     def configurations(self) -> int:

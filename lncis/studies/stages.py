@@ -7,40 +7,89 @@ are trained once.
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lncis import __version__, documents
+import lncis
+from lncis import documents
 from lncis.config import TrainConfig, Workers
-from lncis.studies.spec import Range, StudySpec, Trial
+from lncis.studies.space import SWITCH, Categorical, Range, example
+from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec, Trial
 from lncis.tasks import Task
 
-SWITCH = "schedule.stage1_epochs"
+STAGES = "stages"
+"""The folder of a study that holds its stages, each under its key."""
+
+COMPUTING = ("engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
+"""Our modules whose code decides what a training computes."""
+
+COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
+
+
+def chains(spec: StudySpec, directory: Path) -> Callable[[Trial], list[Task]]:
+    """Return what turns each trial of a study into its tasks; `directory` holds all stages."""
+    cut = partial(
+        chain, workers=spec.resources, directory=directory, switches=switch_epochs(spec), alone=not spec.sharing
+    )
+    judged = rungs(spec)
+    return lambda trial: cut(trial, rungs=() if trial.baseline else judged)  # a baseline is never pruned
 
 
 def switch_epochs(spec: StudySpec) -> frozenset[int]:
     """Return the epochs after which a trial of a study may leave stage 1: there stage 1 is cut."""
-    overrides = [*spec.baselines.values(), *(spec.grid if spec.sampler.type == "grid" else [{}])]
+    overrides, searched = [*spec.baselines.values()], spec.search.get(SWITCH)
+    if spec.sampler.type == "grid":
+        overrides += spec.grid
+    elif isinstance(searched, Categorical):
+        overrides += [example(spec.search, SWITCH, choice) for choice in searched.choices]
+    if spec.sampler.type != "grid" and (searched is None or searched.when):
+        overrides.append({})
     found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in overrides}
-    searched = spec.search.get(SWITCH) if spec.sampler.type != "grid" else None
     if isinstance(searched, Range):
-        found |= set(range(int(searched.low), int(searched.high) + 1))
-    elif searched is not None:
-        found |= {int(choice) for choice in searched.choices if choice is not None}
+        found |= set(range(round(searched.low), round(searched.high) + 1))
     return frozenset(found)
 
 
-def chain(trial: Trial, workers: Workers, directory: Path, cuts: Collection[int] = ()) -> list[Task]:
-    """Return the tasks of a trial in order: stage 1, cut where others may leave it, and stage 2.
+def rungs(spec: StudySpec) -> tuple[int, ...]:
+    """Return the epochs after which the pruner judges configurations; none lies in anyone's stage 1."""
+    pruner, schedule = spec.pruner, spec.base.schedule
+    start, steps = min(switch_epochs(spec)), list[int]()
+    if isinstance(pruner, AshaPruner):
+        wanted = pruner.first_rung
+        while start + wanted < schedule.epochs:
+            steps.append(wanted)
+            wanted *= pruner.reduction_factor
+    elif isinstance(pruner, MedianPruner):
+        steps = list(range(pruner.first_rung, schedule.epochs - start, pruner.every))
+    every = schedule.evaluate_every
+    evaluated = {math.ceil((start + step) / every) * every for step in steps}
+    return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))
 
-    `directory` holds all stages, `cuts` is what `switch_epochs` returned.
+
+def chain(
+    trial: Trial,
+    workers: Workers,
+    directory: Path,
+    switches: Collection[int] = (),
+    rungs: Collection[int] = (),
+    alone: bool = False,
+) -> list[Task]:
+    """Return the tasks of a trial in order: stage 1, cut at `switches`, and stage 2, cut at `rungs`.
+
+    Trained `alone` it is one task that no other trial has.
     """
     config, tasks = trial.config, list[Task]()
-    switch = config.schedule.switch_epoch
-    ends = {cut for cut in cuts if 0 < cut < switch} | {switch, config.schedule.epochs}
-    for until in sorted(ends - {0}):
+    epochs, switch = config.schedule.epochs, config.schedule.switch_epoch
+    if alone:
+        key = f"{trial.name}-{_key(config, workers, until=epochs, stage=2)}"
+        return [Task(key=key, config=config, until=epochs, directory=directory / key)]
+    ends = {cut for cut in switches if cut < switch} | {rung for rung in rungs if switch < rung < epochs}
+    for until in sorted((ends | {switch, epochs}) - {0}):
         key = _key(config, workers, until=until, stage=1 if until <= switch else 2)
         after = tasks[-1] if tasks else None
         tasks.append(Task(key=key, config=config, until=until, directory=directory / key, after=after))
@@ -61,9 +110,23 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
         del influences["loss"]
     else:
         influences["switch_epoch"] = schedule.switch_epoch
-    influences["workers"] = [workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker]
-    influences["version"] = __version__
+    # as floats: a default of 1 comes back from YAML as 1.0
+    influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
+    influences["code"] = code_digest()
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the code that computes a training: ours, file by file, and the packages' versions."""
+    package = Path(lncis.__file__).parent
+    files = [file for name in COMPUTING for file in (package / f"{name}.py", *sorted((package / name).glob("*.py")))]
+    digest = hashlib.sha256()
+    for file in filter(Path.exists, files):
+        digest.update(file.read_bytes())
+    for name in COMPUTING_PACKAGES:
+        digest.update(f"{name} {version(name)}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

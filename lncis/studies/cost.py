@@ -1,0 +1,122 @@
+"""What a study cost, and what sharing and pruning spared, read from its journal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    Event,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+)
+from lncis.studies.spec import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Epochs are counted as trainings ask for them: `asked` is `trained + shared + adopted + spared`."""
+
+    asked: int
+    """Epochs of the trials that were started, if each had been trained alone to its end."""
+    trained: int
+    """Epochs that the study trained."""
+    shared: int
+    """Epochs that a trial had from another trial of the study."""
+    adopted: int
+    """Epochs that came from earlier studies, through the stage store."""
+    spared: int
+    """Epochs that pruned and failed trials did not come to, and those that unfinished ones have not come to yet."""
+    wasted: int
+    """Epochs of `trained` that served failed trials alone."""
+    lost_seconds: float
+    """Time in which workers trained what was lost when they, or the study, were killed."""
+    training_seconds: float
+    """Time in which workers trained and evaluated, summed over all of them."""
+    held_seconds: float
+    """Time for which the study held workers, summed over all of them."""
+    seconds: float
+    """Wall time, summed over the sessions."""
+
+
+def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
+    """Return what the events of a study's journal amount to."""
+    started: dict[str, TrialStarted] = {}
+    told = asked = 0
+    trained: dict[tuple[str, int], float] = {}  # (stage, epoch) -> seconds
+    adopted: set[tuple[str, int]] = set()
+    served: dict[tuple[str, int], set[str]] = {}
+    failed: set[str] = set()
+    found = {key for event in events if isinstance(event, TrialStarted) for key in event.adopted}
+    for event in events:
+        if isinstance(event, TrialStarted):
+            started[event.trial] = event
+            asked += max(event.stages.values())
+        elif isinstance(event, EpochFinished):
+            told += 1
+            epoch, start = int(event.record["epoch"]), started[event.trial]
+            where = (start.stage_of(epoch), epoch)
+            if start.stage_of(epoch) in found or epoch <= max((start.stages[key] for key in start.adopted), default=0):
+                adopted.add(where)
+            else:
+                trained.setdefault(where, event.record["seconds"])
+                served.setdefault(where, set()).add(event.trial)
+        elif isinstance(event, TrialEnded) and event.end is End.FAILED:
+            failed.add(event.trial)
+        elif isinstance(event, TrialRetried):
+            failed.discard(event.trial)
+    adopted -= trained.keys()  # before an adopted stage, but trained here for another trial
+    workers = spec.resources.num_workers
+    sessions = _sessions(events)
+    return Cost(
+        asked=asked,
+        trained=len(trained),
+        adopted=len(adopted),
+        shared=told - len(trained) - len(adopted),
+        spared=asked - told,
+        wasted=sum(served[where] <= failed for where in trained),
+        lost_seconds=sum(_lost(session) for session in sessions) * workers,
+        training_seconds=sum(trained.values()) * workers,
+        held_seconds=sum(_seconds(session) * _lanes(session) for session in sessions) * workers,
+        seconds=sum(_seconds(session) for session in sessions),
+    )
+
+
+def _sessions(events: Sequence[Event]) -> list[Sequence[Event]]:
+    starts = [number for number, event in enumerate(events) if isinstance(event, SessionStarted)]
+    return [_while_driven(events[start:end]) for start, end in pairwise([*starts, len(events)])]
+
+
+def _while_driven(session: Sequence[Event]) -> Sequence[Event]:
+    """Return the events of a session without those that the next one wrote before it began: retries, overdue prunes."""
+    end = len(session)
+    while isinstance(event := session[end - 1], TrialRetried | TrialEnded):
+        if isinstance(event, TrialEnded) and event.end is not End.PRUNED:
+            break
+        end -= 1
+    return session[:end]
+
+
+def _seconds(session: Sequence[Event]) -> float:
+    return session[-1].time - session[0].time
+
+
+def _lanes(session: Sequence[Event]) -> int:
+    return session[0].lanes if isinstance(session[0], SessionStarted) else 0
+
+
+def _lost(session: Sequence[Event]) -> float:
+    """Return what a session's workers lost, and, if it was killed, what they had trained since their last epochs."""
+    if isinstance(session[-1], SessionEnded):
+        return session[-1].lost_seconds
+    heard: dict[str, float] = {}  # of the trials that were running
+    for event in session:
+        if isinstance(event, EpochFinished):
+            heard[event.trial] = event.time
+        elif isinstance(event, TrialEnded):
+            heard.pop(event.trial, None)
+    return sum(sorted(session[-1].time - time for time in heard.values())[: _lanes(session)])

@@ -1,0 +1,132 @@
+"""How long a study will take and how much room it needs: from an earlier study like it, else from a few steps."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from lncis.config import TrainConfig
+from lncis.errors import LncisError
+from lncis.studies import journal
+from lncis.studies.journal import EpochFinished, TrialStarted
+from lncis.studies.plan import Plan, makespan
+from lncis.studies.spec import StudySpec, load
+
+LATEST_STUDIES = 20
+"""How many earlier studies are looked at."""
+
+START_SECONDS = 40.0
+"""Until the first step, on two cores; on a cluster that grows, longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds that one epoch takes, evaluation included."""
+
+    seconds: float
+    source: str
+
+
+def view(plan: Plan, runs: Path) -> RenderableType:
+    """Return, for a terminal, the wall time and the disk that a plan will take."""
+    spec, chains = plan.spec, [tasks for _, tasks in plan.trials]
+    alone = [[replace(tasks[-1], key=trial.name, after=None)] for trial, tasks in plan.trials]
+    pace, lanes = pace_of(spec, runs), spec.resources.max_concurrent_trials
+    lines = []
+    if pace is None:
+        lines.append("wall time: not known before a first study with this data and model on these workers")
+    else:
+        shared, unshared = (START_SECONDS + makespan(c, lanes, pace.seconds) for c in (chains, alone))
+        bound = "about" if spec.pruner.type == "none" else "at most about"
+        lines.append(
+            f"wall time: {bound} {_duration(shared)}, {_duration(unshared)} without sharing "
+            f"({pace.seconds:.2g} s an epoch, {pace.source})"
+        )
+    stages = {task.key for tasks in chains for task in tasks}
+    finals = {tasks[-1].key for tasks in chains}
+    each = checkpoint_bytes(spec.base, len(_classes(spec)))
+    kept = len(spec.replicates) if spec.keep_checkpoints == "best" else len(finals)
+    lines.append(
+        f"disk: {_size(each)} a checkpoint, at most {_size(each * len(stages))} while it runs; afterwards "
+        f"{_size(each * kept)} of trials (keep_checkpoints: {spec.keep_checkpoints}) and the store of stages"
+    )
+    return Group(*(Text(line) for line in lines))
+
+
+def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
+    """Return the pace of the latest study with the same data, model and workers; without one, time a few steps here.
+
+    None where neither can be had: workers with GPUs, and no earlier study.
+    """
+    found = sorted(runs.glob(f"*/{journal.JOURNAL}"), key=lambda path: path.stat().st_mtime)[-LATEST_STUDIES:]
+    for folder in (path.parent for path in reversed(found)):
+        try:
+            earlier, events = load(folder / "spec.yaml"), journal.read(folder)
+        except LncisError:
+            continue
+        started = {event.trial: event for event in events if isinstance(event, TrialStarted)}
+        seconds = [
+            event.record["seconds"]
+            for event in events
+            if isinstance(event, EpochFinished) and not started[event.trial].adopted
+        ]
+        if seconds and _paced_by(earlier) == _paced_by(spec):
+            return Pace(seconds=sum(seconds) / len(seconds), source=f"as in {folder.name}")
+    return _timed(spec) if spec.resources.gpus_per_worker == 0 else None
+
+
+def _paced_by(spec: StudySpec) -> tuple[object, ...]:
+    base, workers = spec.base, spec.resources
+    return (
+        (base.dataset, base.model, base.batch_size, base.precision, base.schedule.evaluate_every),
+        (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker),
+    )
+
+
+def _timed(spec: StudySpec) -> Pace:
+    import torch
+
+    from lncis import datasets, engine
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(int(spec.resources.cpus_per_worker), 1))
+    try:
+        data = datasets.load(spec.base)
+        engine.probe(spec.base, data)  # the first steps of a process are slower
+        started = time.monotonic()
+        engine.probe(spec.base, data)
+        step = (time.monotonic() - started) / (2 * engine.PROBE_STEPS)
+    finally:
+        torch.set_num_threads(threads)
+    steps = len(data.train) / spec.base.batch_size
+    # an image costs about a third of its training to be evaluated: no backward, no sampling
+    evaluated = len(data.val) / spec.base.batch_size / spec.base.schedule.evaluate_every / 3
+    return Pace(seconds=step * (steps + evaluated) / spec.resources.num_workers, source="timed here over a few steps")
+
+
+def checkpoint_bytes(config: TrainConfig, num_foreground_classes: int) -> int:
+    """Return the size of a checkpoint: the weights, and what the optimizer keeps for each, in fp32."""
+    import torch
+
+    from lncis.models import build_model
+
+    with torch.device("meta"):
+        model = build_model(config.model, num_foreground_classes)
+    moments = 2 if config.optimizer.name == "adamw" else 1
+    return sum(4 * p.numel() * (1 + moments) for p in model.parameters())
+
+
+def _classes(spec: StudySpec) -> list[int]:
+    from lncis import datasets
+
+    return datasets.load(spec.base).train.category_ids
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

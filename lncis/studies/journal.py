@@ -1,0 +1,194 @@
+"""The journal of a study: everything that happened to it, a JSON line each, in one file that only grows.
+
+It is the study's memory. A study that was killed goes on from it, MLflow is told from it, and the report is made from
+it. A line counts once it ends in a newline, so a process killed while it writes leaves nothing to mend.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lncis.errors import StudyError
+from lncis.metrics import Record
+from lncis.studies.spec import StudySpec, Trial, trial_name
+
+JOURNAL = "journal.jsonl"
+
+
+class End(StrEnum):
+    """How a trial ended."""
+
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStarted:
+    """A process began to drive the study: at its start, and each time it is resumed."""
+
+    event: Literal["session_started"] = "session_started"
+    time: float = field(default_factory=time.time)
+    lanes: int
+    """Groups of workers it may use."""
+    versions: dict[str, str]
+    """Packages, and the commit if known."""
+    code: str
+    """Digest of the code that computes trainings (stages.code_digest)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionEnded:
+    """That process ended in order; one that was killed leaves none."""
+
+    event: Literal["session_ended"] = "session_ended"
+    time: float = field(default_factory=time.time)
+    reason: str
+    """Empty where the study is complete."""
+    lost_seconds: float
+    """What the workers trained and lost when they died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted:
+    """A trial was given to the workers for the first time."""
+
+    event: Literal["trial_started"] = "trial_started"
+    time: float = field(default_factory=time.time)
+    configuration: int
+    overrides: dict[str, Any]
+    seed: int
+    noise_seed: int | None
+    baseline: str | None
+    stages: dict[str, int]
+    """Key of each of its stages, in order -> the epoch after which it ends."""
+    adopted: list[str]
+    """Those found finished in the store."""
+
+    @property
+    def trial(self) -> str:
+        """The name of the trial."""
+        return trial_name(self.configuration, self.seed, self.noise_seed)
+
+    def stage_of(self, epoch: int) -> str:
+        """Return the key of the stage that a finished epoch, counted from 1, belongs to."""
+        return next(key for key, until in self.stages.items() if epoch <= until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochFinished:
+    """A trial has one more epoch, trained for it or for one that it shares the stage with."""
+
+    event: Literal["epoch_finished"] = "epoch_finished"
+    time: float = field(default_factory=time.time)
+    trial: str
+    record: Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded:
+    """A trial is over."""
+
+    event: Literal["trial_ended"] = "trial_ended"
+    time: float = field(default_factory=time.time)
+    trial: str
+    end: End
+    reason: str
+    """Why it failed or was pruned; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRetried:
+    """A trial that had failed is to be run again, from its last checkpoint."""
+
+    event: Literal["trial_retried"] = "trial_retried"
+    time: float = field(default_factory=time.time)
+    trial: str
+
+
+Event = SessionStarted | SessionEnded | TrialStarted | EpochFinished | TrialEnded | TrialRetried
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class Journal:
+    """The journal of a study's folder, open for writing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL
+        self.events = read(folder)
+        """All that was written, also by earlier sessions."""
+        self._unwritten = b""
+        self._file = self._path.open("ab", buffering=0)
+        self._end = sum(len(line) for line in _whole_lines(self._path))
+
+    def append(self, event: Event) -> None:
+        """Add an event; on a full disk it is kept and written with the next one that fits."""
+        self.events.append(event)
+        self._unwritten += json.dumps(asdict(event)).encode() + b"\n"
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._file.truncate(self._end)  # what a killed process, or a full disk, left of a line
+            written = 0
+            while written < len(self._unwritten):
+                written += self._file.write(self._unwritten[written:])
+            os.fsync(self._file.fileno())
+        except OSError:
+            return
+        self._end, self._unwritten = self._end + written, b""
+
+    def close(self) -> None:
+        """Close the file; StudyError if something could not be written."""
+        if self._unwritten:
+            self._write()
+        self._file.close()
+        if self._unwritten:
+            raise StudyError(
+                f"{self._path} could not be written to its end: is the disk full? Free some room and resume the study; "
+                "what is missing is trained again from its checkpoints"
+            )
+
+
+def read(folder: Path) -> list[Event]:
+    """Return the events in a study's folder, none if it has no journal; StudyError where a line makes no sense."""
+    path = folder / JOURNAL
+    events = []
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            events.append(_EVENT.validate_json(line))
+        except ValidationError as error:
+            raise StudyError(f"{path}, line {number} is not an event of a study: {line[:60]!r}") from error
+    return events
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith(b"\n")]
+
+
+def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:
+    """Return the trial that an event is about."""
+    trials = spec.trials(event.configuration, event.overrides, baseline=event.baseline)
+    return next(t for t in trials if (t.seed, t.noise_seed) == (event.seed, event.noise_seed))
+
+
+@contextmanager
+def sole_driver(folder: Path) -> Iterator[None]:
+    """Within the block no other process drives the study; StudyError if one does. A killed one holds nothing."""
+    with (folder / ".driver").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(f"study {folder.name} is being run by another process; stop that one first") from error
+        yield

@@ -1,0 +1,85 @@
+"""The stage store: finished stages of all studies in one folder, for the next study that needs them.
+
+A stage is there whole or not at all. Files are hard links: beside the study that trained a stage, or those that adopted
+it, the store takes no room, and what it lets go stays with those who use it.
+"""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from lncis.tasks import Task
+
+ABANDONED_SECONDS = 3600
+
+
+class StageStore:
+    """The stages in `folder`; with `limit_bytes`, those used longest ago go first."""
+
+    def __init__(self, folder: Path, limit_bytes: float) -> None:
+        self._folder, self._limit_bytes = folder, limit_bytes
+
+    def publish(self, task: Task) -> None:
+        """Keep a finished stage; one that is there already stays. A full disk keeps nothing, and hurts no one."""
+        if (self._folder / task.key).exists():
+            return
+        with suppress(OSError):
+            _link(task.directory, self._folder / task.key)
+            self._trim()
+
+    def adopt(self, task: Task) -> bool:
+        """Put a stage into the place where its study expects it; say whether the store had it."""
+        kept = self._folder / task.key
+        if task.directory.exists() or not kept.exists():
+            return False
+        try:
+            _link(kept, task.directory)
+            os.utime(kept)  # used now
+        except OSError:  # let go in this moment by another study, or the disk is full: it can be trained
+            return False
+        return True
+
+    def _trim(self) -> None:
+        for leftover in filter(_unfinished, self._folder.iterdir()):  # of a process that was killed
+            if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(leftover)
+        stages = sorted((stage for stage in self._folder.iterdir() if not _unfinished(stage)), key=_last_used)
+        sizes = [sum(file.stat().st_size for file in stage.iterdir()) for stage in stages]
+        surplus = sum(sizes) - self._limit_bytes
+        for stage, size in zip(stages, sizes, strict=True):
+            if surplus <= 0:
+                return
+            doomed = stage.with_name(f".{stage.name}.{os.getpid()}")
+            stage.rename(doomed)  # gone at once for others, not file by file
+            shutil.rmtree(doomed)
+            surplus -= size
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a folder of hard links to the files of `source`, or of copies where links cannot be had."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        for file in source.iterdir():
+            if file.name.startswith("."):
+                continue
+            try:
+                os.link(file, partial / file.name)
+            except OSError:
+                shutil.copy2(file, partial / file.name)
+        with suppress(OSError):  # there already
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unfinished(stage: Path) -> bool:
+    return stage.name.startswith(".")
+
+
+def _last_used(stage: Path) -> float:
+    with suppress(FileNotFoundError):
+        return stage.stat().st_mtime
+    return 0.0

@@ -1,0 +1,161 @@
+"""What a study survives, and what it shares with others: real workers, a really full disk, memory really exhausted."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lncis import checkpoint, documents
+from lncis.engine import CHECKPOINT
+from lncis.errors import ConfigError
+from lncis.studies import folders, journal
+from lncis.studies.journal import End, SessionStarted
+from lncis.studies.result import StudyResult
+from lncis.studies.run import run_study
+from lncis.studies.spec import StudySpec
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+STUDY = """
+name: faults
+base:
+  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  schedule: {epochs: 4, stage1_epochs: 2}
+  optimizer: {lr: 1e-5}
+search:
+  loss.gamma: {type: categorical, choices: [2.4, 6.0]}
+resources: {max_concurrent_trials: 1}
+check_knobs: false
+"""
+
+
+def spec(**changes) -> StudySpec:
+    return documents.parse(StudySpec, yaml.safe_load(STUDY) | changes, source="test")
+
+
+def figures(result: StudyResult) -> dict[str, list[dict[str, float]]]:
+    return {
+        t.trial.label: [{key: value for key, value in r.items() if key != "seconds"} for r in t.records]
+        for t in result.trials
+    }
+
+
+def weights(result: StudyResult, label: str) -> dict[str, torch.Tensor]:
+    (trial,) = (t for t in result.trials if t.trial.label == label)
+    return checkpoint.load(trial.directory / CHECKPOINT).model
+
+
+def test_stages_are_shared_across_studies_and_equal_those_of_trials_trained_alone():
+    first = run_study(spec(), study_id="first")
+    wider = spec(search={"loss.gamma": {"type": "categorical", "choices": [2.4, 6.0, 50.0]}})
+    second = run_study(wider, study_id="second")
+    alone = run_study(spec(sharing=False), study_id="alone")
+    assert (first.cost.trained, first.cost.shared, first.cost.adopted) == (6, 2, 0)
+    # two trials are there whole, of the third its first stage
+    assert (second.cost.asked, second.cost.trained, second.cost.adopted, second.cost.shared) == (12, 2, 6, 4)
+    assert (alone.cost.trained, alone.cost.shared, alone.cost.adopted) == (8, 0, 0)
+    for label, records in figures(first).items():
+        assert figures(second)[label] == figures(alone)[label] == records
+        one, two, three = (weights(result, label) for result in (first, second, alone))
+        assert all(torch.equal(one[key], two[key]) and torch.equal(one[key], three[key]) for key in one)
+
+
+def test_a_finished_study_run_again_is_only_read():
+    before = run_study(spec(), study_id="again")
+    after = run_study(spec(), study_id="again")
+    assert figures(after) == figures(before)
+    assert sum(isinstance(event, SessionStarted) for event in journal.read(after.directory)) == 1
+    with pytest.raises(ConfigError, match=r"again: base.batch_size: was 4, now 2"):
+        run_study(spec(base=yaml.safe_load(STUDY)["base"] | {"batch_size": 2}), study_id="again")
+
+
+def test_a_trial_that_runs_out_of_memory_fails_alone():
+    huge = {"model": {"min_size": 400_000, "max_size": 400_000}}  # terabytes
+    result = run_study(spec(baselines={"huge": huge}))
+    ends = {t.trial.label: t.end for t in result.trials}
+    assert ends == {"huge": End.FAILED, "gamma = 2.4": End.FINISHED, "gamma = 6": End.FINISHED}
+    (huge,) = (t for t in result.trials if t.end is End.FAILED)
+    assert huge.reason.startswith("out of memory; lower batch_size (4)")
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again():
+    runs = Path("runs")
+    size = 3 * 4 * 1_300_000 / 1e6  # a checkpoint: weights and two moments
+    with small_disk(runs, megabytes=int(3.6 * size)):
+        # room for stage 1, for the first trial, and for one more checkpoint, but not for the one that replaces it
+        three = {"loss.gamma": {"type": "categorical", "choices": [2.4, 3.0, 6.0]}}
+        first = run_study(spec(search=three), study_id="full", store_bytes=0)
+        ends = [t.end for t in first.trials]
+        assert ends == [End.FINISHED, End.FAILED, End.FAILED]
+        failed = [t for t in first.trials if t.end is End.FAILED]
+        assert all("No space left on device" in t.reason for t in failed)
+        subprocess.run(["mount", "-o", "remount,size=500m", runs], check=True)
+        mended = run_study(folders.read_spec(runs, "full"), study_id="full", retry_failed=True, store_bytes=0)
+        assert [t.end for t in mended.trials] == [End.FINISHED] * 3
+    undisturbed = run_study(mended.spec, runs=Path("roomy"))
+    assert figures(mended) == figures(undisturbed)
+
+
+def test_a_knob_that_changes_nothing_ends_the_study_before_its_trials():
+    dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
+    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: is connected to nothing here: 0.5 and 0.9"):
+        run_study(spec(search=dead, check_knobs=True))
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_session_start(self) -> None: ...
+
+    def on_trial_start(self, trial, tasks) -> None: ...
+    def on_epoch(self, trial, record) -> None: ...
+    def on_trial_end(self, trial, end, reason) -> None: ...
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_knob_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
+    watch = Notes()
+    both = {
+        "loss.gamma": {"type": "categorical", "choices": [2.4, 6.0]},
+        "optimizer.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]},
+    }
+    run_study(spec(search=both, check_knobs=True), observers=[watch])
+    (note,) = watch.notes
+    assert note.startswith("optimizer.weight_decay changes stage 1 as well")
+
+
+def test_asha_ends_whole_configurations_after_stage_1():
+    document = {
+        "search": {"optimizer.lr": {"type": "categorical", "choices": [1e-3, 1e-9, 1e-8, 1e-7]}},
+        "base": yaml.safe_load(STUDY)["base"] | {"schedule": {"epochs": 4, "stage1_epochs": 1}, "optimizer": {}},
+        "objective": {"metric": "val/segm_AP_agnostic"},
+        "pruner": {"type": "asha", "first_rung": 1, "reduction_factor": 2},
+        "seeds": [0, 1],
+        "resources": {"max_concurrent_trials": 2},
+    }
+    result = run_study(spec(**document))
+    by_configuration = [{(t.end, len(t.records)) for t in c.trials} for c in result.configurations]
+    assert all(len({end for end, _ in ends}) == 1 for ends in by_configuration), "both seeds, or none"
+    pruned = [ends for ends in by_configuration if (End.FINISHED, 4) not in ends]
+    assert all(ends <= {(End.PRUNED, 2), (End.PRUNED, 3)} for ends in pruned), "at a rung, after stage 1"
+    assert result.cost.spared == result.cost.asked - sum(len(t.records) for t in result.trials)

@@ -1,0 +1,141 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from lncis import datasets, documents, engine
+from lncis.config import CrossEntropyLoss, Optimizer, Schedule
+from lncis.errors import ConfigError
+from lncis.studies.knobs import Knob, judge, knobs
+from lncis.studies.spec import StudySpec
+
+SAME = {"epoch": 1.0, "stage1/loss": 2.0, "stage1/weights": 9.0, "stage2/loss": 3.0, "stage2/weights": 8.0}
+
+
+def spec(search: dict, **fields) -> StudySpec:
+    return documents.parse(StudySpec, {"name": "s", "search": search, **fields}, source="study")
+
+
+def gamma() -> Knob:
+    (knob,) = knobs(spec({"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}}))
+    return knob
+
+
+def test_a_knob_is_probed_at_the_ends_of_its_range_or_choices():
+    found = knobs(
+        spec(
+            {
+                "loss.gamma": {"type": "float", "low": 3, "high": 9},
+                "optimizer.name": {"type": "categorical", "choices": ["adamw", "sgd"]},
+                "optimizer.momentum": {"type": "float", "low": 0.5, "high": 0.9, "when": {"optimizer.name": "sgd"}},
+                "schedule.stage1_epochs": {"type": "int", "low": 3, "high": 9},
+                "loss.A": {"type": "categorical", "choices": [-4.0]},
+            },
+            sampler={"type": "random", "configurations": 3},
+            seeds=[5, 6],
+        )
+    )
+    assert [(knob.path, knob.values) for knob in found] == [
+        ("loss.gamma", (3.0, 9.0)),
+        ("optimizer.name", ("adamw", "sgd")),
+        ("optimizer.momentum", (0.5, 0.9)),
+    ]
+    assert len({probe.key for knob in found for probe in knob.probes}) == 6
+    momentum = found[2].probes
+    assert [(p.config.optimizer.name, p.config.optimizer.momentum) for p in momentum] == [("sgd", 0.5), ("sgd", 0.9)]
+    assert all(probe.probe and probe.config.seed == 5 for knob in found for probe in knob.probes)
+
+
+def test_a_knob_that_fits_with_others_of_a_grid_only_is_not_probed():
+    grid = spec(
+        {
+            "model.max_size": {"type": "categorical", "choices": [256]},
+            "model.min_size": {"type": "categorical", "choices": [128, 256]},
+        }
+    )
+    assert knobs(grid) == []
+
+
+def test_one_that_changes_stage_2_alone_is_as_it_should_be():
+    assert judge(gamma(), (SAME, {**SAME, "stage2/weights": 8.1})) is None
+
+
+def test_one_that_changes_stage_1_is_worth_a_note():
+    note = judge(gamma(), (SAME, {**SAME, "stage1/loss": 2.1, "stage2/loss": 3.3}))
+    assert note.startswith("loss.gamma changes stage 1 as well (4.0 and 8.0 were tried)")
+
+
+def test_one_that_changes_nothing_is_a_mistake():
+    with pytest.raises(
+        ConfigError, match=r"search.loss.gamma: is connected to nothing here: 4.0 and 8.0 gave the same"
+    ):
+        judge(gamma(), (SAME, dict(SAME)))
+
+
+@pytest.mark.parametrize("other", [SAME, {**SAME, "stage2/loss": math.nan}])
+def test_where_one_diverged_it_is_not_called_dead(other):
+    assert judge(gamma(), ({**SAME, "stage2/loss": math.nan}, other)) is None
+
+
+def probed(config, path, values):
+    data = {}
+    found = []
+    for value in values:
+        document = documents.with_overrides(documents.dump(config), {path: value}, schema=type(config))
+        changed = documents.parse(type(config), document, source="probe")
+        data[changed.dataset, changed.noise] = datasets.load(changed)
+        found.append(engine.probe(changed, data[changed.dataset, changed.noise]))
+    return tuple(found)
+
+
+def changed(records) -> set[str]:
+    return {figure for figure in records[0] if records[0][figure] != records[1][figure]}
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "stages"),
+    [
+        ("loss.gamma", (4.0, 8.0), {"stage2"}),
+        ("loss.gamma", (50.0, 60.0), set()),
+        ("loss.A", (-1.0, -4.0), {"stage2"}),
+        ("optimizer.momentum", (0.5, 0.9), set()),  # of AdamW
+        ("optimizer.weight_decay", (0.0, 0.1), {"stage1", "stage2"}),
+        ("seed", (0, 1), {"stage1", "stage2"}),
+    ],
+)
+def test_probes_tell_what_a_knob_changes(tiny, path, values, stages):
+    tiny = replace(tiny, optimizer=Optimizer(lr=1e-3))
+    records = probed(tiny, path, values)
+    assert {figure.partition("/")[0] for figure in changed(records)} == stages
+    assert all(f"stage{stage}/{what}" in records[0] for stage in (1, 2) for what in ("loss", "weights"))
+
+
+def test_momentum_is_a_knob_of_sgd(tiny):
+    records = probed(replace(tiny, optimizer=Optimizer(name="sgd", lr=1e-3)), "optimizer.momentum", (0.5, 0.9))
+    assert changed(records) >= {"stage1/weights", "stage2/weights"}
+
+
+def test_a_probe_leaves_out_a_stage_without_epochs_and_survives_divergence(tiny):
+    data = datasets.load(tiny)
+    without = engine.probe(replace(tiny, schedule=Schedule(epochs=4, stage1_epochs=0)), data)
+    assert set(without) == {"epoch", "stage2/loss", "stage2/weights"}
+    diverged = engine.probe(replace(tiny, optimizer=Optimizer(lr=1e30)), data)
+    assert math.isnan(diverged["stage1/loss"])
+
+
+def test_a_probe_is_the_same_each_time(tiny):
+    data = datasets.load(tiny)
+    assert engine.probe(tiny, data) == engine.probe(tiny, data)
+    assert engine.probe(replace(tiny, loss=CrossEntropyLoss()), data)["stage1/weights"] == pytest.approx(
+        engine.probe(tiny, data)["stage1/weights"], rel=0, abs=0
+    )
+
+
+def test_what_a_few_steps_need_not_meet_is_not_probed():
+    """The first scenes may be the same, and as noisy, in both data sets."""
+    search = {
+        "dataset.train_scenes": {"type": "categorical", "choices": [50, 100]},
+        "noise.rate": {"type": "categorical", "choices": [0.38, 0.4]},
+        "schedule.warmup_iterations": {"type": "categorical", "choices": [0, 1000]},
+    }
+    assert knobs(spec(search)) == []
