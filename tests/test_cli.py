@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from lncis import cli, documents
+from lncis import checkpoint, cli, datasets, documents, engine
 from lncis.config import TrainConfig
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
@@ -144,6 +145,20 @@ def test_lncis_train_runs_a_configuration_to_its_checkpoint(local_ray: None, tin
     assert ran.exit_code == 0, ran.output
     assert "epoch 4/4" in ran.output
     assert Path("trained/checkpoint.pt").exists()
+
+
+def test_lncis_train_without_workers_gives_the_same_and_loads_no_ray(tiny: TrainConfig) -> None:
+    Path("config.yaml").write_text(documents.to_yaml(tiny))
+    engine.train(tiny, datasets.load(tiny), Path("plain"))
+    code = (
+        "import sys; from lncis import cli; from typer.testing import CliRunner;"
+        "done = CliRunner().invoke(cli.app, ['train', 'config.yaml', '--out', 'out', '--num-workers', '0']);"
+        "print(done.output); assert done.exit_code == 0; assert 'ray' not in sys.modules"
+    )
+    done = command("-c", code)
+    assert "epoch 4/4" in done.stdout, done.stderr
+    one, other = (checkpoint.load(Path(folder) / engine.CHECKPOINT).model for folder in ("plain", "out"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_help_names_the_commands() -> None:

@@ -188,6 +188,10 @@ def assert_mlflow_knows_all(running: Study) -> None:
     assert list((running.runs / "artifacts").glob(f"*/{parent.info.run_id}/artifacts/best.yaml"))
 
 
+def assert_the_user_saw_no_traceback(running: Study) -> None:
+    assert "Traceback" not in (running.runs / "output.txt").read_text()
+
+
 def assert_no_epoch_is_told_twice(result: StudyResult) -> None:
     epochs = [(e.trial, e.record["epoch"]) for e in journal.read(result.directory) if isinstance(e, EpochFinished)]
     assert len(epochs) == len(set(epochs))
@@ -223,6 +227,7 @@ def test_a_study_of_which_one_process_of_each_kind_is_killed(undisturbed: StudyR
         assert_equal(running.result(), undisturbed)
         assert_no_epoch_is_told_twice(running.result())
         assert_mlflow_knows_all(running)
+        assert_the_user_saw_no_traceback(running)
 
 
 @pytest.mark.torture
@@ -251,5 +256,6 @@ def test_studies_of_which_processes_are_killed_at_random(undisturbed: StudyResul
             assert_equal(running.result(), undisturbed)
             assert_no_epoch_is_told_twice(running.result())
             assert_mlflow_knows_all(running)
+            assert_the_user_saw_no_traceback(running)
             cost = running.result().cost
             print(json.dumps({"study": number, "kills": running.kills, "so far": len(kills), "cost": vars(cost)}))

@@ -1,6 +1,7 @@
 """run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes; a study that was killed goes on."""
 
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from lncis.studies.result import StudyResult, from_journal
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.stages import STAGES, chains, code_digest
+from lncis.studies.statistics import importance
 from lncis.studies.store import StageStore
 from lncis.studies.trials import Observer, Trials
 from lncis.studies.tuning import StudyQueue, follow
@@ -85,7 +87,7 @@ def run_study(
             files = report.write(result)
             folders.tidy(result)
         except BaseException as error:
-            with suppress(LncisError):
+            with suppress(Exception):  # what failed before is what counts
                 report.write(from_journal(study_id, spec, folder, journal.events))
             mirror.finish(status="KILLED", reason=_reason(error))
             raise
@@ -247,8 +249,10 @@ def _to_all(observers: Sequence[Observer]) -> Callable[[str], None]:
 
 
 def _figures(result: StudyResult) -> dict[str, float]:
-    """Return what the study's run in MLflow says of the whole: the best configuration's means, and the cost."""
+    """Return what the study's run in MLflow says of the whole: the best one's means, cost, importance, agreement."""
     figures = {f"cost/{name}": float(value) for name, value in asdict(result.cost).items()}
+    figures |= {f"importance/{path}": share for path, share in importance(result).items()}
+    figures |= {"kendall_tau_val_test": result.rank_agreement} if math.isfinite(result.rank_agreement) else {}
     reached = result.best.trials[0].records[-1]
     return figures | {
         f"best/{key}": result.best.over_seeds(key).mean for key in reached if key.startswith(("val/", "test/"))
