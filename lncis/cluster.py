@@ -50,7 +50,7 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **({} if address else local),
             )
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
             where = f"at RAY_ADDRESS={address}" if address else "on this machine"
             raise StudyError(f"no Ray {where}: {error}; correct or unset RAY_ADDRESS") from error
         started_here = True
@@ -78,8 +78,9 @@ def _check_room(workers: Workers, lanes: int) -> None:
                 f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
             )
-    if not there.get(TRIAL_DRIVER):
+    if there.get(TRIAL_DRIVER, 0) < 2 * lanes + 1:  # the queue, and a relay for each lane with some to spare
         raise StudyError(
-            f"no node of the Ray cluster has the resource {TRIAL_DRIVER!r}; start its head with "
+            f"the Ray cluster has {there.get(TRIAL_DRIVER, 0):g} of the resource {TRIAL_DRIVER!r}, which is too little "
+            f"for {lanes} trials at a time; start its head with "
             f"ray start --head --resources='{{\"{TRIAL_DRIVER}\": 1000}}'"
         )

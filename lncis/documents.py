@@ -3,6 +3,7 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
+import os
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,7 +68,7 @@ def claim(directory: Path, config: Config) -> None:
     try:
         if not path.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            partial = directory / ".config.yaml"
+            partial = directory / f".config.yaml.{os.getpid()}"
             partial.write_text(to_yaml(config))
             partial.replace(path)
     except OSError as error:

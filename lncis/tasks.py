@@ -68,7 +68,6 @@ class _Entry:
     task: Task
     owners: set[str]
     state: State = State.WAITING
-    lane: str | None = None
     records: dict[int, Record] = field(default_factory=dict)
     reason: str = ""
     returns: int = 0  # how often its lane came back for it
@@ -78,10 +77,12 @@ class _Entry:
 
 
 class TaskQueue:
-    """See the module; each method may be called again with the same arguments, to the same effect."""
+    """See the module; each method but `take` may be called again with the same arguments, to the same effect."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._entries: dict[str, _Entry] = {}  # in the order of submission, which is the order of work
+        self._entries: dict[str, _Entry] = {}
+        self._waiting: dict[str, None] = {}  # keys in the order of submission, which is the order of work
+        self._running: dict[str, str] = {}  # lane -> key
         self._chains: dict[str, list[str]] = {}
         self._withdrawn: dict[str, str] = {}
         self._closed: str | None = None
@@ -99,23 +100,26 @@ class TaskQueue:
         for task in chain:
             entry = self._entries.setdefault(task.key, _Entry(task, set()))
             entry.owners.add(owner)
+            if entry.state is State.WAITING:
+                self._waiting.setdefault(task.key)
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
         self._lanes.add(lane)
         if self._closed is not None:
             return "stop"
-        for entry in self._entries.values():
-            if entry.state is State.RUNNING and entry.lane == lane:
-                self._lost_seconds += self._clock() - entry.heard
-                if self._may_return(entry):
-                    entry.heard = self._clock()
-                    return entry.task
-        for entry in self._entries.values():
-            after = entry.task.after
-            ready = after is None or self._entries[after.key].state is State.DONE
-            if entry.state is State.WAITING and entry.owners and ready:
-                entry.state, entry.lane, entry.heard = State.RUNNING, lane, self._clock()
+        if lane in self._running:
+            entry = self._entries[self._running[lane]]
+            self._lost_seconds += self._clock() - entry.heard
+            if self._may_return(entry):
+                entry.heard = self._clock()
+                return entry.task
+        for key in self._waiting:
+            entry = self._entries[key]
+            if entry.task.after is None or self._entries[entry.task.after.key].state is State.DONE:
+                del self._waiting[key]
+                self._running[lane] = key
+                entry.state, entry.heard = State.RUNNING, self._clock()
                 return entry.task
         return "wait"
 
@@ -140,13 +144,16 @@ class TaskQueue:
         """Note that a lane is through with a task: done, or given up because no one wanted it any more."""
         entry = self._entries[key]
         if entry.state is State.RUNNING:
-            entry.lane = None
+            self._leave(key)
             entry.state = State.DONE if entry.task.until in entry.records else State.WAITING
+            if entry.state is State.WAITING and entry.owners:
+                self._waiting.setdefault(key)
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a task cannot be done; all that come after it fail with the same reason."""
         entry = self._entries[key]
-        entry.lane, entry.state, entry.reason = None, State.FAILED, reason
+        self._leave(key)
+        entry.state, entry.reason = State.FAILED, reason
         for other in self._entries.values():
             if other.task.after is not None and other.task.after.key == key:
                 self.fail(other.task.key, reason)
@@ -158,12 +165,18 @@ class TaskQueue:
     def lane_lost(self, lane: str, reason: str) -> None:
         """Note that a lane will not come back: another takes over its task; without any, the queue closes."""
         self._lanes.discard(lane)
-        for entry in self._entries.values():
-            if entry.state is State.RUNNING and entry.lane == lane:
-                self._lost_seconds += self._clock() - entry.heard
-                entry.state, entry.lane = State.WAITING, None
+        if lane in self._running:
+            key = self._running.pop(lane)
+            self._lost_seconds += self._clock() - self._entries[key].heard
+            self._entries[key].state = State.WAITING
+            self._waiting = {key: None, **self._waiting}
         if not self._lanes:
             self.close(reason)
+
+    def _leave(self, key: str) -> None:
+        """Take a task out of the line, and from the lane that has it."""
+        self._waiting.pop(key, None)
+        self._running = {lane: running for lane, running in self._running.items() if running != key}
 
     def progress(self, owner: str, seen: int = 0) -> Progress:
         """Return how far an owner's chain is, the epochs of shared tasks included, those after the first `seen`."""
@@ -198,6 +211,8 @@ class TaskQueue:
         self._withdrawn[owner] = reason
         for key in self._chains.pop(owner, []):
             self._entries[key].owners.discard(owner)
+            if not self._entries[key].owners:
+                self._waiting.pop(key, None)
 
     def lost_seconds(self) -> float:
         """Return how long workers trained what was lost when they died, their return included."""

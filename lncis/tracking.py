@@ -24,7 +24,7 @@ from lncis.metrics import Record
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # the first run of all creates the database, and says so
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-STUDY_TAG, PART_TAG = "lncis.study", "lncis.part"
+STUDY_TAG, PART_TAG, OVER_TAG = "lncis.study", "lncis.part", "lncis.over"
 METRICS_A_CALL = 1000  # MLflow's own limit
 
 Outage = (MlflowException, OSError)
@@ -86,12 +86,13 @@ class StudyRuns:
 
     def is_over(self, part: str) -> bool:
         """Say whether all is told of a trial or stage."""
-        return part in self._parts and self._parts[part].info.status in ("FINISHED", "FAILED")
+        return part in self._parts and self._parts[part].data.tags.get(OVER_TAG) == "true"
 
     def start(self, part: str, run_name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run of a trial or stage, or open it again."""
         if part in self._parts:
             run = self._parts[part]
+            self._client.set_tag(run.info.run_id, OVER_TAG, "false")
             self._client.update_run(run.info.run_id, status="RUNNING")
         else:
             run = self._client.create_run(
@@ -116,9 +117,16 @@ class StudyRuns:
         for start in range(0, len(metrics), METRICS_A_CALL):
             self._client.log_batch(self._parts[part].info.run_id, metrics=metrics[start : start + METRICS_A_CALL])
 
-    def end(self, part: str, status: str, *, reason: str = "", artifacts: Sequence[Path] = ()) -> None:
-        """Close the run of a trial or stage: FINISHED, FAILED or KILLED, with a reason if there is one."""
-        self._close(self._parts[part].info.run_id, status, reason, artifacts)
+    def end(
+        self, part: str, status: str, *, reason: str = "", artifacts: Sequence[Path] = (), over: bool = True
+    ) -> None:
+        """Close the run of a trial or stage: FINISHED, FAILED or KILLED, with a reason if there is one.
+
+        One that is not `over` is told from its beginning when the study goes on.
+        """
+        run_id = self._parts[part].info.run_id
+        self._close(run_id, status, reason, artifacts)
+        self._client.set_tag(run_id, OVER_TAG, str(over).lower())  # last: until then it is told again
 
     def log_study(self, metrics: Mapping[str, float], time: float) -> None:
         """Log to the study's run figures that concern it as a whole."""

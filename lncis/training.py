@@ -4,6 +4,7 @@ Starting a Ray Train run costs tens of seconds, training a task may take less. S
 and take one task after another from a queue. `fit` is a lane with one task.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
@@ -141,7 +142,10 @@ def _work(lane: dict[str, Any]) -> None:
     torch.set_num_threads(lane["threads"])
     queue, loaded = lane["queue"], _Loaded()
     while True:
-        task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
+        try:
+            task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
+        except RayActorError:  # the study is over, its driver knows; a new worker would meet the same
+            return
         if task == "stop":
             return
         if task == "wait":
@@ -165,6 +169,8 @@ def _reason(task: Task, error: Exception) -> str | None:
         return str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f"out of memory; lower batch_size ({task.config.batch_size}) or the image size ({error})"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{task.directory} cannot be written: {error}; free some room on its disk, and retry"
     return None
 
 
@@ -204,6 +210,8 @@ def _sole_trainer(directory: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise StudyError(f"{directory} is being trained by another process; stop that one") from error
                 time.sleep(POLL_SECONDS)
+        for leftover in directory.glob(".checkpoint.pt.*"):  # of a worker that was killed while it saved
+            leftover.unlink()
         yield
 
 

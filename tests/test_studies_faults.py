@@ -116,7 +116,7 @@ def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again(
 
 def test_a_knob_that_changes_nothing_ends_the_study_before_its_trials():
     dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
-    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: is connected to nothing here: 0.5 and 0.9"):
+    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: is connected to nothing here: 0.5, 0.9 gave"):
         run_study(spec(search=dead, check_knobs=True))
 
 

@@ -36,13 +36,16 @@ def test_a_knob_is_probed_at_the_ends_of_its_range_or_choices():
         )
     )
     assert [(knob.path, knob.values) for knob in found] == [
-        ("loss.gamma", (3.0, 9.0)),
-        ("optimizer.name", ("adamw", "sgd")),
-        ("optimizer.momentum", (0.5, 0.9)),
+        ("loss.gamma", [3.0, 9.0, pytest.approx(5.292)]),
+        ("optimizer.name", ["adamw", "sgd"]),
+        ("optimizer.momentum", [0.5, 0.9, pytest.approx(0.6528)]),
     ]
-    assert len({probe.key for knob in found for probe in knob.probes}) == 6
+    assert len({probe.key for knob in found for probe in knob.probes}) == 8
     momentum = found[2].probes
-    assert [(p.config.optimizer.name, p.config.optimizer.momentum) for p in momentum] == [("sgd", 0.5), ("sgd", 0.9)]
+    assert [(p.config.optimizer.name, p.config.optimizer.momentum) for p in momentum[:2]] == [
+        ("sgd", 0.5),
+        ("sgd", 0.9),
+    ]
     assert all(probe.probe and probe.config.seed == 5 for knob in found for probe in knob.probes)
 
 
@@ -62,14 +65,25 @@ def test_one_that_changes_stage_2_alone_is_as_it_should_be():
 
 def test_one_that_changes_stage_1_is_worth_a_note():
     note = judge(gamma(), (SAME, {**SAME, "stage1/loss": 2.1, "stage2/loss": 3.3}))
-    assert note.startswith("loss.gamma changes stage 1 as well (4.0 and 8.0 were tried)")
+    assert note.startswith("loss.gamma changes stage 1 as well (4.0, 8.0, 6.0 were tried)")
 
 
 def test_one_that_changes_nothing_is_a_mistake():
-    with pytest.raises(
-        ConfigError, match=r"search.loss.gamma: is connected to nothing here: 4.0 and 8.0 gave the same"
-    ):
-        judge(gamma(), (SAME, dict(SAME)))
+    with pytest.raises(ConfigError, match=r"search.loss.gamma: is connected to nothing here: 4.0, 8.0, 6.0 gave"):
+        judge(gamma(), (SAME, dict(SAME), dict(SAME)))
+
+
+def test_one_that_matters_between_other_values_only_is_alive():
+    assert judge(gamma(), (SAME, dict(SAME), {**SAME, "stage2/weights": 8.1})) is None
+
+
+def test_one_that_may_matter_beside_another_choice_is_told_and_not_refused():
+    both = {
+        "optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]},
+        "optimizer.name": {"type": "categorical", "choices": ["adamw", "sgd"]},
+    }
+    momentum = knobs(spec(both))[0]
+    assert judge(momentum, (SAME, dict(SAME))).startswith("optimizer.momentum changes nothing beside the base's other")
 
 
 @pytest.mark.parametrize("other", [SAME, {**SAME, "stage2/loss": math.nan}])

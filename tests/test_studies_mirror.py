@@ -93,6 +93,9 @@ class Mlflow:
 
         self._call(effect)
 
+    def set_tag(self, run_id, key, value):
+        self._call(lambda: self.runs[run_id].data.tags.update({key: value}))
+
     def log_artifact(self, run_id, path):
         self._call(lambda: self.runs[run_id].artifacts.append(Path(path).name))
 

@@ -53,11 +53,33 @@ def test_without_stage_1_there_is_one_task():
     assert (only.until, only.after) == (12, None)
 
 
+def test_plain_cross_entropy_is_stage_1_to_its_end():
+    plain = replace(BASE, loss=CrossEntropyLoss())
+    later = replace(plain, schedule=replace(SCHEDULE, stage1_epochs=9))
+    assert keys(plain) == keys(later)
+    trials = [Trial(configuration=0, overrides={}, seed=0, config=c) for c in (BASE, plain, later)]
+    forked, *alike = ([t.key for t in chain(trial, Workers(), Path(), switches={6, 9})] for trial in trials)
+    assert alike[0] == alike[1]
+    assert len(alike[0]) == 3
+    assert forked[0] == alike[0][0]
+
+
+def test_a_stage_that_ends_at_a_rung_is_not_one_that_ends_a_trial():
+    """After its last epoch a trial is evaluated on `test`, too."""
+    schedule = Schedule(epochs=12, stage1_epochs=3, lr_drops=())
+    long, short = (replace(BASE, schedule=replace(schedule, epochs=epochs)) for epochs in (12, 6))
+    trials = [Trial(configuration=0, overrides={}, seed=0, config=config) for config in (long, short)]
+    one, other = (chain(trial, Workers(), Path(), rungs=[6]) for trial in trials)
+    assert one[0].key == other[0].key
+    assert one[1].until == other[1].until == 6
+    assert one[1].key != other[1].key
+
+
 def test_same_trial_has_the_same_keys():
     assert keys(BASE) == keys(TrainConfig(schedule=replace(SCHEDULE)))
 
 
-@pytest.mark.parametrize("loss", [LncisLoss(gamma=4.0), LncisLoss(A=-1.0), CrossEntropyLoss()])
+@pytest.mark.parametrize("loss", [LncisLoss(gamma=4.0), LncisLoss(A=-1.0)])
 def test_loss_of_stage_2_leaves_stage_1_alone(loss):
     (first, second), (changed_first, changed_second) = keys(BASE), keys(replace(BASE, loss=loss))
     assert changed_first == first
@@ -185,7 +207,7 @@ def study_chains(*, gammas: list[float], seeds: list[int], schedule: Schedule):
     )
     configurations = [*spec.baselines.values(), *spec.grid]
     trials = [trial for i, overrides in enumerate(configurations) for trial in spec.trials(i, overrides)]
-    return [chain(trial, spec.resources, Path("stages")) for trial in trials]
+    return [chain(trial, spec.resources, Path("stages"), switches=switch_epochs(spec)) for trial in trials]
 
 
 def test_sharing_of_the_gamma_sweep():
@@ -288,7 +310,7 @@ def test_stage_2_is_cut_at_rungs_and_stage_1_never():
     assert [task.until for task in cut(late)] == [3, 4, 5, 6, 7, 8, 10, 12]
     assert [task.after and task.after.until for task in cut(late)] == [None, 3, 4, 5, 6, 7, 8, 10]
     (baseline,) = study.trials(0, study.baselines["plain"], baseline="plain")
-    assert [task.until for task in cut(baseline)] == [3, 4, 5, 12], "a baseline is never pruned"
+    assert [task.until for task in cut(baseline)] == [3, 4, 5, 6, 7, 8, 12], "a baseline is never pruned"
 
 
 def test_a_cut_does_not_change_the_stages_that_both_have():

@@ -50,6 +50,7 @@ VICTIMS = {
     "queue": "TaskQueue",
     "controller": "TrainController",
     "raylet": "raylet/raylet",
+    "gcs": "gcs/gcs_server",
 }
 
 
@@ -168,6 +169,7 @@ def assert_equal(disturbed: StudyResult, undisturbed: StudyResult) -> None:
             one, two = (checkpoint.load(t.directory / CHECKPOINT).model for t in (trial, other))
             assert all(torch.equal(one[key], two[key]) for key in one)
     assert disturbed.best.trial.overrides == undisturbed.best.trial.overrides
+    assert disturbed.complete
 
 
 def assert_mlflow_knows_all(running: Study) -> None:
@@ -236,7 +238,7 @@ def test_studies_of_which_processes_are_killed_at_random(undisturbed: StudyResul
     """Kills come at any moment, start and end included; study after study until there were enough."""
     wanted, seed = int(os.environ.get("LNCIS_KILLS", "100")), int(os.environ.get("LNCIS_SEED", "0"))
     chance = random.Random(seed)
-    weights = {"worker": 7, "driver": 3, "relay": 3, "mlflow": 3, "controller": 2, "queue": 1, "raylet": 1}
+    weights = {"worker": 7, "driver": 3, "relay": 3, "mlflow": 3, "controller": 2, "queue": 1, "raylet": 1, "gcs": 1}
     kills: list[str] = []
     next_kill = 0.0
 
@@ -246,7 +248,7 @@ def test_studies_of_which_processes_are_killed_at_random(undisturbed: StudyResul
             (victim,) = chance.choices(list(weights), list(weights.values()))
             if running.kill(victim, chance):
                 kills.append(victim)
-            next_kill = time.monotonic() + chance.uniform(2, 20)
+                next_kill = time.monotonic() + chance.uniform(1, 12)
 
     number = 0
     while len(kills) < wanted:

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lncis.errors import ConfigError
+from lncis.errors import ConfigError, StudyError
 from lncis.studies import spec as specs
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
@@ -50,7 +50,7 @@ def run_file(
 ) -> None:
     """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
     with clear_errors():
-        spec = _spec(file, resume, runs)
+        spec = _spec(file, resume, retry_failed, runs)
         spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
         # bound to today's stdout: during the study what others print goes to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
@@ -92,7 +92,8 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs:
 
         result = folders.read_result(runs, study_id)
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-        report.write(result)
+        with suppress(StudyError):  # nothing is best yet; all else is written
+            report.write(result)
         console.print(table.view(result))
         _print_paths(console, result)
 
@@ -113,7 +114,9 @@ def run_gamma_sweep(
     run_file(file, resume, dry_run, retry_failed, no_sharing, no_check, runs, store_gb, verbose)
 
 
-def _spec(file: Path | None, resume: str | None, runs: Path) -> StudySpec:
+def _spec(file: Path | None, resume: str | None, retry_failed: bool, runs: Path) -> StudySpec:
+    if retry_failed and resume is None:
+        raise ConfigError("--retry-failed", ["needs the study whose failed trials it runs again: --resume STUDY_ID"])
     if resume is not None:
         from lncis.studies import folders
 

@@ -1,5 +1,6 @@
 """The folder of a study, `runs/<study id>`: begun, found again, tidied."""
 
+import os
 import secrets
 import shutil
 import time
@@ -32,7 +33,7 @@ def claim(runs: Path, study_id: str, spec: StudySpec) -> Path:
     try:
         if not (folder / SPEC).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{SPEC}"
+            partial = folder / f".{SPEC}.{os.getpid()}"
             partial.write_text(documents.to_yaml(spec))
             partial.replace(folder / SPEC)
     except OSError as error:
@@ -92,7 +93,7 @@ def drop_losers(result: StudyResult) -> None:
         for c in result.configurations
         if c.trial.configuration != result.best.trial.configuration and len(c.trials) == len(result.spec.replicates)
         for t in c.trials
-        if all(other.end for other in c.trials)
+        if all(other.end in (End.FINISHED, End.PRUNED) for other in c.trials)
     }
     needed = {t.directory for t in result.trials if not t.end} | {t.directory for t in result.best.trials}
     for directory in beaten - needed:

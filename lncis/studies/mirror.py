@@ -57,14 +57,14 @@ class Mirror:
         reason: str = "",
         metrics: Mapping[str, float] | None = None,
         artifacts: Sequence[Path] = (),
-        patience: float = 30,
+        patience: float = 60,
     ) -> None:
         """Say the rest and close the study's run; give up after `patience` seconds, and say so."""
         now = time.time()
 
         def last_words(runs: StudyRuns) -> None:
             for part in self._open:  # of a study that was stopped; resumed, they are opened again
-                runs.end(part, "KILLED", reason=reason)
+                runs.end(part, "KILLED", reason=reason, over=False)
             runs.log_study(metrics or {}, now)
             runs.end_study(status, reason=reason, artifacts=[file for file in artifacts if file.exists()])
 

@@ -64,8 +64,11 @@ def run_study(
     earlier = folders.observations(runs, spec)
     study_id = study_id or folders.new_study_id(spec)
     folder = folders.claim(runs, study_id, spec)
-    with sole_driver(folder):
+    with _a_full_disk_explained(study_id), sole_driver(folder):
         journal, queue = Journal(folder), StudyQueue()
+        finished = _finished(journal.events)
+        if retry_failed or not finished:
+            _same_code(folder, journal.events)
         mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers))
         mirror.start()
         try:
@@ -79,10 +82,10 @@ def run_study(
                 [*observers, _LoserCheckpoints(spec, folder, journal)],
                 retry_failed=retry_failed,
             )
-            if trials.unfinished:
-                _same_code(folder, journal.events)
+            if trials.unfinished or not finished:
                 with _session(spec, trials, queue, journal):
-                    _train(spec, folder, trials, queue, observers, verbose)
+                    if trials.unfinished:
+                        _train(spec, folder, trials, queue, observers, verbose)
             result = from_journal(study_id, spec, folder, journal.events)
             files = report.write(result)
             folders.tidy(result)
@@ -109,6 +112,19 @@ def _session(spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journa
         raise
     finally:
         journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
+
+
+def _finished(events: Sequence[Event]) -> bool:
+    sessions = [event for event in events if isinstance(event, SessionStarted | SessionEnded)]
+    return bool(sessions) and isinstance(sessions[-1], SessionEnded) and not sessions[-1].reason
+
+
+@contextmanager
+def _a_full_disk_explained(study_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"study {study_id} could not go on: {error}; mend that and resume it") from error
 
 
 def _same_code(folder: Path, events: Sequence[Event]) -> None:
@@ -188,9 +204,9 @@ class _KnobCheck(threading.Thread):
     def run(self) -> None:
         with suppress(RayError):  # the study is over before the check
             for knob in self._knobs:
-                one, other = (self._record(task) for task in knob.probes)
+                records = [record for task in knob.probes if (record := self._record(task))]
                 try:
-                    note = knobs.judge(knob, (one, other)) if one and other else None
+                    note = knobs.judge(knob, records) if len(records) == len(knob.probes) else None
                 except ConfigError as error:
                     self._error = error
                     ray.get(self._queue.close.remote(str(error)))
@@ -218,9 +234,10 @@ class _LoserCheckpoints:
 
     def __init__(self, spec: StudySpec, folder: Path, journal: Journal) -> None:
         self._spec, self._folder, self._journal = spec, folder, journal
+        self._live = False
 
     def on_session_start(self) -> None:
-        pass
+        self._live = True
 
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
         pass
@@ -229,7 +246,7 @@ class _LoserCheckpoints:
         pass
 
     def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
-        if self._spec.keep_checkpoints == "best":
+        if self._live and self._spec.keep_checkpoints == "best":
             folders.drop_losers(from_journal(self._folder.name, self._spec, self._folder, self._journal.events))
 
     def on_note(self, text: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import lncis
 from lncis import documents
-from lncis.config import TrainConfig, Workers
+from lncis.config import CrossEntropyLoss, TrainConfig, Workers
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec, Trial
 from lncis.tasks import Task
@@ -88,9 +88,11 @@ def chain(
     if alone:
         key = f"{trial.name}-{_key(config, workers, until=epochs, stage=2)}"
         return [Task(key=key, config=config, until=epochs, directory=directory / key)]
-    ends = {cut for cut in switches if cut < switch} | {rung for rung in rungs if switch < rung < epochs}
-    for until in sorted((ends | {switch, epochs}) - {0}):
-        key = _key(config, workers, until=until, stage=1 if until <= switch else 2)
+    # plain cross entropy never leaves stage 1
+    leaves = epochs if isinstance(config.loss, CrossEntropyLoss) else switch
+    ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if switch < rung < epochs}
+    for until in sorted((ends | {leaves, epochs}) - {0}):
+        key = _key(config, workers, until=until, stage=1 if until <= leaves else 2)
         after = tasks[-1] if tasks else None
         tasks.append(Task(key=key, config=config, until=until, directory=directory / key, after=after))
     return tasks
@@ -104,6 +106,7 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
         "lr_factors": [schedule.lr_factor(epoch) for epoch in range(until)],
         "warmup_iterations": schedule.warmup_iterations,
         # evaluation draws no random numbers, but what was evaluated is part of the result
+        "tested": until == schedule.epochs,
         "evaluated": [(e + 1) % schedule.evaluate_every == 0 or e + 1 == schedule.epochs for e in range(until)],
     }
     if stage == 1:

@@ -100,8 +100,8 @@ class Trials:
                 self._happened(TrialRetried(trial=name))
         self._waiting = deque(t for trials in self._known.values() for t in trials if not self._ended(t))
         for course in self._courses.values():
-            for epoch in course.records:  # a study may be killed before it publishes what it has noted
-                self._publish(course, epoch)
+            if course.records and course.end is None:  # the study may have been killed before it published that
+                self._publish(course, max(course.records))
         for observer in observers:
             observer.on_session_start()
 
@@ -158,7 +158,8 @@ class Trials:
         return self._store is not None and self._store.adopt(task)
 
     def _publish(self, course: _Course, epoch: int) -> None:
-        for task in course.tasks:
+        # what lies before an adopted stage is not this trial's: another one may be training it just now
+        for task in _without_what_came_before(course.tasks, course.adopted):
             if self._store and task.until == epoch:
                 self._store.publish(task)
 

@@ -12,7 +12,6 @@ from ray.exceptions import RayActorError, RayError
 from ray.tune.search import Searcher
 
 from lncis.cluster import TRIAL_DRIVER
-from lncis.errors import LncisError
 from lncis.studies.relay import Relay
 from lncis.studies.trials import Trials
 from lncis.tasks import Task
@@ -68,9 +67,10 @@ def follow(trials: Trials, queue: StudyQueue, relays: int, name: str) -> None:
         try:
             tuner.fit()
         except (RayError, tune.TuneError) as error:
-            if isinstance(error.__cause__, LncisError):  # ours, raised in what Tune asked
-                raise error.__cause__ from None
-            queue.why_closed = f"Ray failed ({type(error.__cause__ or error).__name__})"
+            cause = error.__cause__ or error.__context__
+            if cause is not None and not isinstance(cause, RayError):  # raised in what Tune asked: ours
+                raise cause from None
+            queue.why_closed = f"Ray failed ({type(cause or error).__name__})"
 
 
 class _Suggestions(Searcher):
