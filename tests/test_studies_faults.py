@@ -13,6 +13,7 @@ from lncis import checkpoint, documents
 from lncis.engine import CHECKPOINT
 from lncis.errors import ConfigError
 from lncis.studies import folders, journal
+from lncis.studies.estimate import checkpoint_bytes
 from lncis.studies.journal import End, SessionStarted
 from lncis.studies.result import StudyResult
 from lncis.studies.run import run_study
@@ -98,7 +99,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again():
     runs = Path("runs")
-    size = 3 * 4 * 1_300_000 / 1e6  # a checkpoint: weights and two moments
+    size = checkpoint_bytes(spec().base, num_foreground_classes=10) / 1e6
     with small_disk(runs, megabytes=int(3.6 * size)):
         # room for stage 1, for the first trial, and for one more checkpoint, but not for the one that replaces it
         three = {"loss.gamma": {"type": "categorical", "choices": [2.4, 3.0, 6.0]}}
