@@ -240,15 +240,19 @@ def test_studies_of_which_processes_are_killed_at_random(undisturbed: StudyResul
     chance = random.Random(seed)
     weights = {"worker": 7, "driver": 3, "relay": 3, "mlflow": 3, "controller": 2, "queue": 1, "raylet": 1, "gcs": 1}
     kills: list[str] = []
-    next_kill = 0.0
+    victim, not_before, not_after = "", 0.0, 0.0
 
     def disturb(running: Study) -> None:
-        nonlocal next_kill
-        if time.monotonic() > next_kill and len(kills) < wanted:
+        """Draw a kind of process, wait until there is one, and kill it; only then draw the next."""
+        nonlocal victim, not_before, not_after
+        now = time.monotonic()
+        if now > not_after:
             (victim,) = chance.choices(list(weights), list(weights.values()))
-            if running.kill(victim, chance):
-                kills.append(victim)
-                next_kill = time.monotonic() + chance.uniform(1, 12)
+            not_before, not_after = now + chance.uniform(0, 8), now + 90
+        if len(kills) < wanted and now > not_before and running.kill(victim, chance):
+            kills.append(victim)
+            not_after = 0.0
+            print(f"{len(kills)} of {wanted} kills: {victim}", flush=True)
 
     number = 0
     while len(kills) < wanted:
