@@ -43,6 +43,7 @@ def train(
         if num_workers == 0:
             import torch
 
+            torch.set_num_threads(1)  # as a worker with one CPU has: the same numbers to the bit
             device = torch.device("cuda" if gpus_per_worker else "cpu")
             engine.train(parsed, data, out, device=device, on_epoch=show)
         else:

@@ -45,4 +45,4 @@ def test_ctrl_c_ends_a_study_and_all_its_processes() -> None:
     assert not alive
     client = mlflow.MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("long")
-    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED"}
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"KILLED"}
