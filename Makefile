@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the table and the best config
 	@$(BIN)/python -m lncis.studies.gamma_sweep
 
-test: $(STAMP)  ## all tests, about six minutes on two cores
+test: $(STAMP)  ## all tests but torture, about thirteen minutes on two cores
 	@$(BIN)/python -m pytest
 
 torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, about an hour (LNCIS_KILLS, LNCIS_SEED)
