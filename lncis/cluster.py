@@ -50,9 +50,10 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **({} if address else local),
             )
-        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain Exceptions too, as where one of its processes dies at the start
             where = f"at RAY_ADDRESS={address}" if address else "on this machine"
-            raise StudyError(f"no Ray {where}: {error}; correct or unset RAY_ADDRESS") from error
+            remedy = "correct or unset RAY_ADDRESS" if address else "try again"
+            raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
         started_here = True
     else:
         started_here = False

@@ -118,7 +118,8 @@ def _run_lane(name: str, queue: Any, workers: Workers) -> None:
                 ),
             ).fit()
     except Exception as error:
-        reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {error}"
+        said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
+        reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {said[0]}"
         with suppress(RayError):  # where the queue has gone too, those who wait know it
             ray.get(queue.lane_lost.remote(name, reason))
 
