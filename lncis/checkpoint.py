@@ -4,14 +4,13 @@ Because weights, optimizer and history are one file, they can never disagree: a 
 from the last finished epoch, or from none.
 """
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lncis import files
 from lncis.errors import CheckpointError
 from lncis.metrics import Record
 
@@ -35,20 +34,12 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 
     Raises CheckpointError where it cannot be written, as on a full disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with files.replacing(path) as file:
             torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch hides the first in the second
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(f"{path} cannot be written: {cause}; free some room on its disk, and retry") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:

@@ -3,7 +3,6 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
-import os
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from lncis import files
 from lncis.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -67,10 +67,7 @@ def claim(directory: Path, config: Config) -> None:
     path = directory / "config.yaml"
     try:
         if not path.exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            partial = directory / f".config.yaml.{os.getpid()}"
-            partial.write_text(to_yaml(config))
-            partial.replace(path)
+            files.replace(path, to_yaml(config))
     except OSError as error:
         raise ConfigError(str(directory), [f"cannot be written: {error.strerror}; name another folder"]) from error
     if load(type(config), path) != config:

@@ -15,6 +15,9 @@ from typing import Literal
 from lncis.config import TrainConfig
 from lncis.metrics import Record
 
+POLL_SECONDS = 0.2
+"""How often those who wait for the queue ask it."""
+
 MAX_RETURNS = 5
 """How often a task may kill its workers without finishing an epoch before it is given up."""
 

@@ -7,7 +7,6 @@ and take one task after another from a queue. `fit` is a lane with one task.
 import errno
 import fcntl
 import json
-import os
 import tempfile
 import threading
 import time
@@ -25,15 +24,14 @@ from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
-from lncis import datasets, documents, engine
+from lncis import datasets, documents, engine, files
 from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
 from lncis.errors import DivergedError, LncisError, StudyError
 from lncis.metrics import Record
-from lncis.tasks import State, Task, TaskQueue
+from lncis.tasks import POLL_SECONDS, State, Task, TaskQueue
 
-POLL_SECONDS = 0.2
 GOING_HOME_SECONDS = 10
 FOR_EVER = -1
 """How often a lane's workers are replaced; a task that kills them again and again is given up (lncis.tasks)."""
@@ -218,9 +216,7 @@ def _sole_trainer(directory: Path) -> Iterator[None]:
 
 def _write_manifest(data: Data, path: Path) -> None:
     if not path.exists():  # it may be a link into the store, which nobody writes through
-        partial_path = path.with_name(f".{path.name}.{os.getpid()}")
-        partial_path.write_text(json.dumps(data.manifests, indent=1))
-        partial_path.replace(path)
+        files.replace(path, json.dumps(data.manifests, indent=1))
 
 
 def _ask(method: Any, *arguments: Any) -> Any:

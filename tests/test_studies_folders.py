@@ -6,7 +6,7 @@ import pytest
 from lncis import documents
 from lncis.errors import ConfigError
 from lncis.studies import folders
-from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
+from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted, read, trial_of
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains
 
@@ -167,27 +167,62 @@ def test_a_beginning_that_is_not_there_is_named():
         folders.observations(RUNS, spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "nobody"}))
 
 
+def told(study: StudySpec, study_id: str, *, live: bool = True) -> folders.LoserCheckpoints:
+    """An observer that was told what happened to a study, as it happened or by a session that resumes it."""
+    observer, folder = folders.LoserCheckpoints(study), RUNS.absolute() / study_id
+    chain = chains(study, folder / STAGES)
+    trials = {trial_of(study, e).name: trial_of(study, e) for e in read(folder) if isinstance(e, TrialStarted)}
+    if live:
+        observer.on_session_start()
+    for event in read(folder):
+        if isinstance(event, TrialStarted):
+            observer.on_trial_start(trials[event.trial], chain(trials[event.trial]))
+        elif isinstance(event, EpochFinished):
+            observer.on_epoch(trials[event.trial], event.record)
+        elif isinstance(event, TrialEnded):
+            observer.on_trial_end(trials[event.trial], event.end, event.reason)
+    return observer
+
+
 def test_losers_go_as_soon_as_they_are_beaten_and_what_runs_stays():
     study = spec(keep_checkpoints="best")
     folder = carried_out(study, "a", {0: [5.0, 5.0], 1: [6.0, 7.0], 2: [1.0, -1]})
     before = stages_of(folder)
-    folders.drop_losers(folders.read_result(RUNS, "a"))
+    told(study, "a")
     assert left("a") == {"0001-seed0", "0001-seed1", "0002-seed0", "0002-seed1"}
     assert stages_of(folder) == before - 2, "shared stages stay while trials may need them"
 
 
 def test_where_nothing_finished_nothing_is_dropped():
-    carried_out(spec(), "a", {0: [5.0, -1], 1: [None, 7.0]})
-    folders.drop_losers(folders.read_result(RUNS, "a"))
+    study = spec(keep_checkpoints="best")
+    carried_out(study, "a", {0: [5.0, -1], 1: [None, 7.0]})
+    told(study, "a")
     assert len(left("a")) == 4
 
 
 def test_a_checkpoint_that_the_best_shares_with_a_loser_stays():
     twins = {"type": "categorical", "choices": [4.0, 6.0, 8.0]}
-    study = spec(search={"loss.gamma": twins}, baselines={"as the best": {"loss.gamma": 6.0}})
+    baselines = {"as the best": {"loss.gamma": 6.0}}
+    study = spec(search={"loss.gamma": twins}, baselines=baselines, keep_checkpoints="best")
     carried_out(study, "a", {0: [1.0, 1.0], 1: [2.0, 2.0], 2: [6.0, 7.0]})
-    folders.drop_losers(folders.read_result(RUNS, "a"))
+    told(study, "a")
     assert left("a") == {"0000-seed0", "0000-seed1", "0002-seed0", "0002-seed1"}
+
+
+def test_all_checkpoints_stay_where_all_are_wanted():
+    study = spec(keep_checkpoints="all")
+    carried_out(study, "a", {0: [5.0, 5.0], 1: [6.0, 7.0]})
+    told(study, "a")
+    assert len(left("a")) == 4
+
+
+def test_what_an_earlier_session_found_beaten_goes_when_the_next_begins():
+    study = spec(keep_checkpoints="best")
+    carried_out(study, "a", {0: [5.0, 5.0], 1: [6.0, 7.0]})
+    observer = told(study, "a", live=False)
+    assert len(left("a")) == 4, "nothing goes while the journal is replayed"
+    observer.on_session_start()
+    assert left("a") == {"0001-seed0", "0001-seed1"}
 
 
 def test_while_a_trial_may_be_retried_its_stages_stay():

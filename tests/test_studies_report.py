@@ -689,19 +689,3 @@ def test_a_study_without_a_finished_configuration_leaves_all_but_the_best(tmp_pa
         report.write(book.result(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(FILES) - {"best.yaml"})
     assert "unfinished: 1 of 8 trials ended" in (tmp_path / "table.txt").read_text()
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    result = small(tmp_path)
-    report.write(result)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_bytes = Path.write_bytes
-
-    def full_disk(path: Path, content: bytes) -> int:
-        write_bytes(path, content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        report.write(result)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

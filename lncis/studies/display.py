@@ -13,6 +13,7 @@ from rich.text import Text
 from lncis.metrics import Record
 from lncis.studies.journal import End
 from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.trials import Observer
 from lncis.tasks import Task
 
 
@@ -25,7 +26,7 @@ class _Row:
     state: str = "waiting"
 
 
-class Display:
+class Display(Observer):
     """An observer of a study that shows trial, stage, epoch, AP so far and time left; use as a context."""
 
     def __init__(self, spec: StudySpec, study_id: str, epochs_to_train: int, console: Console) -> None:

@@ -1,20 +1,24 @@
 """The folder of a study, `runs/<study id>`: begun, found again, tidied."""
 
-import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lncis import documents
+from lncis import documents, files
 from lncis.errors import ConfigError
+from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End
-from lncis.studies.result import StudyResult, from_journal
+from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal, merit
 from lncis.studies.search import Observation
-from lncis.studies.spec import StudySpec, load
+from lncis.studies.spec import StudySpec, Trial, load
 from lncis.studies.stages import STAGES
+from lncis.studies.trials import Observer
+from lncis.tasks import Task
 
 SPEC = "spec.yaml"
 
@@ -32,10 +36,7 @@ def claim(runs: Path, study_id: str, spec: StudySpec) -> Path:
     folder = (runs / study_id).absolute()
     try:
         if not (folder / SPEC).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{SPEC}.{os.getpid()}"
-            partial.write_text(documents.to_yaml(spec))
-            partial.replace(folder / SPEC)
+            files.replace(folder / SPEC, documents.to_yaml(spec))
     except OSError as error:
         raise ConfigError(str(runs), [f"cannot hold the study's folder: {error.strerror}; name another one"]) from error
     kept = load(folder / SPEC)
@@ -84,26 +85,82 @@ def observations(runs: Path, spec: StudySpec) -> list[Observation]:
     ]
 
 
-def drop_losers(result: StudyResult) -> None:
-    """Drop the checkpoints of configurations that finished and are not the best so far."""
-    if not result.searched:
-        return
-    beaten = {
-        t.directory
-        for c in result.configurations
-        if c.trial.configuration != result.best.trial.configuration and len(c.trials) == len(result.spec.replicates)
-        for t in c.trials
-        if all(other.end in (End.FINISHED, End.PRUNED) for other in c.trials)
-    }
-    needed = {t.directory for t in result.trials if not t.end} | {t.directory for t in result.best.trials}
-    for directory in beaten - needed:
+class LoserCheckpoints(Observer):
+    """Drops, in a study that keeps the best alone, the checkpoints of a configuration as soon as it is beaten."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._last: dict[str, Record] = {}  # of the trials whose configurations have not ended
+        self._running: dict[str, Path] = {}  # where they train
+        self._ends: dict[int, dict[str, TrialResult]] = {}  # by configuration, until it is beaten
+        self._live = False
+
+    def on_session_start(self) -> None:
+        """Begin to drop: what an earlier session found beaten may be there again."""
+        self._live = True
+        self._drop_beaten()
+
+    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
+        """Note what is needed now."""
+        self._running[trial.name] = tasks[-1].directory
+
+    def on_epoch(self, trial: Trial, record: Record) -> None:
+        """Note how far it is."""
+        self._last[trial.name] = record
+
+    def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
+        """Note how it ended, and drop what is beaten if that was the last of its configuration.
+
+        Baselines keep theirs to the end of the study: a configuration to come may be the same training.
+        """
+        ended = TrialResult(
+            trial=trial,
+            records=[self._last.pop(trial.name)] if trial.name in self._last else [],
+            directory=self._running.pop(trial.name),
+            end=end,
+        )
+        if trial.baseline is not None:
+            return
+        self._ends.setdefault(trial.configuration, {})[trial.name] = ended
+        if self._live and len(self._ends[trial.configuration]) == len(self._spec.replicates):
+            self._drop_beaten()
+
+    def _drop_beaten(self) -> None:
+        if self._spec.keep_checkpoints == "all":
+            return
+        ended = [
+            ConfigurationResult(trials=list(trials.values()))
+            for trials in self._ends.values()
+            if len(trials) == len(self._spec.replicates)
+        ]
+        candidates = [c for c in ended if all(t.end is End.FINISHED for t in c.trials)]
+        if candidates:
+            best = max(candidates, key=partial(merit, self._spec.objective))
+            for beaten in _drop_beaten(ended, best, running=self._running.values()):
+                del self._ends[beaten.trial.configuration]
+
+
+def _drop_beaten(
+    configurations: Iterable[ConfigurationResult], best: ConfigurationResult, running: Iterable[Path]
+) -> list[ConfigurationResult]:
+    """Drop the checkpoints of those that ended and are not the best, but for what is shared; return the beaten."""
+    beaten = [
+        c
+        for c in configurations
+        if c.trial.configuration != best.trial.configuration
+        and all(t.end in (End.FINISHED, End.PRUNED) for t in c.trials)
+    ]
+    needed = {*running, *(t.directory for t in best.trials)}
+    for directory in {t.directory for c in beaten for t in c.trials} - needed:
         shutil.rmtree(directory, ignore_errors=True)
+    return beaten
 
 
 def tidy(result: StudyResult) -> None:
     """Drop the stages that a finished study no longer needs: the store has its links to them."""
-    if result.spec.keep_checkpoints == "best":
-        drop_losers(result)
+    if result.spec.keep_checkpoints == "best" and result.searched:
+        complete = [c for c in result.configurations if len(c.trials) == len(result.spec.replicates)]
+        _drop_beaten(complete, result.best, running=(t.directory for t in result.trials if not t.end))
     if any(t.end is End.FAILED for t in result.trials):
         return  # they may be run again, from their last checkpoints
     kept = {t.directory for t in result.trials if t.end is End.FINISHED}

@@ -12,9 +12,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from lncis.metrics import Record
-from lncis.tasks import Progress, State
-
-POLL_SECONDS = 0.2
+from lncis.tasks import POLL_SECONDS, Progress, State
 
 
 class Relay(tune.Trainable):

@@ -2,12 +2,12 @@
 
 import io
 import json
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
+from lncis import files
 from lncis.studies import html, plots, table
 from lncis.studies.result import StudyResult, summary
 
@@ -30,7 +30,7 @@ def write(result: StudyResult) -> list[Path]:
         "best.yaml": lambda: table.best_yaml(result).encode(),
     }
     for name, content in contents.items():
-        _replace(result.directory / name, content())
+        files.replace(result.directory / name, content())
     return [result.directory / name for name in contents]
 
 
@@ -44,13 +44,3 @@ def _plot(result: StudyResult) -> bytes:
     picture = io.BytesIO()
     plots.overview(result).savefig(picture, format="png", dpi=110)
     return picture.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file at once: who reads it meanwhile, or a process that is killed here, finds the old one whole."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

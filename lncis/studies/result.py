@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lncis.studies.journal import (
     TrialStarted,
     trial_of,
 )
-from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec import Objective, StudySpec, Trial
 from lncis.studies.stages import STAGES
 
 
@@ -90,6 +90,13 @@ class ConfigurationResult:
         return interval([trial.last(metric) for trial in self.trials])
 
 
+def merit(objective: Objective, configuration: ConfigurationResult) -> float:
+    """Return what the best has most of: the mean objective or its lower bound, negative where less is better."""
+    reached = configuration.over_seeds(objective.metric)
+    mean = reached.mean if objective.mode == "max" else -reached.mean
+    return mean - (reached.half_width if objective.select == "lower_bound" else 0.0)
+
+
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
     """Return `one` minus `other`, seed by seed: what both owe to a seed, and to the stage they share, cancels."""
     theirs = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
@@ -137,13 +144,7 @@ class StudyResult:
         if not self.searched:
             reasons = sorted({t.reason for t in self.trials if t.reason}) or ["it was stopped"]
             raise StudyError(f"no configuration of study {self.study_id} finished: {'; '.join(reasons)}")
-        return max(self.searched, key=self.merit)
-
-    def merit(self, configuration: ConfigurationResult) -> float:
-        """Return what the best has most of: the mean objective or its lower bound, negative where less is better."""
-        objective, sign = self.spec.objective, 1 if self.spec.objective.mode == "max" else -1
-        reached = configuration.over_seeds(objective.metric)
-        return sign * reached.mean - (reached.half_width if objective.select == "lower_bound" else 0.0)
+        return max(self.searched, key=partial(merit, self.spec.objective))
 
     @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:

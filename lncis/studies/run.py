@@ -6,34 +6,29 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
 from lncis import cluster, datasets, tracking, training
-from lncis.errors import ConfigError, LncisError, StudyError
-from lncis.metrics import Record
-from lncis.studies import folders, knobs, report
+from lncis.errors import LncisError, StudyError
+from lncis.studies import folders, report
 from lncis.studies.folders import SPEC
-from lncis.studies.journal import JOURNAL, End, Event, Journal, SessionEnded, SessionStarted, sole_driver
+from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, sole_driver
 from lncis.studies.mirror import Mirror
-from lncis.studies.relay import POLL_SECONDS
+from lncis.studies.probing import KnobCheck
 from lncis.studies.result import StudyResult, from_journal
 from lncis.studies.search import Configurations
-from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, code_digest
 from lncis.studies.statistics import importance
 from lncis.studies.store import StageStore
 from lncis.studies.trials import Observer, Trials
 from lncis.studies.tuning import StudyQueue, follow
-from lncis.tasks import State, Task
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -79,7 +74,7 @@ def run_study(
                 queue,
                 journal,
                 StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None,
-                [*observers, _LoserCheckpoints(spec, folder, journal)],
+                [*observers, folders.LoserCheckpoints(spec)],
                 retry_failed=retry_failed,
             )
             if trials.unfinished or not finished:
@@ -170,7 +165,7 @@ def _train(
         check, running = None, list[threading.Thread]()
         try:
             queue.actor = training.start_queue()
-            check = _KnobCheck(spec, queue.actor, observers) if spec.check_knobs else None
+            check = KnobCheck(spec, queue.actor, _to_all(observers)) if spec.check_knobs else None
             running += [training.start_lane(f"{folder.name}-{i}", queue.actor, spec.resources) for i in range(lanes)]
             follow(trials, queue, relays, folder.name)
         except RayError as error:
@@ -186,71 +181,6 @@ def _train(
             f"{queue.why_closed or 'Ray stopped them'} (more in {folder / 'ray.log'}); "
             f"go on with: lncis study run --resume {folder.name}"
         )
-
-
-class _KnobCheck(threading.Thread):
-    """Probes the knobs of a study on its lanes, before their first trial, and closes the queue if one is dead."""
-
-    def __init__(self, spec: StudySpec, queue: Any, observers: Sequence[Observer]) -> None:
-        super().__init__(name="knob-check", daemon=True)
-        self._queue, self._note = queue, _to_all(observers)
-        self._error: ConfigError | None = None
-        self._knobs = knobs.knobs(spec)
-        for knob in self._knobs:
-            for task in knob.probes:
-                ray.get(queue.submit.remote(task.key, [task]))
-        self.start()
-
-    def run(self) -> None:
-        with suppress(RayError):  # the study is over before the check
-            for knob in self._knobs:
-                records = [record for task in knob.probes if (record := self._record(task))]
-                try:
-                    note = knobs.judge(knob, records) if len(records) == len(knob.probes) else None
-                except ConfigError as error:
-                    self._error = error
-                    ray.get(self._queue.close.remote(str(error)))
-                    return
-                if note:
-                    self._note(note)
-
-    def _record(self, task: Task) -> Record | None:
-        while True:
-            progress = ray.get(self._queue.progress.remote(task.key))
-            if progress.state is State.DONE:
-                return dict(progress.records[0])
-            if progress.state in (State.FAILED, State.CLOSED):  # its trial will meet the same, and say it
-                return None
-            time.sleep(POLL_SECONDS)
-
-    def result(self) -> None:
-        """Raise ConfigError if a knob is dead."""
-        if self._error:
-            raise self._error
-
-
-class _LoserCheckpoints:
-    """An observer that, in a study that keeps the best alone, drops the checkpoints of what was beaten."""
-
-    def __init__(self, spec: StudySpec, folder: Path, journal: Journal) -> None:
-        self._spec, self._folder, self._journal = spec, folder, journal
-        self._live = False
-
-    def on_session_start(self) -> None:
-        self._live = True
-
-    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        pass
-
-    def on_epoch(self, trial: Trial, record: Record) -> None:
-        pass
-
-    def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
-        if self._live and self._spec.keep_checkpoints == "best":
-            folders.drop_losers(from_journal(self._folder.name, self._spec, self._folder, self._journal.events))
-
-    def on_note(self, text: str) -> None:
-        pass
 
 
 def _lanes(spec: StudySpec, trials: Trials) -> int:

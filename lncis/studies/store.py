@@ -5,6 +5,7 @@ it, the store takes no room, and what it lets go stays with those who use it.
 """
 
 import os
+import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -51,7 +52,7 @@ class StageStore:
         for stage, size in zip(stages, sizes, strict=True):
             if surplus <= 0:
                 return
-            doomed = stage.with_name(f".{stage.name}.{os.getpid()}")
+            doomed = stage.with_name(f".{stage.name}.{secrets.token_hex(4)}")
             stage.rename(doomed)  # gone at once for others, not file by file
             shutil.rmtree(doomed)
             surplus -= size
@@ -59,7 +60,7 @@ class StageStore:
 
 def _link(source: Path, target: Path) -> None:
     """Make `target` a folder of hard links to the files of `source`, or of copies where links cannot be had."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     partial.mkdir(parents=True)
     try:
         for file in source.iterdir():

@@ -30,14 +30,14 @@ class Queue(Protocol):
         """Take that back."""
 
 
-class Observer(Protocol):
+class Observer:
     """Told in the driver what happens, as it happens; what earlier sessions did is told before `on_session_start`."""
 
     def on_session_start(self) -> None:
         """From here on it happens now."""
 
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        """A trial begins; its tasks may be shared with others."""
+        """A trial begins, or is to be run again; its tasks may be shared with others."""
 
     def on_epoch(self, trial: Trial, record: Record) -> None:
         """A trial has one more epoch."""
@@ -229,6 +229,8 @@ class Trials:
             course.end = None
             if course.trial.baseline is None:
                 self._configurations.reopen(course.trial.configuration - len(self._spec.baselines))
+            for observer in self._observers:
+                observer.on_trial_start(course.trial, course.tasks)
 
     def _ended(self, trial: Trial) -> bool:
         return trial.name in self._courses and self._courses[trial.name].end is not None

@@ -1,0 +1,33 @@
+"""Files that are there whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Within the block a new file is written; at its end it is on the disk, and takes the place of `path` at once.
+
+    Who reads `path` meanwhile finds the old file whole, and so it stays where the block, or the process, breaks off.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Give `path` a new content at once."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
