@@ -22,7 +22,10 @@ MAX_RETURNS = 5
 """How often a task may kill its workers without finishing an epoch before it is given up."""
 
 PATIENCE_SECONDS = 1200.0
-"""How long the first worker may take to come: a cluster that grows needs minutes for a node."""
+"""How long no worker may be heard of: a cluster that grows needs minutes for a node."""
+
+SILENCE_SECONDS = 120.0
+"""After so long without a word from its workers, another lane may have a lane's task: their node is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ class TaskQueue:
         self._closed: str | None = None
         self._clock = clock
         self._started = clock()
-        self._lanes: set[str] = set()
+        self._heard: dict[str, float] = {}  # lane -> when its workers last said anything
         self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
@@ -108,7 +111,7 @@ class TaskQueue:
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
-        self._lanes.add(lane)
+        self._heard[lane] = self._clock()
         if self._closed is not None:
             return "stop"
         if lane in self._running:
@@ -124,7 +127,27 @@ class TaskQueue:
                 self._running[lane] = key
                 entry.state, entry.heard = State.RUNNING, self._clock()
                 return entry.task
+        self._take_from_the_silent()
         return "wait"
+
+    def alive(self, lane: str) -> None:
+        """Note that a lane's workers live; told while an epoch takes its time."""
+        self._heard[lane] = self._clock()
+
+    def _take_from_the_silent(self) -> None:
+        """Put the tasks of lanes whose workers are not heard of back into the line; a lane that returns gets another.
+
+        Should it still be training, the folder of the task has one trainer at a time (lncis.training).
+        """
+        for lane in list(self._running):
+            if self._clock() - self._heard[lane] > SILENCE_SECONDS:
+                self._put_back(lane)
+
+    def _put_back(self, lane: str) -> None:
+        entry = self._entries[self._running.pop(lane)]
+        self._lost_seconds += self._clock() - entry.heard
+        entry.state = State.WAITING
+        self._waiting = {entry.task.key: None, **self._waiting}
 
     def _may_return(self, entry: _Entry) -> bool:
         """Say whether a lane may have its task again; one that kills its workers time after time fails."""
@@ -167,13 +190,10 @@ class TaskQueue:
 
     def lane_lost(self, lane: str, reason: str) -> None:
         """Note that a lane will not come back: another takes over its task; without any, the queue closes."""
-        self._lanes.discard(lane)
+        self._heard.pop(lane, None)
         if lane in self._running:
-            key = self._running.pop(lane)
-            self._lost_seconds += self._clock() - self._entries[key].heard
-            self._entries[key].state = State.WAITING
-            self._waiting = {key: None, **self._waiting}
-        if not self._lanes:
+            self._put_back(lane)
+        if not self._heard:
             self.close(reason)
 
     def _leave(self, key: str) -> None:
@@ -186,9 +206,9 @@ class TaskQueue:
         if owner not in self._chains:
             reason = self._withdrawn.get(owner, "it was withdrawn")
             return Progress(state=State.FAILED, records=[], reason=reason)
-        if not self._lanes and self._clock() - self._started > PATIENCE_SECONDS:
+        if self._clock() - max(self._heard.values(), default=self._started) > PATIENCE_SECONDS:
             self.close(
-                f"no worker came within {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
+                f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
                 "cannot start it; see `ray status` and the study's ray.log"
             )
         entries = [self._entries[key] for key in self._chains[owner]]

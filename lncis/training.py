@@ -33,6 +33,7 @@ from lncis.metrics import Record
 from lncis.tasks import POLL_SECONDS, State, Task, TaskQueue
 
 GOING_HOME_SECONDS = 10
+ALIVE_EVERY_SECONDS = 15
 FOR_EVER = -1
 """How often a lane's workers are replaced; a task that kills them again and again is given up (lncis.tasks)."""
 PREDECESSOR_SECONDS = 120
@@ -139,10 +140,32 @@ class _Loaded:
 def _work(lane: dict[str, Any]) -> None:
     """The loop of every worker of a lane; rank 0 talks to the queue, all ranks do the same."""
     torch.set_num_threads(lane["threads"])
-    queue, loaded = lane["queue"], _Loaded()
+    with _said_to_live(lane["queue"], lane["lane"]) if _first_rank() else nullcontext():
+        _work_on(lane["queue"], lane["lane"])
+
+
+@contextmanager
+def _said_to_live(queue: Any, lane: str) -> Iterator[None]:
+    """Within the block the queue hears every few seconds that this lane lives."""
+    over = threading.Event()
+
+    def say() -> None:
+        while not over.wait(ALIVE_EVERY_SECONDS):
+            with suppress(RayError):
+                queue.alive.remote(lane)
+
+    threading.Thread(target=say, name="alive", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _work_on(queue: Any, lane: str) -> None:
+    loaded = _Loaded()
     while True:
         try:
-            task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
+            task = _from_rank_zero(partial(_ask, queue.take, lane))
         except RayActorError:  # the study is over, its driver knows; a new worker would meet the same
             return
         if task == "stop":
@@ -175,13 +198,12 @@ def _reason(task: Task, error: Exception) -> str | None:
 
 def _do(task: Task, queue: Any, loaded: _Loaded) -> None:
     data = loaded.get(task.config)
-    first_rank = ray.train.get_context().get_world_rank() == 0
     if task.probe:
         record = engine.probe(task.config, data, get_device())
         _from_rank_zero(partial(_ask, queue.report, task.key, record))
     else:
-        with _sole_trainer(task.directory) if first_rank else nullcontext():
-            if first_rank:
+        with _sole_trainer(task.directory) if _first_rank() else nullcontext():
+            if _first_rank():
                 _write_manifest(data, task.directory / NOISE_MANIFEST)
             engine.train(
                 task.config,
@@ -217,6 +239,10 @@ def _sole_trainer(directory: Path) -> Iterator[None]:
 def _write_manifest(data: Data, path: Path) -> None:
     if not path.exists():  # it may be a link into the store, which nobody writes through
         files.replace(path, json.dumps(data.manifests, indent=1))
+
+
+def _first_rank() -> bool:
+    return bool(ray.train.get_context().get_world_rank() == 0)
 
 
 def _ask(method: Any, *arguments: Any) -> Any:

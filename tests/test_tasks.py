@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
-from lncis.tasks import MAX_RETURNS, PATIENCE_SECONDS, Progress, State, Task, TaskQueue
+from lncis.tasks import MAX_RETURNS, PATIENCE_SECONDS, SILENCE_SECONDS, Progress, State, Task, TaskQueue
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 STAGE_1 = Task(key="stage 1", config=CONFIG, until=2, directory=Path("stage 1"))
@@ -451,11 +451,53 @@ def test_patience_for_the_first_worker_ends(timed, clock):
     clock.now += 1
     progress = timed.progress("anna")
     assert progress.state is State.CLOSED
-    assert progress.reason.startswith("no worker came within 20 minutes: the cluster has no room for one")
+    assert progress.reason.startswith("no worker was heard of for 20 minutes: the cluster has no room for one")
 
 
-def test_once_a_worker_came_patience_is_not_asked_for(timed, clock):
+def test_patience_begins_anew_with_every_word_of_a_worker(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("lane")
-    clock.now += 10 * PATIENCE_SECONDS
+    for _ in range(10):
+        clock.now += PATIENCE_SECONDS
+        timed.alive("lane")
+    clock.now += PATIENCE_SECONDS
     assert timed.progress("anna").state is State.RUNNING
+    clock.now += 1
+    assert timed.progress("anna").state is State.CLOSED
+
+
+def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clock):
+    timed.submit("anna", [STAGE_1, A])
+    timed.take("gone")
+    clock.now += SILENCE_SECONDS
+    assert timed.take("idle") == "wait"
+    clock.now += 1
+    assert timed.take("idle") == "wait", "it is put back into the line now"
+    assert timed.take("idle") == STAGE_1
+    assert timed.take("gone") == "wait", "a lane that comes back gets what there is"
+    timed.report(STAGE_1.key, record(2))
+    timed.finish(STAGE_1.key)
+    assert timed.take("gone") == A
+
+
+def test_a_lane_that_says_that_it_lives_keeps_its_task(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    timed.take("slow")
+    for _ in range(5):
+        clock.now += SILENCE_SECONDS
+        timed.alive("slow")
+        assert timed.take("idle") == "wait"
+    assert timed.take("idle") == "wait"
+
+
+def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    timed.take("slow")
+    clock.now += SILENCE_SECONDS + 1
+    timed.take("idle")
+    assert timed.take("idle") == STAGE_1
+    for lane in ("slow", "idle"):
+        timed.report(STAGE_1.key, record(2))
+        timed.finish(STAGE_1.key)
+        assert timed.take(lane) == "wait"
+    assert epochs(timed.progress("anna")) == [2]
