@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,18 +42,25 @@ def local_ray() -> Iterator[None]:
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 kB of its own, which really fills up."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+@contextmanager
+def disk(folder: Path, kilobytes: int) -> Iterator[None]:
+    """Within the block `folder` is a file system of its own, which really fills up; where none can be had, skip."""
+    folder.mkdir(parents=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "none", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with disk(tmp_path / "disk", kilobytes=100):
+        yield tmp_path / "disk"
 
 
 @pytest.fixture

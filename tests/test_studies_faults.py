@@ -1,13 +1,12 @@
 """What a study survives, and what it shares with others: real workers, a really full disk, memory really exhausted."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from conftest import disk
 
 from lncis import checkpoint, documents
 from lncis.engine import CHECKPOINT
@@ -18,6 +17,7 @@ from lncis.studies.journal import End, SessionStarted
 from lncis.studies.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
+from lncis.studies.trials import Observer
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -83,24 +83,10 @@ def test_a_trial_that_runs_out_of_memory_fails_alone():
     assert huge.reason.startswith("out of memory; lower batch_size (4)")
 
 
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again():
     runs = Path("runs")
-    size = checkpoint_bytes(spec().base, num_foreground_classes=10) / 1e6
-    with small_disk(runs, megabytes=int(3.6 * size)):
+    size = checkpoint_bytes(spec().base, num_foreground_classes=10) / 1e3
+    with disk(runs, kilobytes=int(3.6 * size)):
         # room for stage 1, for the first trial, and for one more checkpoint, but not for the one that replaces it
         three = {"loss.gamma": {"type": "categorical", "choices": [2.4, 3.0, 6.0]}}
         first = run_study(spec(search=three), study_id="full", store_bytes=0)
@@ -121,15 +107,10 @@ def test_a_knob_that_changes_nothing_ends_the_study_before_its_trials():
         run_study(spec(search=dead, check_knobs=True))
 
 
-class Notes:
+class Notes(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def on_session_start(self) -> None: ...
-
-    def on_trial_start(self, trial, tasks) -> None: ...
-    def on_epoch(self, trial, record) -> None: ...
-    def on_trial_end(self, trial, end, reason) -> None: ...
     def on_note(self, text: str) -> None:
         self.notes.append(text)
 
@@ -158,5 +139,6 @@ def test_asha_ends_whole_configurations_after_stage_1():
     by_configuration = [{(t.end, len(t.records)) for t in c.trials} for c in result.configurations]
     assert all(len({end for end, _ in ends}) == 1 for ends in by_configuration), "both seeds, or none"
     pruned = [ends for ends in by_configuration if (End.FINISHED, 4) not in ends]
+    assert pruned and len(pruned) < len(by_configuration)
     assert all(ends <= {(End.PRUNED, 2), (End.PRUNED, 3)} for ends in pruned), "at a rung, after stage 1"
     assert result.cost.spared == result.cost.asked - sum(len(t.records) for t in result.trials)

@@ -6,7 +6,7 @@ import pytest
 from lncis import documents
 from lncis.errors import ConfigError
 from lncis.studies import folders
-from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted, read, trial_of
+from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted, WarmStarted, read, trial_of
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains
 
@@ -128,12 +128,12 @@ def test_the_sampler_begins_with_the_means_of_configurations_that_finished():
     earlier = spec(baselines={"ce": {"loss.name": "cross_entropy"}}, **goals)
     carried_out(earlier, "earlier", {0: [9, 9], 1: [1.0, 2.0], 2: [5.0, None], 3: [3.0, 3.0]})
     sampler = {"type": "tpe", "configurations": 3, "warm_start": "earlier"}
-    found = folders.observations(RUNS, spec(sampler=sampler, seeds=[7], **goals))
+    found = folders.observations(RUNS, spec(sampler=sampler, seeds=[7], **goals), "new")
     assert [(o.overrides, o.values) for o in found] == [
         ({"loss.gamma": 4.0}, [1.5, -1.5]),
         ({"loss.gamma": 8.0}, [3.0, -3.0]),
     ]
-    assert folders.observations(RUNS, spec()) == []
+    assert folders.observations(RUNS, spec(), "new") == []
 
 
 @pytest.mark.parametrize(
@@ -151,20 +151,32 @@ def test_a_study_of_another_space_is_no_beginning(fields, problem):
     carried_out(spec(), "earlier", {})
     sampler = {"type": "tpe", "configurations": 3, "warm_start": "earlier"}
     with pytest.raises(ConfigError) as caught:
-        folders.observations(RUNS, spec(sampler=sampler, **fields))
+        folders.observations(RUNS, spec(sampler=sampler, **fields), "new")
     (found,) = caught.value.problems
     assert found.startswith(problem)
+
+
+def test_a_study_that_was_begun_goes_on_with_what_it_began_with():
+    carried_out(spec(), "earlier", {0: [1.0, 2.0]})
+    study = spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "earlier"})
+    begun = folders.observations(RUNS, study, "later")
+    later = Journal(folders.claim(RUNS, "later", study))
+    later.append(WarmStarted(observations=begun))
+    later.close()
+    carried_out(spec(), "earlier", {1: [5.0, 6.0]})
+    assert len(folders.observations(RUNS, study, "another")) == 2
+    assert folders.observations(RUNS, study, "later") == begun
 
 
 def test_how_the_best_is_chosen_does_not_make_another_space():
     carried_out(spec(), "earlier", {0: [1.0, 2.0]})
     sampler = {"type": "tpe", "configurations": 3, "warm_start": "earlier"}
-    assert folders.observations(RUNS, spec(sampler=sampler, objective={"select": "lower_bound"}))
+    assert folders.observations(RUNS, spec(sampler=sampler, objective={"select": "lower_bound"}), "new")
 
 
 def test_a_beginning_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="has no study 'nobody'"):
-        folders.observations(RUNS, spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "nobody"}))
+        folders.observations(RUNS, spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "nobody"}), "new")
 
 
 def told(study: StudySpec, study_id: str, *, live: bool = True) -> folders.LoserCheckpoints:

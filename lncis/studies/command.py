@@ -17,8 +17,6 @@ from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 from lncis.terminal import clear_errors
 
-GAMMA_SWEEP = Path("studies/gamma_sweep.yaml")
-
 PRINTED = {
     "best config": "best.yaml",
     "report": "report.html",
@@ -38,6 +36,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray say all it has
 
 
 def run_file(
+    context: typer.Context,
     file: File = None,
     resume: Resume = None,
     dry_run: DryRun = False,
@@ -50,6 +49,8 @@ def run_file(
 ) -> None:
     """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
     with clear_errors():
+        if resume is None and file is None:
+            file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
         spec = _spec(file, resume, retry_failed, runs)
         spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
         # bound to today's stdout: during the study what others print goes to a log
@@ -96,22 +97,6 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs:
             report.write(result)
         console.print(table.view(result))
         _print_paths(console, result)
-
-
-def run_gamma_sweep(
-    file: File = None,
-    resume: Resume = None,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-    no_sharing: NoSharing = False,
-    no_check: NoCheck = False,
-    runs: Runs = Path("runs"),
-    store_gb: StoreGB = 20.0,
-    verbose: Verbose = False,
-) -> None:
-    """At what loss should a foreground sample be isolated? Table 6 of the paper, on the embedded digits."""
-    file = file if file or resume else GAMMA_SWEEP
-    run_file(file, resume, dry_run, retry_failed, no_sharing, no_check, runs, store_gb, verbose)
 
 
 def _spec(file: Path | None, resume: str | None, retry_failed: bool, runs: Path) -> StudySpec:

@@ -12,9 +12,8 @@ from lncis import documents, files
 from lncis.errors import ConfigError
 from lncis.metrics import Record
 from lncis.studies import journal
-from lncis.studies.journal import End
+from lncis.studies.journal import End, Observation, WarmStarted
 from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal, merit
-from lncis.studies.search import Observation
 from lncis.studies.spec import StudySpec, Trial, load
 from lncis.studies.stages import STAGES
 from lncis.studies.trials import Observer
@@ -60,22 +59,27 @@ def read_result(runs: Path, study_id: str) -> StudyResult:
     return from_journal(study_id, spec, folder, journal.read(folder))
 
 
-def observations(runs: Path, spec: StudySpec) -> list[Observation]:
-    """Return what the sampler begins with: the results of the study that `sampler.warm_start` names.
+def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation]:
+    """Return what the sampler of a study begins with: the results of the study that `sampler.warm_start` names.
+
+    A study that was begun goes on with those that it began with, which stand in its journal.
 
     Raises ConfigError where that study is not there, or searched another space or pursued other goals.
     """
-    study_id = getattr(spec.sampler, "warm_start", None)
-    if study_id is None:
+    named = getattr(spec.sampler, "warm_start", None)
+    if named is None:
         return []
-    earlier = read_result(runs, study_id)
+    for event in journal.read(runs / study_id):
+        if isinstance(event, WarmStarted):
+            return event.observations
+    earlier = read_result(runs, named)
     mine, theirs = (
         {"search": documents.dump(s)["search"], "goals": [f"{goal.mode} {goal.metric}" for goal in s.goals]}
         for s in (spec, earlier.spec)
     )
     differing = list(_differences(theirs, mine))
     if differing:
-        raise ConfigError(f"sampler.warm_start: {study_id}", [f"is of another space: {line}" for line in differing])
+        raise ConfigError(f"sampler.warm_start: {named}", [f"is of another space: {line}" for line in differing])
     return [
         Observation(
             overrides=configuration.trial.overrides,

@@ -1,13 +1,17 @@
 """python -m lncis.studies.gamma_sweep [FILE]: the main job."""
 
+from pathlib import Path
+
 import typer
 
-from lncis.studies.command import run_gamma_sweep
+from lncis.studies.command import run_file
 
 
 def main() -> None:
     """Run studies/gamma_sweep.yaml, or the study in the file that is named."""
-    typer.run(run_gamma_sweep)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command(help="At what loss should a foreground sample be isolated? Table 6 of the paper, on digits.")(run_file)
+    app(obj=Path("studies/gamma_sweep.yaml"))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,23 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Observation:
+    """A configuration of an earlier study and the mean it reached, for each goal."""
+
+    overrides: dict[str, Any]
+    values: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStarted:
+    """The sampler began with what an earlier study had found by then; that one may have gone on since."""
+
+    event: Literal["warm_started"] = "warm_started"
+    time: float = field(default_factory=time.time)
+    observations: list[Observation]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialStarted:
     """A trial was given to the workers for the first time."""
 
@@ -115,7 +132,7 @@ class TrialRetried:
     trial: str
 
 
-Event = SessionStarted | SessionEnded | TrialStarted | EpochFinished | TrialEnded | TrialRetried
+Event = SessionStarted | SessionEnded | WarmStarted | TrialStarted | EpochFinished | TrialEnded | TrialRetried
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -38,6 +38,7 @@ class Mirror:
     ) -> None:
         self._spec, self._folder, self._events, self._tags, self._on_note = spec, folder, events, tags, on_note
         self._told = 0
+        self._progressed = 0.0  # when MLflow last took something
         self._runs: StudyRuns | None = None
         self._started: dict[str, TrialStarted] = {}
         self._open: set[str] = set()  # trials and shared stages whose runs are not closed
@@ -59,19 +60,22 @@ class Mirror:
         artifacts: Sequence[Path] = (),
         patience: float = 60,
     ) -> None:
-        """Say the rest and close the study's run; give up after `patience` seconds, and say so."""
+        """Say the rest and close the study's run; give up after `patience` seconds without progress, and say so."""
         now = time.time()
 
         def last_words(runs: StudyRuns) -> None:
             for part in self._open:  # of a study that was stopped; resumed, they are opened again
                 runs.end(part, "KILLED", reason=reason, over=False)
+                self._progressed = time.monotonic()
             runs.log_study(metrics or {}, now)
             runs.end_study(status, reason=reason, artifacts=[file for file in artifacts if file.exists()])
 
         self._last_words = last_words
         self._stop.set()
         self._wake.set()
-        self._thread.join(patience)
+        self._progressed = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - self._progressed < patience:
+            self._thread.join(0.1)
         if self._thread.is_alive():
             self._on_note(
                 f"MLflow at {tracking_uri()} does not answer; nothing is lost: resume the study when it is back, and "
@@ -119,6 +123,7 @@ class Mirror:
             self._open.discard(part)
 
         for event in self._events[begin:end]:
+            self._progressed = time.monotonic()
             if isinstance(event, TrialStarted):
                 self._started[event.trial] = event
                 self._start(runs, event)
@@ -139,6 +144,7 @@ class Mirror:
                 end_part(event.trial, STATUS[event.end], event.reason, artifacts)
         for part, records in pending.items():
             runs.log_epochs(part, records)
+            self._progressed = time.monotonic()
         self._told = end
 
     def _start(self, runs: StudyRuns, event: TrialStarted) -> None:

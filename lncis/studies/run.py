@@ -18,7 +18,7 @@ from lncis import cluster, datasets, tracking, training
 from lncis.errors import LncisError, StudyError
 from lncis.studies import folders, report
 from lncis.studies.folders import SPEC
-from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, sole_driver
+from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
 from lncis.studies.mirror import Mirror
 from lncis.studies.probing import KnobCheck
 from lncis.studies.result import StudyResult, from_journal
@@ -56,11 +56,13 @@ def run_study(
     """
     datasets.load(spec.base)
     tracking.check_uri()
-    earlier = folders.observations(runs, spec)
     study_id = study_id or folders.new_study_id(spec)
+    earlier = folders.observations(runs, spec, study_id)
     folder = folders.claim(runs, study_id, spec)
     with _a_full_disk_explained(study_id), sole_driver(folder):
         journal, queue = Journal(folder), StudyQueue()
+        if earlier and not journal.events:
+            journal.append(WarmStarted(observations=earlier))
         finished = _finished(journal.events)
         if retry_failed or not finished:
             _same_code(folder, journal.events)

@@ -10,7 +10,6 @@ proposed depends on what was told before and on nothing else, so a study that is
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from lncis.studies.journal import Observation
+from lncis.studies.samplers import AshaPruner, MedianPruner
 from lncis.studies.space import SWITCH, Categorical, Range, applies
-from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec
+from lncis.studies.spec import StudySpec
 from lncis.studies.stages import switch_epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """A configuration of an earlier study and the mean it reached, for each goal."""
-
-    overrides: dict[str, Any]
-    values: list[float]
 
 
 class Configurations:

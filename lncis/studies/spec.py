@@ -14,69 +14,8 @@ from lncis.config import STRICT_KEYS, TrainConfig, Workers
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies import space
+from lncis.studies.samplers import GridSampler, NoPruner, OptunaSampler, Pruner, Sampler
 from lncis.studies.space import SWITCH, Parameter, Range
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class GridSampler:
-    """Every combination of the choices, in their order."""
-
-    type: Literal["grid"] = "grid"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class OptunaSampler:
-    """Optuna's independent draws, or its tree-structured Parzen estimator."""
-
-    type: Literal["random", "tpe"]
-    configurations: int = Field(ge=1)
-    """How many configurations to try; each is trained with every seed."""
-    seed: int = Field(default=0, ge=0)
-    first: list[dict[str, Any]] = field(default_factory=list)
-    """Points to try before the sampler's own, as `{path: value}`; what a point leaves out is drawn."""
-    warm_start: str | None = None
-    """The id of an earlier study of the same space and objective, whose results the sampler begins with."""
-
-
-Sampler = Annotated[GridSampler | OptunaSampler, Field(discriminator="type")]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class NoPruner:
-    """Every trial trains to its last epoch."""
-
-    type: Literal["none"] = "none"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class AshaPruner:
-    """Asynchronous successive halving: at each rung a configuration goes on if it is in the best 1/`reduction_factor`.
-
-    Rungs lie `first_rung`, `first_rung * reduction_factor`, ... epochs after the earliest end of stage 1 in the study,
-    moved to the next epoch that is evaluated; a configuration skips those before its own.
-    """
-
-    type: Literal["asha"] = "asha"
-    first_rung: int = Field(default=1, ge=1)
-    reduction_factor: int = Field(default=2, ge=2)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class MedianPruner:
-    """At each rung a configuration goes on unless it is below the median of those that finished.
-
-    Rungs lie `first_rung`, `first_rung + every`, ... epochs after the earliest end of stage 1 in the study, moved to
-    the next epoch that is evaluated; a configuration skips those before its own.
-    """
-
-    type: Literal["median"] = "median"
-    first_rung: int = Field(default=1, ge=1)
-    every: int = Field(default=1, ge=1)
-    startup_configurations: int = Field(default=4, ge=1)
-    """None is pruned before so many have finished."""
-
-
-Pruner = Annotated[NoPruner | AshaPruner | MedianPruner, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -237,31 +176,31 @@ class StudySpec:
         return problems
 
     def _sampler_problems(self) -> list[str]:
+        problems, sampler = list[str](), self.sampler
         if self.trade_offs and self.pruner.type != "none":
-            return ["pruner.type: must be none where there are trade_offs: a rung compares one objective"]
+            problems.append("pruner.type: must be none where there are trade_offs: a rung compares one objective")
         metrics = [self.objective.metric, *(goal.metric for goal in self.trade_offs)]
         if len(set(metrics)) < len(metrics):
-            return [f"trade_offs: must name other metrics than objective, each once, but got {metrics[1:]}"]
-        if not isinstance(self.sampler, OptunaSampler):
-            return []
-        if len(self.sampler.first) > self.sampler.configurations:
-            return [
-                f"sampler.first: must hold at most {self.sampler.configurations} points (sampler.configurations) "
-                f"but got {len(self.sampler.first)}"
-            ]
-        problems = []
-        for number, point in enumerate(self.sampler.first):
-            unknown = [path for path in point if path not in self.search]
-            problems += [f"sampler.first.{number}.{path}: is not searched; drop it" for path in unknown]
-            outside = [
-                f"sampler.first.{number}.{path}: {complaint}"
-                for path, value in point.items()
-                if path in self.search and (complaint := space.outside(self.search[path], value))
-            ]
-            problems += outside
-            if not unknown and not outside:
-                problems += self._misfits(f"sampler.first.{number}", point)
+            problems.append(f"trade_offs: must name other metrics than objective, each once, but got {metrics[1:]}")
+        if not isinstance(sampler, OptunaSampler):
+            return problems
+        if len(sampler.first) > sampler.configurations:
+            problems.append(
+                f"sampler.first: must hold at most {sampler.configurations} points (sampler.configurations) "
+                f"but got {len(sampler.first)}"
+            )
+        for number, point in enumerate(sampler.first):
+            problems += self._point_problems(f"sampler.first.{number}", point)
         return problems
+
+    def _point_problems(self, place: str, point: dict[str, Any]) -> list[str]:
+        problems = [f"{place}.{path}: is not searched; drop it" for path in point if path not in self.search]
+        problems += [
+            f"{place}.{path}: {complaint}"
+            for path, value in point.items()
+            if path in self.search and (complaint := space.outside(self.search[path], value))
+        ]
+        return problems or self._misfits(place, point)
 
     def _search_problems(self) -> list[str]:
         if "seed" in self.search:

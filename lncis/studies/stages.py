@@ -18,8 +18,9 @@ from typing import Any
 import lncis
 from lncis import documents
 from lncis.config import CrossEntropyLoss, TrainConfig, Workers
+from lncis.studies.samplers import AshaPruner, MedianPruner
 from lncis.studies.space import SWITCH, Categorical, Range, example
-from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec, Trial
+from lncis.studies.spec import StudySpec, Trial
 from lncis.tasks import Task
 
 STAGES = "stages"
