@@ -21,7 +21,7 @@ from torchvision.models.detection import MaskRCNN
 
 from lncis import checkpoint
 from lncis.checkpoint import Checkpoint
-from lncis.config import Optimizer, TrainConfig
+from lncis.config import LncisLoss, Optimizer, TrainConfig, loss_in_stage
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.errors import CheckpointError, ConfigError, DivergedError
@@ -161,7 +161,8 @@ def train_epoch(
     seed_all(config.seed, epoch, _rank())
     stage2 = epoch >= config.schedule.switch_epoch
     model.roi_heads.class_loss = class_loss(config.loss, stage=2 if stage2 else 1)
-    gamma = config.loss.gamma if stage2 and config.loss.name == "lncis" else float("inf")
+    in_force = loss_in_stage(config.loss, 2 if stage2 else 1)
+    gamma = in_force.gamma if isinstance(in_force, LncisLoss) and in_force.isolates else math.inf
     loader = _loader(dataset, config, epoch)
     sums: dict[str, float] = {}
     isolated = foreground = 0
