@@ -25,7 +25,7 @@ from lncis.tasks import Task
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
-COMPUTING = ("engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
+COMPUTING = ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
 """Our modules whose code decides what a training computes."""
 
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
