@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,14 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchvision.models.detection import MaskRCNN
 
-from lncis import checkpoint
+from lncis import checkpoint, diagnostics, histograms
 from lncis.checkpoint import Checkpoint
-from lncis.config import Optimizer, TrainConfig
+from lncis.config import Optimizer, TrainConfig, loss_in_stage
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.errors import CheckpointError, ConfigError, DivergedError
 from lncis.evaluation import Detection, average_precision, to_coco
-from lncis.losses import class_loss, sample_roles
+from lncis.losses import class_loss
 from lncis.metrics import Record
 from lncis.models import build_model
 
@@ -51,7 +51,8 @@ def train(
     """Train until `until` epochs are finished (default: all) and return the record of each epoch.
 
     Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from
-    scratch. After each epoch rank 0 writes `directory/checkpoint.pt`, then every rank calls `on_epoch`, as it did first
+    scratch. After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses
+    of lncis.histograms, then every rank calls `on_epoch`, as it did first
     for the epochs found in the checkpoint; a false answer ends the training there. Raises DivergedError when a loss
     is not finite, leaving the last good checkpoint.
     """
@@ -70,12 +71,14 @@ def train(
         history = list(resumed.history)
         for restored in history:
             on_epoch(restored)
+    losses_so_far = [found for found in histograms.read(origin.parent) if found.epoch <= len(history)] if origin else []
 
     parallel = DistributedDataParallel(model) if _world() > 1 else model
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
-        record |= train_epoch(parallel, model, optimizer, config, data.train, epoch, device)
+        figures, samples = train_epoch(parallel, model, optimizer, config, data.train, epoch, device)
+        record |= figures
         last = epoch + 1 == config.schedule.epochs
         if last or (epoch + 1) % config.schedule.evaluate_every == 0:
             record |= {f"val/{key}": value for key, value in evaluate(model, data.val, device).items()}
@@ -84,6 +87,9 @@ def train(
         record["seconds"] = time.monotonic() - started
         history.append(record)
         if _rank() == 0:
+            if histogram := diagnostics.loss_histogram(samples, epoch + 1):
+                losses_so_far.append(histogram)
+                histograms.write(losses_so_far, directory)
             state = Checkpoint(model=model.state_dict(), optimizer=optimizer.state_dict(), history=history)
             checkpoint.save(state, path)
         if not on_epoch(record):
@@ -108,7 +114,8 @@ def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record
         parallel = DistributedDataParallel(model) if _world() > 1 else model
         optimizer = build_optimizer(model, config.optimizer)
         try:
-            loss = train_epoch(parallel, model, optimizer, config, few, epoch, device)["train/loss"]
+            figures, _ = train_epoch(parallel, model, optimizer, config, few, epoch, device)
+            loss = figures["train/loss"]
         except DivergedError:
             loss = math.nan
         record[f"stage{stage}/loss"] = loss
@@ -152,29 +159,27 @@ def train_epoch(
     dataset: Dataset[Item],
     epoch: int,
     device: torch.device,
-) -> Record:
-    """Train `model`, seen through `parallel`, for one epoch and return its mean losses over all ranks.
+) -> tuple[Record, Tensor]:
+    """Train `model`, seen through `parallel`, for one epoch and return its figures and sample counts over all ranks.
 
-    Beside torchvision's losses (`train/loss_classifier`, ...) and their sum `train/loss` there is `train/isolated`, the
-    percentage of foreground samples that the loss set aside (PON).
+    The figures are torchvision's losses (`train/loss_classifier`, ...), their sum `train/loss`, and those of
+    `lncis.diagnostics`, whose counts come with them.
     """
     seed_all(config.seed, epoch, _rank())
-    stage2 = epoch >= config.schedule.switch_epoch
-    model.roi_heads.class_loss = class_loss(config.loss, stage=2 if stage2 else 1)
-    gamma = config.loss.gamma if stage2 and config.loss.name == "lncis" else float("inf")
+    stage: Literal[1, 2] = 2 if epoch >= config.schedule.switch_epoch else 1
+    in_force = loss_in_stage(config.loss, stage)
+    model.roi_heads.class_loss = class_loss(config.loss, stage=stage)
     loader = _loader(dataset, config, epoch)
     sums: dict[str, float] = {}
-    isolated = foreground = 0
+    samples, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(in_force)
 
     model.train()
     for iteration, (images, targets) in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch, iteration, len(loader))
+        truths = [{key: value.to(device) for key, value in target.items()} for target in targets]
         with _autocast(config, device):
-            losses: dict[str, Tensor] = parallel(
-                [image.to(device) for image in images],
-                [{key: value.to(device) for key, value in target.items()} for target in targets],
-            )
+            losses: dict[str, Tensor] = parallel([image.to(device) for image in images], truths)
             loss = torch.stack(list(losses.values())).sum()
         figures = torch.stack([loss.detach(), *(value.detach() for value in losses.values())]).float()
         if _world() > 1:  # agreed before it is judged, so that all ranks stop together
@@ -191,15 +196,14 @@ def train_epoch(
 
         for key, value in zip(["loss", *losses], figures.tolist(), strict=True):
             sums[key] = sums.get(key, 0.0) + value
-        roles = sample_roles(model.roi_heads.class_logits, model.roi_heads.labels, gamma)
-        isolated += int(roles.potential_noisy.sum())
-        foreground += int((~roles.negative).sum())
+        heads = model.roi_heads
+        clean = diagnostics.clean_labels(heads.matched_idxs, truths)
+        diagnostics.count_samples(samples, heads.class_logits, heads.labels, clean, gamma)
 
-    counts = torch.tensor([isolated, foreground], device=device)
     if _world() > 1:
-        dist.all_reduce(counts)
+        dist.all_reduce(samples)
     means = {f"train/{key}": value / len(loader) for key, value in sums.items()}
-    return means | {"train/isolated": 100 * counts[0].item() / max(counts[1].item(), 1)}
+    return means | diagnostics.figures(samples, in_force), samples
 
 
 @torch.inference_mode()

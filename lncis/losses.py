@@ -5,6 +5,7 @@ Everything is computed in fp32, also under autocast. With reduction "mean" all N
 isolated ones too, and an empty batch gives 0 with a zero gradient; with "none" the result is `(N,)`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
@@ -13,9 +14,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lncis.config import CrossEntropyLoss, LncisLoss
+from lncis.config import (
+    ActivePassiveLoss,
+    ClassLossConfig,
+    CrossEntropyLoss,
+    GeneralizedCrossEntropyLoss,
+    JointOptimizationLoss,
+    LabelSmoothingLoss,
+    LncisLoss,
+    ReverseCrossEntropyLoss,
+    SymmetricCrossEntropyLoss,
+    loss_in_stage,
+)
 
 BACKGROUND = 0
+
+SMALLEST_LABEL, SMALLEST_PROBABILITY = 1e-4, 1e-7
+"""What the published code raises zeros to before it takes logarithms."""
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["mean", "none"]
@@ -29,6 +44,25 @@ def cross_entropy(class_logits: Tensor, labels: Tensor, reduction: Reduction = "
     )
 
 
+def label_smoothing(
+    class_logits: Tensor, labels: Tensor, *, epsilon: float = 0.1, reduction: Reduction = "mean"
+) -> Tensor:
+    """Return cross entropy against (1 - epsilon) q + epsilon / (K+1) (Szegedy et al., CVPR 2016)."""
+    loss = functional.cross_entropy(class_logits.float(), labels, label_smoothing=epsilon, reduction="none")
+    return _reduce(loss, reduction)
+
+
+def generalized_cross_entropy(
+    class_logits: Tensor, labels: Tensor, *, q: float = 0.3, reduction: Reduction = "mean"
+) -> Tensor:
+    """Return (1 - p_y^q) / q (Zhang and Sabuncu, NeurIPS 2018).
+
+    p_y^q is taken as exp(-q ce), whose gradient goes to 0 with p_y where that of a power of p_y is infinite times 0.
+    """
+    ce = cross_entropy(class_logits, labels, reduction="none")
+    return _reduce(-torch.expm1(-q * ce) / q, reduction)
+
+
 def reverse_cross_entropy(
     class_logits: Tensor, labels: Tensor, *, A: float = -4.0, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -38,6 +72,52 @@ def reverse_cross_entropy(
     """
     ce = cross_entropy(class_logits, labels, reduction="none")
     return _reduce(A * torch.expm1(-ce), reduction)
+
+
+def symmetric_cross_entropy(
+    class_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    A: float = -4.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return alpha ce + beta rce (Wang et al., ICCV 2019)."""
+    ce = cross_entropy(class_logits, labels, reduction="none")
+    return _reduce(alpha * ce + beta * A * torch.expm1(-ce), reduction)
+
+
+def joint_optimization(
+    class_logits: Tensor, labels: Tensor, *, alpha: float = 0.8, beta: float = 1.2, reduction: Reduction = "mean"
+) -> Tensor:
+    """Return ce + alpha H(p) + beta KL(uniform || mean p): Tanaka et al. (CVPR 2018) without their relabelling.
+
+    The mean is over the samples at hand (of one worker) and the prior uniform over all K+1 classes; with reduction
+    "none" each sample has the whole divergence.
+    """
+    log_p = functional.log_softmax(class_logits.float(), dim=1)
+    ce = cross_entropy(class_logits, labels, reduction="none")
+    entropy = -(log_p.exp() * log_p).sum(dim=1)
+    samples, classes = log_p.shape
+    log_mean_p = log_p.logsumexp(dim=0) - math.log(max(samples, 1))
+    divergence = -math.log(classes) - log_mean_p.mean()
+    return _reduce(ce + alpha * entropy + beta * divergence, reduction)
+
+
+def active_passive(
+    class_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    A: float = math.log(1e-4),
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return alpha nce + beta rce, where nce is ce over its sum over all labels (Ma et al., ICML 2020)."""
+    ce = cross_entropy(class_logits, labels, reduction="none")
+    over_all_labels = -functional.log_softmax(class_logits.float(), dim=1).sum(dim=1)
+    return _reduce(alpha * ce / over_all_labels + beta * A * torch.expm1(-ce), reduction)
 
 
 class SampleRoles(NamedTuple):
@@ -73,20 +153,67 @@ def lncis_stage2(
     *,
     gamma: float = 6.0,
     A: float = -4.0,
+    negatives: bool = True,
+    pseudo_negatives: bool = True,
+    isolation: bool = True,
+    clamped: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return cross entropy where labels cannot lie, 0 where they probably do, else reverse (Eq. 4)."""
+    """Return cross entropy where labels cannot lie, 0 where they probably do, else reverse (Eq. 4).
+
+    Without `negatives`, `pseudo_negatives` or `isolation` samples of that role get reverse cross entropy (Table 4).
+    `clamped` takes the logarithms as the published code does.
+    """
     roles = sample_roles(class_logits, labels, gamma)
-    ce = cross_entropy(class_logits, labels, reduction="none")
-    loss = torch.where(roles.negative | roles.pseudo_negative, ce, A * torch.expm1(-ce))
-    return _reduce(loss.masked_fill(roles.potential_noisy, 0.0), reduction)
+    if clamped:
+        ce, rce = _clamped_cross_entropies(class_logits, labels, A)
+    else:
+        ce = cross_entropy(class_logits, labels, reduction="none")
+        rce = A * torch.expm1(-ce)
+    by_cross_entropy = torch.zeros_like(roles.negative)
+    if negatives:
+        by_cross_entropy = by_cross_entropy | roles.negative
+    if pseudo_negatives:
+        by_cross_entropy = by_cross_entropy | roles.pseudo_negative
+    loss = torch.where(by_cross_entropy, ce, rce)
+    return _reduce(loss.masked_fill(roles.potential_noisy, 0.0) if isolation else loss, reduction)
 
 
-def class_loss(config: CrossEntropyLoss | LncisLoss, *, stage: Literal[1, 2]) -> ClassLoss:
-    """Return the loss that a training uses in a stage; stage 1 is cross entropy for all (Eq. 2)."""
-    if stage == 1 or isinstance(config, CrossEntropyLoss):
-        return cross_entropy
-    return partial(lncis_stage2, gamma=config.gamma, A=config.A)
+def _clamped_cross_entropies(class_logits: Tensor, labels: Tensor, A: float) -> tuple[Tensor, Tensor]:
+    """Return cross entropy and reverse cross entropy `(N,)` with probabilities and labels kept off 0."""
+    p = class_logits.float().softmax(dim=1).clamp(min=SMALLEST_PROBABILITY)
+    labelled = functional.one_hot(labels, class_logits.shape[1]).bool()
+    ce = -torch.where(labelled, p.log(), SMALLEST_LABEL * p.log()).sum(dim=1)
+    return ce, -A * p.masked_fill(labelled, 0.0).sum(dim=1)
+
+
+def class_loss(config: ClassLossConfig, *, stage: Literal[1, 2]) -> ClassLoss:
+    """Return the loss that a training uses in a stage, with the constants of its config."""
+    match loss_in_stage(config, stage):
+        case CrossEntropyLoss():
+            return cross_entropy
+        case LabelSmoothingLoss() as loss:
+            return partial(label_smoothing, epsilon=loss.epsilon)
+        case GeneralizedCrossEntropyLoss() as loss:
+            return partial(generalized_cross_entropy, q=loss.q)
+        case ReverseCrossEntropyLoss() as loss:
+            return partial(reverse_cross_entropy, A=loss.A)
+        case SymmetricCrossEntropyLoss() as loss:
+            return partial(symmetric_cross_entropy, alpha=loss.alpha, beta=loss.beta, A=loss.A)
+        case JointOptimizationLoss() as loss:
+            return partial(joint_optimization, alpha=loss.alpha, beta=loss.beta)
+        case ActivePassiveLoss() as loss:
+            return partial(active_passive, alpha=loss.alpha, beta=loss.beta, A=loss.A)
+        case LncisLoss() as loss:
+            return partial(
+                lncis_stage2,
+                gamma=loss.gamma,
+                A=loss.log_0,
+                negatives=loss.negatives,
+                pseudo_negatives=loss.pseudo_negatives,
+                isolation=loss.isolates,
+                clamped=loss.preset == "release",
+            )
 
 
 def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:

@@ -97,3 +97,13 @@ def test_digits_become_targets(tmp_path):
         ):
             assert str(label - 1) == name[by_id[number]["category_id"]]
             assert mask.sum() == by_id[number]["area"]
+
+
+def test_clean_labels_are_there_where_every_annotation_has_one(dataset):
+    assert all("clean_labels" not in target for _, target in dataset)
+    document = dataset.document
+    clean = {101: 17, 102: 90, 103: 3, 104: 17, 105: 3}
+    annotations = [{**a, "clean_category_id": clean[a["id"]]} for a in document["annotations"]]
+    known = CocoInstances(dataset.images, {**document, "annotations": annotations})
+    assert [known[i][1]["clean_labels"].tolist() for i in range(3)] == [[2, 3], [], [1, 2]]
+    assert [known[i][1]["labels"].tolist() for i in range(3)] == [[2, 1], [], [3, 2]]

@@ -1,22 +1,32 @@
 import math
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from lncis.config import (
+    ActivePassiveLoss,
+    ClassLossConfig,
     CrossEntropyLoss,
     DigitsData,
+    GeneralizedCrossEntropyLoss,
+    JointOptimizationLoss,
+    LabelSmoothingLoss,
     LncisLoss,
     Model,
     Noise,
     Optimizer,
+    ReverseCrossEntropyLoss,
     Schedule,
+    SymmetricCrossEntropyLoss,
     TrainConfig,
     Workers,
+    loss_in_stage,
 )
 
-PARTS = [DigitsData, Noise, Model, CrossEntropyLoss, LncisLoss, Schedule, Optimizer, TrainConfig, Workers]
+LOSSES = get_args(get_args(ClassLossConfig)[0])
+PARTS = [DigitsData, Noise, Model, *LOSSES, Schedule, Optimizer, TrainConfig, Workers]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -59,6 +69,21 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (LncisLoss, "A", 0, -1e-9),
         (LncisLoss, "A", 1, -4),
         (LncisLoss, "A", -math.inf, -1e9),
+        (LncisLoss, "A", 0.5, None),
+        (LncisLoss, "preset", "published", "release"),
+        (LabelSmoothingLoss, "epsilon", -0.1, 0),
+        (LabelSmoothingLoss, "epsilon", 1, 0.9),
+        (GeneralizedCrossEntropyLoss, "q", 0, 1e-3),
+        (GeneralizedCrossEntropyLoss, "q", 1.1, 1),
+        (ReverseCrossEntropyLoss, "A", 0, -1e-9),
+        (SymmetricCrossEntropyLoss, "alpha", -1, 0),
+        (SymmetricCrossEntropyLoss, "beta", math.inf, 0),
+        (SymmetricCrossEntropyLoss, "A", 0, -1),
+        (JointOptimizationLoss, "alpha", -1, 0),
+        (JointOptimizationLoss, "beta", -1, 0),
+        (ActivePassiveLoss, "alpha", math.nan, 0),
+        (ActivePassiveLoss, "beta", -1, 0),
+        (ActivePassiveLoss, "A", 0, -1),
         (Schedule, "epochs", 0, 1),
         (Schedule, "stage1_epochs", -1, 0),
         (Schedule, "lr_drops", (0,), (1,)),
@@ -125,3 +150,16 @@ def test_lr_factor_by_hand(schedule, factors):
 def test_equal_configs_are_equal():
     assert TrainConfig(loss=LncisLoss(gamma=5)) == TrainConfig(loss=LncisLoss(gamma=5.0))
     assert TrainConfig() != TrainConfig(seed=1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_only_stagewise_lncis_begins_with_cross_entropy(loss):
+    assert loss_in_stage(loss(), 2) == loss()
+    assert loss_in_stage(loss(), 1) == (CrossEntropyLoss() if loss is LncisLoss else loss())
+    assert loss_in_stage(LncisLoss(stagewise=False), 1) == LncisLoss(stagewise=False)
+
+
+def test_names_of_the_losses_tell_them_apart():
+    assert len({loss().name for loss in LOSSES}) == len(LOSSES) == 8
+    for loss in LOSSES:
+        assert TrainConfig(loss={"name": loss().name}).loss == loss()

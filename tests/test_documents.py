@@ -1,10 +1,12 @@
 import math
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 
 from lncis import documents
 from lncis.config import (
+    ClassLossConfig,
     CrossEntropyLoss,
     DigitsData,
     LncisLoss,
@@ -18,6 +20,7 @@ from lncis.config import (
 from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec
 
+LOSS_NAMES = ", ".join(repr(loss().name) for loss in get_args(get_args(ClassLossConfig)[0]))
 ELABORATE = TrainConfig(
     dataset=DigitsData(train_scenes=6, seed=2),
     noise=Noise(kind="asymmetric", rate=0.25, seed=3),
@@ -83,7 +86,7 @@ def test_unknown_key_far_from_all_lists_what_is_known():
         ({"loss": {"name": "lncis", "gamma": -6}}, "loss.gamma: must be greater than 0 but got -6"),
         ({"noise": {"rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
         ({"noise": {"rate": -0.5}}, "noise.rate: must be greater than or equal to 0 but got -0.5"),
-        ({"loss": {"name": "lnci"}}, "loss.name: must be one of 'cross_entropy', 'lncis' but got 'lnci'"),
+        ({"loss": {"name": "lnci"}}, f"loss.name: must be one of {LOSS_NAMES} but got 'lnci'"),
         ({"dataset": {"name": "voc"}}, "dataset.name: must be 'digits' but got 'voc'"),
         ({"precision": "fp8"}, "precision: must be 'fp32' or 'bf16' but got 'fp8'"),
         ({"schedule": 5}, "schedule: must be a mapping of its fields but got 5"),

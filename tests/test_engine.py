@@ -11,10 +11,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lncis import checkpoint, datasets, documents, engine
-from lncis.config import CrossEntropyLoss, Optimizer, Schedule, TrainConfig
+from lncis import checkpoint, datasets, documents, engine, histograms
+from lncis.config import (
+    CrossEntropyLoss,
+    GeneralizedCrossEntropyLoss,
+    LncisLoss,
+    Noise,
+    Optimizer,
+    Schedule,
+    TrainConfig,
+)
 from lncis.errors import DivergedError
-from lncis.metrics import TEST_METRICS, VAL_METRICS, Record
+from lncis.metrics import FLIP_METRICS, ROLE_METRICS, TEST_METRICS, VAL_METRICS, Record
 
 
 def run(config: TrainConfig, folder: str, **options) -> list[Record]:
@@ -28,6 +36,8 @@ def figures(history: list[Record]) -> list[Record]:
 def assert_same_training(one: str, other: str) -> None:
     a, b = (checkpoint.load(Path(folder) / engine.CHECKPOINT) for folder in (one, other))
     assert figures(a.history) == figures(b.history)
+    assert histograms.read(Path(one)) == histograms.read(Path(other))
+    assert [found.epoch for found in histograms.read(Path(one))] == list(range(1, a.epoch + 1))
     assert a.model.keys() == b.model.keys()
     assert all(torch.equal(a.model[key], b.model[key]) for key in a.model)
     for left, right in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
@@ -107,6 +117,55 @@ def test_the_loss_switches_at_e1_and_not_before(tiny, undisturbed):
     assert [record["train/isolated"] > 0 for record in lncis] == [False, False, True, True]
 
 
+@pytest.mark.parametrize("loss", [GeneralizedCrossEntropyLoss(), LncisLoss(gamma=2.4, stagewise=False)])
+def test_a_loss_without_stages_trains_alike_whatever_e1(tiny, loss):
+    early, late = (replace(tiny, loss=loss, schedule=Schedule(epochs=2, stage1_epochs=e1)) for e1 in (0, 1))
+    assert figures(run(early, "early")) == figures(run(late, "late"))
+    assert_same_training("early", "late")
+    plain = figures(run(replace(late, loss=CrossEntropyLoss()), "plain", until=1))
+    assert figures(checkpoint.load(Path("late") / engine.CHECKPOINT).history)[:1] != plain
+
+
+def test_each_epoch_says_what_its_samples_were(tiny, undisturbed):
+    for record in checkpoint.load(Path(undisturbed) / engine.CHECKPOINT).history:
+        assert set(ROLE_METRICS) <= record.keys()
+        assert sum(record[key] for key in ROLE_METRICS[1:]) == pytest.approx(100)
+        assert record["roles/samples"] <= 8 * 32
+        assert {"roles/flipped_above_gamma", "roles/clean_above_gamma"} <= record.keys() & set(FLIP_METRICS)
+    foreground = [sum(found.clean) + sum(found.flipped) for found in histograms.read(Path(undisturbed))]
+    expected = [
+        record["roles/samples"] * (100 - record["roles/negative"]) / 100
+        for record in checkpoint.load(Path(undisturbed) / engine.CHECKPOINT).history
+    ]
+    assert foreground == pytest.approx(expected)
+
+
+def test_flips_are_known_from_the_annotations_and_not_from_the_labels(tiny):
+    """Where nothing is flipped no sample is called so, whatever the losses; where all is, none is called clean."""
+    for rate, absent in ((0.0, "flipped"), (1.0, "clean")):
+        run(replace(tiny, noise=Noise(rate=rate)), f"rate {rate}", until=1)
+        (found,) = histograms.read(Path(f"rate {rate}"))
+        assert sum(getattr(found, absent)) == 0
+        assert sum(found.clean) + sum(found.flipped) > 0
+
+
+def test_histograms_that_were_lost_cost_no_training(tiny, undisturbed):
+    run(tiny, "resumed", until=2)
+    (Path("resumed") / histograms.FILE).unlink()
+    run(tiny, "resumed")
+    assert [found.epoch for found in histograms.read(Path("resumed"))] == [3, 4]
+    assert histograms.read(Path("resumed")) == histograms.read(Path(undisturbed))[2:]
+
+
+def test_a_histogram_ahead_of_the_checkpoint_is_taken_back(tiny, undisturbed):
+    """A process may be killed between the two."""
+    run(tiny, "killed", until=2)
+    ahead = histograms.read(Path(undisturbed))[2]
+    histograms.write([*histograms.read(Path("killed")), replace(ahead, clean=[9])], Path("killed"))
+    run(tiny, "killed")
+    assert_same_training("killed", undisturbed)
+
+
 def test_test_scenes_are_evaluated_after_the_last_epoch_only(tiny):
     schedule = Schedule(epochs=3, evaluate_every=2)
     history = run(replace(tiny, schedule=schedule), "run")
@@ -142,20 +201,23 @@ def _rank_of_two(rank: int, config: TrainConfig) -> None:
     model = engine.build_model(config.model, 10)
     found = engine.predict(model, data.test, engine.CPU)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
-    engine.train_epoch(
+    record, samples = engine.train_epoch(
         parallel, model, engine.build_optimizer(model, config.optimizer), config, data.train, 0, engine.CPU
     )
-    torch.save((json.dumps(found), model.state_dict()), f"rank{rank}.pt")
+    torch.save((json.dumps(found), model.state_dict(), record, samples), f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_predict_what_one_does_and_train_one_model(tiny):
     torch.multiprocessing.spawn(_rank_of_two, (tiny,), nprocs=2)
-    (found0, weights0), (found1, weights1) = (torch.load(f"rank{rank}.pt") for rank in (0, 1))
+    (found0, weights0, *counted0), (found1, weights1, *counted1) = (torch.load(f"rank{rank}.pt") for rank in (0, 1))
     engine.seed_all(0, epoch=-1, rank=0)
     model = engine.build_model(tiny.model, 10)
     alone = engine.predict(model, datasets.load(tiny).test, engine.CPU)
     assert len(alone) > 0
     assert found0 == found1 == json.dumps(alone)
     assert all(torch.equal(weights0[key], weights1[key]) for key in weights0), "the ranks saw different scenes"
+    assert counted0[0] == counted1[0]
+    assert torch.equal(counted0[1], counted1[1])
+    assert counted0[0]["roles/samples"] == counted0[1].sum() > 4 * 32, "of both ranks: one alone has four scenes"
     assert any(not torch.equal(weights0[key], value) for key, value in model.state_dict().items())

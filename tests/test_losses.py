@@ -1,27 +1,55 @@
 import math
+from functools import partial
+from itertools import product
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lncis.config import CrossEntropyLoss, LncisLoss
+from lncis.config import (
+    ActivePassiveLoss,
+    ClassLossConfig,
+    CrossEntropyLoss,
+    GeneralizedCrossEntropyLoss,
+    JointOptimizationLoss,
+    LabelSmoothingLoss,
+    LncisLoss,
+    ReverseCrossEntropyLoss,
+    SymmetricCrossEntropyLoss,
+)
 from lncis.losses import (
     BACKGROUND,
+    active_passive,
     class_loss,
     cross_entropy,
+    generalized_cross_entropy,
+    joint_optimization,
+    label_smoothing,
     lncis_stage2,
     reverse_cross_entropy,
     sample_roles,
+    symmetric_cross_entropy,
 )
 
 GAMMA, A = 3.0, -4.0
+SWITCHES = ("negatives", "pseudo_negatives", "isolation")
 LOSSES = {
     "cross_entropy": cross_entropy,
+    "label_smoothing": label_smoothing,
+    "generalized_cross_entropy": generalized_cross_entropy,
     "reverse_cross_entropy": reverse_cross_entropy,
+    "symmetric_cross_entropy": symmetric_cross_entropy,
+    "joint_optimization": joint_optimization,
+    "active_passive": active_passive,
     "lncis_stage2": lncis_stage2,
+    "lncis_stage2 of the release": class_loss(LncisLoss(preset="release"), stage=2),
+    "lncis_stage2 without switches": partial(lncis_stage2, **dict.fromkeys(SWITCHES, False)),
     "lncis_stage1": class_loss(LncisLoss(), stage=1),
 }
+CONFIGS = get_args(get_args(ClassLossConfig)[0])
 
 
 @pytest.fixture(params=LOSSES)
@@ -262,4 +290,236 @@ def test_defaults_are_the_papers():
     losses, roles = slow_stage2(logits, labels, 6.0, -4.0)
     assert "potential_noisy" in roles
     assert lncis_stage2(logits, labels).item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert (LncisLoss().gamma, LncisLoss().A) == (6.0, -4.0)
+    assert (LncisLoss().gamma, LncisLoss().log_0) == (6.0, -4.0)
+
+
+def slow_eq_4(logits: Tensor, labels: Tensor, gamma: float, log_0: float, **switches: bool) -> list[float]:
+    """Eq. 4 in float64, one sample at a time, from one-hot labels and the sums of Eq. 2 and 5."""
+    losses = []
+    for row, y in zip(logits.double().numpy(), labels.tolist(), strict=True):
+        p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        q = np.eye(len(p))[y]
+        ce = -sum(q[k] * np.log(p[k]) for k in range(len(p)) if q[k] > 0)
+        rce = -sum(p[k] * (0.0 if q[k] == 1 else log_0) for k in range(len(p)))
+        if y == 0:
+            losses.append(ce if switches["negatives"] else rce)
+        elif p.argmax() == 0:
+            losses.append(ce if switches["pseudo_negatives"] else rce)
+        elif ce > gamma:
+            losses.append(0.0 if switches["isolation"] else rce)
+        else:
+            losses.append(rce)
+    return losses
+
+
+@pytest.mark.parametrize("on", list(product([True, False], repeat=3)), ids=str)
+def test_each_switch_changes_its_role_and_no_other(on):
+    """Table 4: N, PSN and PON, each by itself."""
+    logits, labels = batch(n=500)
+    switches = dict(zip(SWITCHES, on, strict=True))
+    found = class_loss(LncisLoss(gamma=GAMMA, A=-2.5, **switches), stage=2)
+    expected = slow_eq_4(logits, labels, GAMMA, -2.5, **switches)
+    assert found(logits, labels, reduction="none").tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert found(logits, labels).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    whole = lncis_stage2(logits, labels, gamma=GAMMA, A=-2.5, reduction="none")
+    other = found(logits, labels, reduction="none") != whole
+    roles = sample_roles(logits, labels, GAMMA)
+    for switch, mask in zip(on, (roles.negative, roles.pseudo_negative, roles.potential_noisy), strict=True):
+        assert other[mask].any() == (not switch)
+    assert not other[roles.other].any()
+
+
+def test_without_any_switch_stage_2_is_reverse_cross_entropy():
+    """ST alone in Table 4."""
+    logits, labels = batch()
+    found = class_loss(LncisLoss(A=-2.0, **dict.fromkeys(SWITCHES, False)), stage=2)(logits, labels)
+    torch.testing.assert_close(found, reverse_cross_entropy(logits, labels, A=-2.0))
+
+
+def test_without_stages_stage_1_is_stage_2():
+    logits, labels = batch()
+    config = LncisLoss(gamma=GAMMA, A=-2.0, stagewise=False)
+    first, second = (class_loss(config, stage=stage)(logits, labels) for stage in (1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, cross_entropy(logits, labels))
+
+
+def slow_release(logits: Tensor, labels: Tensor) -> list[float]:
+    """The published code, line by line: clamped softmax and one-hot labels in both sums, weights of 0 and 1."""
+    p = np.exp(logits.double().numpy())
+    p = np.clip(p / p.sum(axis=1, keepdims=True), 1e-7, 1.0)
+    q = np.clip(np.eye(p.shape[1])[labels.numpy()], 1e-4, 1.0)
+    ce, rce = -(q * np.log(p)).sum(axis=1), -(p * np.log(q)).sum(axis=1)
+    weight1 = np.zeros(len(p))
+    weight1[labels.numpy() == 0] = 1.0
+    weight1[p.argmax(axis=1) == 0] = 1.0
+    return list(weight1 * ce + (1 - weight1) * rce)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 12.0])
+def test_release_is_the_published_code(scale):
+    logits, labels = batch(n=1000, scale=scale)
+    release = class_loss(LncisLoss(preset="release"), stage=2)
+    expected = slow_release(logits, labels)
+    assert release(logits, labels, reduction="none").tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert release(logits, labels).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_release_isolates_none_and_has_its_own_a_unless_told():
+    assert LncisLoss(preset="release").log_0 == math.log(1e-4) == pytest.approx(-9.21, abs=1e-3)
+    assert not LncisLoss(preset="release").isolates
+    told = LncisLoss(preset="release", A=-2.0, isolation=True)
+    assert (told.log_0, told.isolates) == (-2.0, True)
+    logits, labels = batch(scale=6.0)
+    loss = class_loss(LncisLoss(preset="release", isolation=True), stage=2)(logits, labels, reduction="none")
+    isolated = sample_roles(logits, labels, 6.0).potential_noisy
+    assert isolated.any()
+    assert torch.equal(loss == 0, isolated)
+
+
+def test_clamps_matter_where_probabilities_are_small_only():
+    """A negative sample at p_0 = e-30 costs 30 nats, and in the published code at most those of 1e-7."""
+    logits = torch.tensor([[-30.0, 0.0], [0.0, 0.0]])
+    exact, clamped = (lncis_stage2(logits, torch.zeros(2).long(), clamped=c, reduction="none") for c in (False, True))
+    assert exact.tolist() == pytest.approx([30.0, math.log(2)])
+    assert clamped.tolist() == pytest.approx([-math.log(1e-7), math.log(2)], rel=2e-4)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_cross_entropy_against_smoothed_labels(epsilon):
+    logits, labels = batch()
+    q = torch.eye(6, dtype=torch.float64)[labels] * (1 - epsilon) + epsilon / 6
+    expected = -(q * logits.double().log_softmax(dim=1)).sum(dim=1)
+    found = label_smoothing(logits, labels, epsilon=epsilon, reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        label_smoothing(logits, labels, epsilon=epsilon), F.cross_entropy(logits, labels, label_smoothing=epsilon)
+    )
+
+
+@pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
+def test_generalized_cross_entropy_is_its_closed_form(q):
+    logits, labels = batch()
+    p = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    found = generalized_cross_entropy(logits, labels, q=q, reduction="none")
+    torch.testing.assert_close(found.double(), (1 - p**q) / q, rtol=1e-5, atol=1e-5)
+
+
+def test_generalized_cross_entropy_lies_between_cross_entropy_and_absolute_error():
+    logits, labels = batch()
+    nearly = generalized_cross_entropy(logits, labels, q=1e-4, reduction="none")
+    torch.testing.assert_close(nearly, cross_entropy(logits, labels, reduction="none"), rtol=2e-3, atol=1e-3)
+    absolute = generalized_cross_entropy(logits, labels, q=1.0, reduction="none")
+    torch.testing.assert_close(absolute, reverse_cross_entropy(logits, labels, A=-1.0, reduction="none"))
+
+
+def test_gradient_of_generalized_cross_entropy_is_that_of_cross_entropy_times_a_power_of_p():
+    """Its factor p^q goes to 0; the gradient of a power of p_y would be infinite there."""
+    z = torch.tensor([0.0, -5.0, -50.0, -200.0, -1e4])
+    logits = torch.stack([torch.zeros_like(z), z], dim=1)
+    labels = torch.ones(len(z), dtype=torch.long)
+    found = gradient_at(lambda x, y: generalized_cross_entropy(x, y, reduction="none").sum(), logits, labels)
+    p = z.double().sigmoid()
+    torch.testing.assert_close(found[:, 1].double(), p**0.3 * (p - 1), rtol=1e-5, atol=1e-7)
+
+
+def test_symmetric_cross_entropy_is_the_weighted_sum():
+    logits, labels = batch()
+    expected = 0.7 * cross_entropy(logits, labels) + 0.2 * reverse_cross_entropy(logits, labels, A=-6.0)
+    torch.testing.assert_close(symmetric_cross_entropy(logits, labels, alpha=0.7, beta=0.2, A=-6.0), expected)
+
+
+def test_joint_optimization_is_the_sum_of_its_three_terms():
+    logits, labels = batch()
+    p = torch.distributions.Categorical(logits=logits.double())
+    mean = torch.distributions.Categorical(probs=p.probs.mean(dim=0))
+    uniform = torch.distributions.Categorical(probs=torch.ones(6, dtype=torch.float64) / 6)
+    divergence = torch.distributions.kl_divergence(uniform, mean)
+    expected = -p.log_prob(labels) + 0.5 * p.entropy() + 2.0 * divergence
+    found = joint_optimization(logits, labels, alpha=0.5, beta=2.0, reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        joint_optimization(logits, labels, alpha=0.5, beta=2.0).double(), expected.mean(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_active_passive_is_normalized_plus_reverse_cross_entropy():
+    logits, labels = batch()
+    log_p = logits.double().log_softmax(dim=1)
+    ce = -log_p.gather(1, labels[:, None])[:, 0]
+    expected = 2.0 * ce / -log_p.sum(dim=1) + 0.5 * 3.0 * (1 - (-ce).exp())
+    found = active_passive(logits, labels, alpha=2.0, beta=0.5, A=-3.0, reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_normalized_cross_entropy_sums_over_labels_to_one():
+    logits, _ = batch(n=30)
+    by_label = [active_passive(logits, torch.full((30,), y), alpha=1.0, beta=0.0, reduction="none") for y in range(6)]
+    torch.testing.assert_close(torch.stack(by_label).sum(dim=0), torch.ones(30))
+
+
+def test_gradients_are_finite_differences(any_loss):
+    logits, labels = batch(n=12, seed=3)
+    gradient, step = gradient_at(any_loss, logits, labels), 1e-2
+    roles = sample_roles(logits, labels, 6.0)
+    for i, j in product(range(12), range(6)):
+        up, down = logits.clone(), logits.clone()
+        up[i, j] += step
+        down[i, j] -= step
+        moved = [torch.stack(list(sample_roles(z, labels, 6.0))) for z in (up, down)]
+        if not all(torch.equal(found, torch.stack(list(roles))) for found in moved):
+            continue  # it lies on the border between two roles
+        slope = (any_loss(up, labels) - any_loss(down, labels)).item() / (2 * step)
+        assert gradient[i, j].item() == pytest.approx(slope, rel=2e-2, abs=5e-4)
+
+
+def test_all_background_and_one_foreground_class_are_fine(any_loss):
+    for classes in (2, 6):
+        logits, _ = batch(classes=classes)
+        labels = torch.zeros(len(logits), dtype=torch.long)
+        assert any_loss(logits, labels).isfinite()
+        assert gradient_at(any_loss, logits, labels).isfinite().all()
+
+
+def test_mean_is_the_mean_over_all_samples(any_loss):
+    logits, labels = batch()
+    torch.testing.assert_close(any_loss(logits, labels), any_loss(logits, labels, reduction="none").mean())
+    assert any_loss(logits[:0], labels[:0], reduction="none").shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LabelSmoothingLoss(epsilon=0.3), partial(label_smoothing, epsilon=0.3)),
+        (GeneralizedCrossEntropyLoss(q=0.7), partial(generalized_cross_entropy, q=0.7)),
+        (ReverseCrossEntropyLoss(A=-2.0), partial(reverse_cross_entropy, A=-2.0)),
+        (
+            SymmetricCrossEntropyLoss(alpha=0.2, beta=3.0, A=-2.0),
+            partial(symmetric_cross_entropy, alpha=0.2, beta=3.0, A=-2.0),
+        ),
+        (JointOptimizationLoss(alpha=0.2, beta=3.0), partial(joint_optimization, alpha=0.2, beta=3.0)),
+        (ActivePassiveLoss(alpha=0.2, beta=3.0, A=-2.0), partial(active_passive, alpha=0.2, beta=3.0, A=-2.0)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_baselines_use_their_loss_in_both_stages(config, expected):
+    logits, labels = batch()
+    for stage in (1, 2):
+        assert torch.equal(class_loss(config, stage=stage)(logits, labels), expected(logits, labels))
+        assert not torch.equal(class_loss(type(config)(), stage=stage)(logits, labels), expected(logits, labels))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_defaults_of_a_config_are_those_of_its_function(config):
+    logits, labels = batch(scale=6.0)
+    name = config().name.replace("lncis", "lncis_stage2")
+    assert torch.equal(class_loss(config(), stage=2)(logits, labels), LOSSES[name](logits, labels))
+
+
+def test_constants_are_the_papers():
+    """Section 5.2 of the paper; NCE+RCE from its authors' CIFAR-10."""
+    assert LabelSmoothingLoss().epsilon == 0.1
+    assert GeneralizedCrossEntropyLoss().q == 0.3
+    assert (SymmetricCrossEntropyLoss().alpha, SymmetricCrossEntropyLoss().beta) == (1.0, 0.1)
+    assert (JointOptimizationLoss().alpha, JointOptimizationLoss().beta) == (0.8, 1.2)
+    assert (ActivePassiveLoss().alpha, ActivePassiveLoss().beta, ActivePassiveLoss().A) == (1.0, 1.0, math.log(1e-4))

@@ -112,6 +112,14 @@ def changed(records) -> set[str]:
         ("loss.gamma", (4.0, 8.0), {"stage2"}),
         ("loss.gamma", (50.0, 60.0), set()),
         ("loss.A", (-1.0, -4.0), {"stage2"}),
+        ("loss.A", (None, -4.0), set()),  # the preset's own
+        ("loss.preset", ("paper", "release"), {"stage2"}),
+        ("loss.negatives", (True, False), {"stage2"}),
+        ("loss.pseudo_negatives", (True, False), {"stage2"}),
+        ("loss.isolation", (True, False), {"stage2"}),
+        ("loss.stagewise", (True, False), {"stage1"}),
+        ("loss.name", ("lncis", "cross_entropy"), {"stage2"}),
+        ("loss.name", ("cross_entropy", "generalized_cross_entropy"), {"stage1", "stage2"}),
         ("optimizer.momentum", (0.5, 0.9), set()),  # of AdamW
         ("optimizer.weight_decay", (0.0, 0.1), {"stage1", "stage2"}),
         ("seed", (0, 1), {"stage1", "stage2"}),

@@ -1,4 +1,5 @@
 import ast
+import math
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from lncis import documents
 from lncis.config import (
     CrossEntropyLoss,
     DigitsData,
+    GeneralizedCrossEntropyLoss,
     LncisLoss,
     Model,
     Noise,
@@ -79,11 +81,54 @@ def test_same_trial_has_the_same_keys():
     assert keys(BASE) == keys(TrainConfig(schedule=replace(SCHEDULE)))
 
 
-@pytest.mark.parametrize("loss", [LncisLoss(gamma=4.0), LncisLoss(A=-1.0)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LncisLoss(gamma=4.0),
+        LncisLoss(A=-1.0),
+        LncisLoss(preset="release"),
+        LncisLoss(negatives=False),
+        LncisLoss(pseudo_negatives=False),
+        LncisLoss(isolation=False),
+    ],
+)
 def test_loss_of_stage_2_leaves_stage_1_alone(loss):
     (first, second), (changed_first, changed_second) = keys(BASE), keys(replace(BASE, loss=loss))
     assert changed_first == first
     assert changed_second != second
+
+
+@pytest.mark.parametrize("loss", [GeneralizedCrossEntropyLoss(), LncisLoss(stagewise=False)])
+def test_a_loss_that_is_there_from_the_first_epoch_shares_with_none_and_knows_no_switch(loss):
+    config = replace(BASE, loss=loss)
+    later = replace(config, schedule=replace(SCHEDULE, stage1_epochs=9))
+    assert len(keys(config)) == 1
+    assert keys(config) == keys(later)
+    trials = [
+        Trial(configuration=0, overrides={}, seed=0, config=c)
+        for c in (BASE, replace(BASE, loss=CrossEntropyLoss()), config, later)
+    ]
+    cut = [[t.key for t in chain(trial, Workers(), Path(), switches={6, 9}, rungs=[10])] for trial in trials]
+    assert cut[2] == cut[3]
+    assert len(cut[2]) == 4, "at E1 = 6 and 9 of others and at the rung, then the rest"
+    assert not set(cut[2]) & {*cut[0], *cut[1]}
+
+
+def test_constants_of_a_loss_change_all_of_a_training_that_has_it_from_the_first_epoch():
+    a, b = (keys(replace(BASE, loss=GeneralizedCrossEntropyLoss(q=q))) for q in (0.3, 0.7))
+    assert not set(a) & set(b)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (LncisLoss(), LncisLoss(A=-4.0, isolation=True)),
+        (LncisLoss(preset="release"), LncisLoss(preset="release", A=math.log(1e-4), isolation=False)),
+    ],
+    ids=["paper", "release"],
+)
+def test_to_write_out_what_a_preset_says_changes_nothing(short, long):
+    assert keys(replace(BASE, loss=short)) == keys(replace(BASE, loss=long))
 
 
 @pytest.mark.parametrize(

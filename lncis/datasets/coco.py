@@ -16,7 +16,8 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Images with the boxes, labels and masks of a COCO document.
 
     Item `i` is `(image, target)`: image `(3, H, W)` float in [0, 1]; target with `boxes` `(n, 4)` xyxy pixels,
-    `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`. Crowds are left out.
+    `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`; also `clean_labels`
+    `(n,)` where every annotation has a `clean_category_id`. Crowds are left out.
     """
 
     def __init__(self, images: NDArray[np.uint8], document: Document) -> None:
@@ -29,6 +30,7 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         for annotation in document["annotations"]:
             if not annotation.get("iscrowd", 0):
                 self._instances[position[annotation["image_id"]]].append(annotation)
+        self._clean_known = all("clean_category_id" in a for found in self._instances for a in found)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,10 +42,14 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         encoded = [a["segmentation"] for a in found]
         height, width = image.shape[1:]
         masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
-        return image, {
+        target = {
             "boxes": torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1),
-            "labels": torch.tensor([self._label[a["category_id"]] for a in found]).long(),
+            "labels": self._labels(found, "category_id"),
             "masks": torch.from_numpy(masks).permute(2, 0, 1).contiguous(),
             "image_id": torch.tensor(self.document["images"][index]["id"]),
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
+        return image, target | ({"clean_labels": self._labels(found, "clean_category_id")} if self._clean_known else {})
+
+    def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
+        return torch.tensor([self._label[a[key]] for a in found]).long()

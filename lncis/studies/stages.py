@@ -1,23 +1,23 @@
 """What trials share, and where they fork.
 
-Stage 1 is cross entropy whatever the stage-2 settings, so it does not depend on them. A trial is a chain of tasks, cut
-where it or another trial of the study leaves stage 1; tasks that would compute the same numbers get the same key, and
-are trained once.
+Stage 1 of LNCIS is cross entropy whatever the stage-2 settings, so it does not depend on them; other losses never leave
+the stage that they begin with. A trial is a chain of tasks, cut where it or another trial of the study leaves stage 1;
+tasks that would compute the same numbers get the same key, and are trained once.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lncis
 from lncis import documents
-from lncis.config import CrossEntropyLoss, TrainConfig, Workers
+from lncis.config import ClassLossConfig, LncisLoss, TrainConfig, Workers, loss_in_stage
 from lncis.studies.samplers import AshaPruner, MedianPruner
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import StudySpec, Trial
@@ -26,7 +26,7 @@ from lncis.tasks import Task
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
-COMPUTING = ("engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
+COMPUTING = ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
 """Our modules whose code decides what a training computes."""
 
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
@@ -85,13 +85,12 @@ def chain(
     Trained `alone` it is one task that no other trial has.
     """
     config, tasks = trial.config, list[Task]()
-    epochs, switch = config.schedule.epochs, config.schedule.switch_epoch
+    epochs, switch = config.schedule.epochs, switch_of(config)
     if alone:
         key = f"{trial.name}-{_key(config, workers, until=epochs, stage=2)}"
         return [Task(key=key, config=config, until=epochs, directory=directory / key)]
-    # plain cross entropy never leaves stage 1
-    leaves = epochs if isinstance(config.loss, CrossEntropyLoss) else switch
-    ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if switch < rung < epochs}
+    leaves = epochs if switch is None else switch
+    ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if (switch or 0) < rung < epochs}
     for until in sorted((ends | {leaves, epochs}) - {0}):
         key = _key(config, workers, until=until, stage=1 if until <= leaves else 2)
         after = tasks[-1] if tasks else None
@@ -99,7 +98,13 @@ def chain(
     return tasks
 
 
-def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> str:
+def switch_of(config: TrainConfig) -> int | None:
+    """Return the epochs after which a training leaves stage 1; None where its loss never changes."""
+    changes = loss_in_stage(config.loss, 1) != config.loss
+    return config.schedule.switch_epoch if changes else None
+
+
+def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1, 2]) -> str:
     """Return a digest of all that can influence the weights after `until` epochs of a training."""
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
@@ -110,14 +115,18 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
         "tested": until == schedule.epochs,
         "evaluated": [(e + 1) % schedule.evaluate_every == 0 or e + 1 == schedule.epochs for e in range(until)],
     }
-    if stage == 1:
-        del influences["loss"]
-    else:
+    influences["loss"] = documents.dump(_plainly(loss_in_stage(config.loss, stage)))
+    if stage == 2:
         influences["switch_epoch"] = schedule.switch_epoch
     # as floats: a default of 1 comes back from YAML as 1.0
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plainly(loss: ClassLossConfig) -> ClassLossConfig:
+    """Return a loss with its preset's constants written out: to name them changes nothing."""
+    return replace(loss, A=loss.log_0, isolation=loss.isolates) if isinstance(loss, LncisLoss) else loss
 
 
 @cache

@@ -15,7 +15,7 @@ from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial, label
-from lncis.studies.stages import rungs
+from lncis.studies.stages import rungs, switch_of
 from lncis.studies.store import StageStore
 from lncis.tasks import Task
 
@@ -252,8 +252,8 @@ class Trials:
 
     def _next_rung(self, trial: Trial) -> int | None:
         """Return the epoch after which a trial's configuration is judged next."""
-        schedule, judged = trial.config.schedule, self._judged.get(trial.configuration, 0)
-        ahead = (r for r in self._rungs if max(schedule.switch_epoch, judged) < r < schedule.epochs)
+        past = max(switch_of(trial.config) or 0, self._judged.get(trial.configuration, 0))
+        ahead = (rung for rung in self._rungs if past < rung < trial.config.schedule.epochs)
         return None if trial.baseline else next(ahead, None)
 
     def _submit(self, course: _Course) -> None:
