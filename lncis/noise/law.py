@@ -84,8 +84,9 @@ def _confusions(categories: list[Category], noise: Noise) -> Confusions:
     fitting = {key: _built_in(key, categories, noise) for key, odd in unknown.items() if not odd}
     if not fitting:
         nearest = min(unknown, key=lambda key: len(unknown[key]))
+        among = f", the nearest of {', '.join(unknown)}," if len(unknown) > 1 else ""
         raise DataError(
-            f"asymmetric noise goes by class names, and {' or '.join(unknown)} has none such as "
+            f"asymmetric noise goes by class names, and {nearest}{among} lacks "
             f"{_listed(unknown[nearest], CLASSES[nearest])}; correct them, give noise.map, or use kind: symmetric"
         )
     first, *others = fitting.values()
