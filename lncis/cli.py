@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents
+from lncis import documents, noise_command
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -14,6 +14,7 @@ from lncis.terminal import clear_errors
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
+app.command("noise")(noise_command.noise)
 app.add_typer(study, name="study")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)

@@ -8,8 +8,11 @@ import pytest
 
 from lncis.config import Noise
 from lncis.errors import DataError
-from lncis.noise import MISTAKEN_FOR, corrupt, transition_matrix
+from lncis.noise import corrupt, transition_matrix
+from lncis.noise.draw import _draw
+from lncis.noise.names import MAPS
 
+MISTAKEN_FOR = MAPS["digits"]
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -34,6 +37,10 @@ def document(n: int = 20_000, names: list[str] = DIGITS, ids: list[int] | None =
     }
 
 
+def law(names: list[str], kind: str, rate: float) -> np.ndarray:
+    return transition_matrix(document(0, names)["categories"], Noise(kind=kind, rate=rate))
+
+
 def labels(annotated: dict) -> dict[int, int]:
     return {a["id"]: a["category_id"] for a in annotated["annotations"]}
 
@@ -47,10 +54,14 @@ def within_4_sigma(found: int, n: int, p: float) -> bool:
     return abs(found - n * p) <= 4 * math.sqrt(n * p * (1 - p))
 
 
-@pytest.mark.parametrize("kind", ["none", "symmetric", "asymmetric"])
+def within_5_sigma(found: int, n: int, p: float) -> bool:
+    return abs(found - n * p) <= 5 * math.sqrt(n * p * (1 - p)) + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["none", "symmetric", "asymmetric", "release-compat"])
 @pytest.mark.parametrize("rate", [0, 0.2, 0.8, 1])
 def test_transition_matrix_is_stochastic(kind, rate):
-    matrix = transition_matrix(DIGITS, kind, rate)
+    matrix = law(DIGITS, kind, rate)
     assert matrix.shape == (10, 10)
     assert (matrix >= 0).all()
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
@@ -58,20 +69,18 @@ def test_transition_matrix_is_stochastic(kind, rate):
 
 def test_transition_matrix_symmetric_by_hand():
     np.testing.assert_allclose(
-        transition_matrix(["a", "b", "c"], "symmetric", 0.4), [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
+        law(["a", "b", "c"], "symmetric", 0.4), [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
     )
-    np.testing.assert_allclose(transition_matrix(["a", "b"], "symmetric", 1.0), [[0, 1], [1, 0]])
+    np.testing.assert_allclose(law(["a", "b"], "symmetric", 1.0), [[0, 1], [1, 0]])
 
 
 def test_transition_matrix_asymmetric_by_hand():
-    np.testing.assert_allclose(
-        transition_matrix(["0", "1", "7"], "asymmetric", 0.3), [[1, 0, 0], [0, 0.7, 0.3], [0, 0.3, 0.7]]
-    )
+    np.testing.assert_allclose(law(["0", "1", "7"], "asymmetric", 0.3), [[1, 0, 0], [0, 0.7, 0.3], [0, 0.3, 0.7]])
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("none", 0.5), ("symmetric", 0), ("asymmetric", 0)])
 def test_transition_matrix_without_noise_is_the_identity(kind, rate):
-    np.testing.assert_array_equal(transition_matrix(["a", "b"], kind, rate), np.eye(2))
+    np.testing.assert_array_equal(law(["a", "b"], kind, rate), np.eye(2))
 
 
 def test_confusable_digits_are_the_four_pairs():
@@ -210,6 +219,29 @@ def test_manifest_is_what_was_done(kind):
     assert json.loads(json.dumps(manifest)) == manifest
 
 
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric", "release-compat"])
+def test_manifest_holds_the_law_and_what_it_leads_to_expect(kind):
+    clean = document(3000)
+    noise = Noise(kind=kind, rate=0.3)
+    _, manifest = corrupt(clean, noise, stream="train")
+    matrix = transition_matrix(clean["categories"], noise)
+    assert manifest["classes"] == DIGITS
+    assert manifest["transition_matrix"] == matrix.tolist()
+    truth = [a["category_id"] - 1 for a in clean["annotations"]]
+    assert manifest["expected_rate"] == pytest.approx(1 - np.mean([matrix[c, c] for c in truth]))
+    reached = set(MISTAKEN_FOR) if kind == "asymmetric" else set(DIGITS)
+    assert manifest["requested_rate_by_class"] == {name: 0.3 if name in reached else 0 for name in DIGITS}
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric", "release-compat"])
+def test_counts_follow_the_law(kind):
+    clean = document(50_000)
+    _, manifest = corrupt(clean, Noise(kind=kind, rate=0.35, seed=11), stream="train")
+    for row, counts in zip(manifest["transition_matrix"], manifest["counts_given_clean_given_noisy"], strict=True):
+        for p, found in zip(row, counts, strict=True):
+            assert within_5_sigma(found, sum(counts), p)  # 100 cells: 4 sigma would fail one seed in 160
+
+
 def test_manifest_of_a_class_without_annotations():
     clean = document(50, ["a", "b"])
     clean["categories"].append({"id": 3, "name": "unseen"})
@@ -240,5 +272,88 @@ def test_symmetric_noise_on_one_class_is_refused():
 
 
 def test_asymmetric_noise_without_a_known_pair_is_refused():
-    with pytest.raises(DataError, match="no confusable pair among the classes cat, dog; use kind: symmetric"):
-        corrupt(document(5, ["cat", "dog"]), Noise(kind="asymmetric"), stream="train")
+    with pytest.raises(DataError, match="no confusable pair among the classes kite, bench; use kind: symmetric"):
+        corrupt(document(5, ["kite", "bench"]), Noise(kind="asymmetric"), stream="train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stream", "sha256"),
+    [
+        ("symmetric", "train", "199c18a58e2a965e"),
+        ("symmetric", "val", "85e84e8be650bcc5"),
+        ("asymmetric", "train", "e9f48f0416143748"),
+        ("asymmetric", "val", "70fd9d2584f9c790"),
+    ],
+)
+def test_a_seed_gives_the_labels_that_it_always_gave(kind, stream, sha256):
+    _, manifest = corrupt(document(1000), Noise(kind=kind, rate=0.3, seed=3), stream=stream)
+    assert manifest["labels_sha256"].startswith(sha256)
+
+
+def test_a_draw_never_takes_what_the_law_excludes():
+    """The largest uniform number there is, against sums that rounding left below 1."""
+
+    class Largest:
+        def random(self, n: int) -> np.ndarray:
+            return np.full(n, np.nextafter(1, 0))
+
+    row = np.array([0.1] * 10 + [0.0])  # adds up to less than 1 in floating point
+    assert np.cumsum(row)[-1] < 1
+    assert _draw(np.array([0]), np.array([row]), Largest()).tolist() == [9]
+
+
+def test_the_draw_is_the_inverse_of_the_distribution_function():
+    rng = np.random.default_rng(1)
+    matrix = rng.dirichlet(np.full(7, 0.5), size=7)
+    clean = rng.integers(0, 7, 5000)
+    uniform = np.random.default_rng(2).random(5000)
+    expected = [next(k for k in range(7) if u < sum(matrix[c, : k + 1])) for c, u in zip(clean, uniform, strict=True)]
+    assert _draw(clean, matrix, np.random.default_rng(2)).tolist() == expected
+
+
+def test_labels_of_a_noisy_document_are_not_flipped_again():
+    noisy, _ = corrupt(document(300), Noise(rate=0.5), stream="train")
+    with pytest.raises(DataError, match=r"annotation \d+ is noisy already.* clean document, or .* kind: none"):
+        corrupt(noisy, Noise(rate=0.1), stream="train")
+
+
+def test_labels_of_a_noisy_document_stay_with_kind_none():
+    noisy, _ = corrupt(document(300), Noise(rate=0.5), stream="train")
+    again, _ = corrupt(noisy, Noise(kind="none"), stream="train")
+    assert again == noisy
+
+
+def test_a_document_whose_labels_are_all_clean_is_not_noisy():
+    marked, _ = corrupt(document(300), Noise(kind="none"), stream="train")
+    assert all("clean_category_id" in a for a in marked["annotations"])
+    assert corrupt(marked, Noise(), stream="train") == corrupt(document(300), Noise(), stream="train")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"annotations": None}, "annotations must be a list but are None"),
+        ({"categories": {"1": "a"}}, "categories must be a list but are {'1': 'a'}"),
+        ({"categories": []}, "categories must name at least one class but are empty"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\]: name must be a name but got none"),
+        ({"categories": [{"id": "1", "name": "a"}]}, r"categories\[0\]: id must be a whole number but got '1'"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "categories: id 1 stands there more than"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "categories: two are named a"),
+        ({"annotations": ["a"]}, r"annotations\[0\]: id must be a whole number but got none"),
+        ({"annotations": [{"id": 1}]}, r"annotations\[0\]: category_id must be a whole number but got none"),
+        ({"annotations": [{"id": 1, "category_id": True}]}, "category_id must be a whole number but got True"),
+        ({"annotations": [{"id": 1, "category_id": 99}]}, "category_id 99, which is not among the categories"),
+        ({"annotations": [{"id": 4, "category_id": 1}] * 2}, "annotations: id 4 stands there more than once"),
+    ],
+)
+def test_what_is_no_coco_document_is_refused(change, complaint):
+    with pytest.raises(DataError, match=complaint):
+        corrupt(document(5) | change, Noise(), stream="train")
+
+
+@pytest.mark.parametrize("key", ["annotations", "categories"])
+def test_a_missing_part_is_named(key):
+    incomplete = document(5)
+    del incomplete[key]
+    with pytest.raises(DataError, match=f"{key} must be a list but are missing; is this a COCO instances document"):
+        corrupt(incomplete, Noise(), stream="train")

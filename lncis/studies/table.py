@@ -78,7 +78,8 @@ def title(result: StudyResult) -> str:
     """Return what the figures are of: data, noise, schedule, replicates."""
     spec = result.spec
     noise, schedule = spec.base.noise, spec.base.schedule
-    described = "no noise" if noise.kind == "none" else f"{noise.kind} noise {noise.rate:.0%}"
+    unrated = {"none": "no noise", "matrix": "noise by a matrix"}
+    described = unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
     parts = [
         spec.base.dataset.name,
         "noise as searched" if {"noise.kind", "noise.rate"} & spec.search.keys() else described,

@@ -1,0 +1,5 @@
+"""Label noise: corrupted copies of COCO documents, and the manifest that says what was done."""
+
+from lncis.noise.draw import Document as Document
+from lncis.noise.draw import corrupt as corrupt
+from lncis.noise.law import transition_matrix as transition_matrix

@@ -1,0 +1,149 @@
+"""Drawing noisy labels by a law.
+
+The result is a function of (annotations, kind, rate, seed) alone: the order of the file does not matter. Background
+is never drawn, crowds are left alone, and each annotation keeps its clean label as `clean_category_id`.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lncis.config import Noise
+from lncis.errors import DataError
+from lncis.noise.law import transition_matrix
+
+Document = dict[str, Any]
+"""A COCO instances document: `images`, `annotations`, `categories`."""
+
+
+def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document, dict[str, Any]]:
+    """Return a copy of `document` with noisy `category_id`s, and the manifest of what was flipped.
+
+    `stream` names an independent draw of the same seed ("train", "val"). The manifest holds the requested and realised
+    rate, overall and by class, the law and the realised counts `[given_clean, given_noisy]`, and a hash of the labels.
+    Raises DataError for a document that is no COCO document, or that is noisy already: its labels stay with kind none,
+    and its flips are never flipped again.
+    """
+    categories = sorted(_entries(document, "categories", id=int, name=str), key=lambda category: category["id"])
+    annotations = _entries(document, "annotations", id=int, category_id=int)
+    _check_names(categories)
+    place = {category["id"]: k for k, category in enumerate(categories)}
+    _check_labels(annotations, place)
+    law = transition_matrix(categories, noise)
+    if noise.kind != "none":
+        _check_clean(annotations)
+
+    flippable = [k for k, annotation in enumerate(annotations) if not annotation.get("iscrowd", 0)]
+    flippable.sort(key=lambda k: annotations[k]["id"])
+    clean = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
+    noisy = _draw(clean, law, np.random.default_rng([noise.seed, *stream.encode()]))
+
+    labels = [annotation["category_id"] for annotation in annotations]
+    for k, label in zip(flippable, noisy.tolist(), strict=True):
+        labels[k] = categories[label]["id"]
+    relabelled = [
+        # a clean label that is there already stays
+        {"clean_category_id": annotation["category_id"], **annotation, "category_id": label}
+        for annotation, label in zip(annotations, labels, strict=True)
+    ]
+    names = [category["name"] for category in categories]
+    return {**document, "annotations": relabelled}, _manifest(noise, stream, names, law, clean, noisy)
+
+
+def _draw(clean: NDArray[np.int64], law: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return a label for each clean one by inverse-CDF sampling, one uniform number each, in order."""
+    uniform = rng.random(len(clean))
+    noisy = np.empty_like(clean)
+    for label in np.unique(clean):
+        thresholds = np.cumsum(law[label])
+        thresholds[np.flatnonzero(law[label])[-1] :] = 1.0  # rounding must not run past the last class of the law
+        of_class = clean == label
+        noisy[of_class] = np.searchsorted(thresholds, uniform[of_class], side="right")
+    return noisy
+
+
+def _manifest(
+    noise: Noise,
+    stream: str,
+    names: list[str],
+    law: NDArray[np.float64],
+    clean: NDArray[np.int64],
+    noisy: NDArray[np.int64],
+) -> dict[str, Any]:
+    counts = np.zeros_like(law, dtype=np.int64)
+    np.add.at(counts, (clean, noisy), 1)
+    totals = counts.sum(axis=1)
+    flipped, everything = totals - counts.diagonal(), max(totals.sum(), 1)
+    leaves = 1 - law.diagonal()
+    expected = float(totals @ leaves / everything)
+    # the rate asked for, of the classes that it can reach; a matrix asks for each class by itself
+    requested = leaves if noise.kind == "matrix" else np.where(leaves > 0, noise.rate, 0.0)
+    labels = np.stack([clean, noisy]).astype("<i8").tobytes()
+    return {
+        "kind": noise.kind,
+        "seed": noise.seed,
+        "stream": stream,
+        "requested_rate": {"none": 0.0, "matrix": expected}.get(noise.kind, noise.rate),
+        "expected_rate": expected,
+        "realised_rate": float(flipped.sum() / everything),
+        "annotations": int(totals.sum()),
+        "classes": names,
+        "requested_rate_by_class": dict(zip(names, requested.tolist(), strict=True)),
+        "realised_rate_by_class": {
+            name: float(f / max(t, 1)) for name, f, t in zip(names, flipped, totals, strict=True)
+        },
+        "transition_matrix": law.tolist(),
+        "counts_given_clean_given_noisy": counts.tolist(),
+        "labels_sha256": hashlib.sha256(labels).hexdigest(),
+    }
+
+
+def _entries(document: Any, part: str, **fields: type) -> list[dict[str, Any]]:
+    """Return the list `document[part]`, whose entries have these fields, of these types; ids differ."""
+    if not isinstance(document, dict):
+        raise DataError(f"a COCO document must be an object with {part} but is {document!r:.60}")
+    if not isinstance(entries := document.get(part), list):
+        got = f"are {entries!r:.60}" if part in document else "are missing"
+        raise DataError(f"{part} must be a list but {got}; is this a COCO instances document?")
+    for k, entry in enumerate(entries):
+        for name, kind in fields.items():
+            if not isinstance(entry, dict) or type(entry.get(name)) is not kind:
+                got = repr(entry[name])[:60] if isinstance(entry, dict) and name in entry else "none"
+                wanted = {int: "a whole number", str: "a name"}[kind]
+                raise DataError(f"{part}[{k}]: {name} must be {wanted} but got {got}; correct that entry")
+    if twice := _repeated([entry["id"] for entry in entries]):
+        raise DataError(f"{part}: id {twice[0]} stands there more than once; give each entry an id of its own")
+    return entries
+
+
+def _check_names(categories: list[dict[str, Any]]) -> None:
+    if not categories:
+        raise DataError("categories must name at least one class but are empty; add them")
+    if twice := _repeated([category["name"] for category in categories]):
+        raise DataError(f"categories: two are named {twice[0]}; noise goes by name, so rename one")
+
+
+def _check_labels(annotations: list[dict[str, Any]], known: Mapping[int, int]) -> None:
+    unknown = next((a for a in annotations if a["category_id"] not in known), None)
+    if unknown is not None:
+        raise DataError(
+            f"annotation {unknown['id']} has category_id {unknown['category_id']}, which is not among the categories "
+            f"({', '.join(map(str, known))}); add the category or drop the annotation"
+        )
+
+
+def _check_clean(annotations: list[dict[str, Any]]) -> None:
+    flipped = next((a for a in annotations if a.get("clean_category_id", a["category_id"]) != a["category_id"]), None)
+    if flipped is not None:
+        raise DataError(
+            f"annotation {flipped['id']} is noisy already: category_id {flipped['category_id']}, clean_category_id "
+            f"{flipped['clean_category_id']}; give the clean document, or take these labels as they are by kind: none"
+        )
+
+
+def _repeated(values: Sequence[Any]) -> list[Any]:
+    return [value for value, times in Counter(values).items() if times > 1]
