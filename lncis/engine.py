@@ -59,11 +59,11 @@ def train(
         raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
     path = directory / CHECKPOINT
     origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
+    resumed = _load_alike(origin)
     seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
-    model = build_model(config.model, data.num_foreground_classes).to(device)
+    model = build_model(config.model, data.num_foreground_classes, pretrained=resumed is None).to(device)
     optimizer = build_optimizer(model, config.optimizer)
     history: list[Record] = []
-    resumed = _load_alike(origin)
     if resumed:
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)
@@ -84,7 +84,12 @@ def train(
         record["seconds"] = time.monotonic() - started
         history.append(record)
         if _rank() == 0:
-            state = Checkpoint(model=model.state_dict(), optimizer=optimizer.state_dict(), history=history)
+            state = Checkpoint(
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                history=history,
+                categories=sorted(data.train.document["categories"], key=lambda category: int(category["id"])),
+            )
             checkpoint.save(state, path)
         if not on_epoch(record):
             break
@@ -187,6 +192,8 @@ def train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if config.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         optimizer.step()
 
         for key, value in zip(["loss", *losses], figures.tolist(), strict=True):

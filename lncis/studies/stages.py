@@ -17,7 +17,8 @@ from typing import Any
 
 import lncis
 from lncis import documents
-from lncis.config import CrossEntropyLoss, TrainConfig, Workers
+from lncis.config import PUBLISHED_WEIGHTS, CrossEntropyLoss, TrainConfig, Workers
+from lncis.errors import ConfigError
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec, Trial
 from lncis.tasks import Task
@@ -25,7 +26,7 @@ from lncis.tasks import Task
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
-COMPUTING = ("engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
+COMPUTING = ("engine", "losses", "roi_heads", "models", "weights", "noise", "evaluation", "datasets")
 """Our modules whose code decides what a training computes."""
 
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
@@ -102,6 +103,8 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
     """Return a digest of all that can influence the weights after `until` epochs of a training."""
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
+    if config.model.weights not in PUBLISHED_WEIGHTS:  # those are what their names say, or are refused
+        influences["model"]["weights"] = _content_digest(Path(config.model.weights))
     influences["schedule"] = {
         "lr_factors": [schedule.lr_factor(epoch) for epoch in range(until)],
         "warmup_iterations": schedule.warmup_iterations,
@@ -117,6 +120,21 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _content_digest(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ConfigError("model.weights", [f"{path} cannot be read: {error.strerror}; name another file"]) from error
+    return _digest_of(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest_of(path: Path, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file, read once for each time that it was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
