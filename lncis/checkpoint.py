@@ -4,7 +4,7 @@ Because weights, optimizer and history are one file, they can never disagree: a 
 from the last finished epoch, or from none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Checkpoint:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     history: list[Record]
+    categories: list[dict[str, Any]] = field(default_factory=list)
+    """COCO categories in the order of the labels 1..K, so that a prediction needs no data set."""
 
     @property
     def epoch(self) -> int:

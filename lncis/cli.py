@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents, noise_command
+from lncis import documents, inference, noise_command
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -18,11 +18,17 @@ app.command("noise")(noise_command.noise)
 app.add_typer(study, name="study")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
+app.command()(inference.evaluate)
+app.command()(inference.predict)
+app.command()(inference.weights)
 
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A training: a YAML file, such as a study's best.yaml.")],
+    config: Annotated[
+        list[Path],
+        typer.Argument(help="A training: a YAML file, such as a study's best.yaml; of several, later ones prevail."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
@@ -30,15 +36,17 @@ def train(
 ) -> None:
     """Train one configuration on Ray Train workers, or in this process."""
     with clear_errors():
-        parsed = documents.load(TrainConfig, config)
+        parsed = documents.load_merged(TrainConfig, config)
         console = Console(highlight=False)
 
         def show(record: Record) -> bool:
             console.print(_line(parsed, record), soft_wrap=True)
             return True
 
-        from lncis import datasets, engine  # slow to load: a mistake in the file comes first
+        from lncis import datasets, engine, weights  # slow to load: a mistake in the file comes first
 
+        if parsed.model.weights != "none":
+            weights.find(parsed.model.weights)
         data = datasets.load(parsed)
         documents.claim(out, parsed)
         if num_workers == 0:

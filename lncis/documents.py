@@ -3,8 +3,10 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import partial, reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +23,15 @@ Config = TypeVar("Config")
 def load(schema: type[Config], path: Path) -> Config:
     """Return the config in a YAML file; ConfigError names the file, each field, value and remedy."""
     return parse(schema, read_mapping(path), source=str(path))
+
+
+def load_merged(schema: type[Config], paths: Sequence[Path]) -> Config:
+    """Return the config that YAML files describe together; where two name the same field, the later one stands.
+
+    A recipe, what is special to a data set and one's own paths can so be three files. ConfigError as in `load`.
+    """
+    document = reduce(partial(_overlaid, schema=schema), map(read_mapping, paths))
+    return parse(schema, document, source=" + ".join(map(str, paths)))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -91,6 +102,19 @@ def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schem
             result[head] = {rest: value}
         else:
             result[head] = with_overrides(below, {rest: value}, schema=hints.get(head))
+    return result
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict[str, Any]:
+    """Return `below` with the fields of `above`, mapping by mapping; one of another tag takes the other's place."""
+    result, hints = dict(below), get_type_hints(schema, include_extras=True) if is_dataclass(schema) else {}
+    for key, value in above.items():
+        inner = result.get(key)
+        if isinstance(value, dict) and isinstance(inner, dict):
+            tags = [tag for tag in value if _is_tag(hints, f"{key}.{tag}")]
+            if all(inner.get(tag) == value[tag] for tag in tags):
+                value = _overlaid(inner, value, hints.get(key))
+        result[key] = value
     return result
 
 

@@ -60,11 +60,11 @@ def train(
         raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
     path = directory / CHECKPOINT
     origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
+    resumed = _load_alike(origin)
     seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
-    model = build_model(config.model, data.num_foreground_classes).to(device)
+    model = build_model(config.model, data.num_foreground_classes, pretrained=resumed is None).to(device)
     optimizer = build_optimizer(model, config.optimizer)
     history: list[Record] = []
-    resumed = _load_alike(origin)
     if resumed:
         model.load_state_dict(resumed.model)
         optimizer.load_state_dict(resumed.optimizer)
@@ -90,7 +90,12 @@ def train(
             if histogram := diagnostics.loss_histogram(samples, epoch + 1):
                 losses_so_far.append(histogram)
                 histograms.write(losses_so_far, directory)
-            state = Checkpoint(model=model.state_dict(), optimizer=optimizer.state_dict(), history=history)
+            state = Checkpoint(
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                history=history,
+                categories=sorted(data.train.document["categories"], key=lambda category: int(category["id"])),
+            )
             checkpoint.save(state, path)
         if not on_epoch(record):
             break
@@ -192,6 +197,8 @@ def train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if config.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         optimizer.step()
 
         for key, value in zip(["loss", *losses], figures.tolist(), strict=True):

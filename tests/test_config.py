@@ -63,6 +63,13 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (Noise, "rate", math.nan, 0.5),
         (Noise, "seed", -1, 0),
         (Model, "min_size", 31, 32),
+        (Model, "other_train_sizes", (31,), (32, 64)),
+        (Model, "trainable_layers", -1, None),
+        (Model, "trainable_layers", 6, None),
+        (Model, "box_beta", 0, 1),
+        (Model, "box_beta", math.inf, 1 / 9),
+        (Model, "class_init_std", 0, 0.01),
+        (Model, "box_init_std", math.inf, None),
         (LncisLoss, "gamma", 0, 1e-9),
         (LncisLoss, "gamma", -1, math.inf),
         (LncisLoss, "gamma", math.nan, 6),
@@ -92,6 +99,8 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (Optimizer, "lr", 0, 1e-9),
         (Optimizer, "lr", math.inf, 1),
         (Optimizer, "weight_decay", -1e-9, 0),
+        (Optimizer, "max_grad_norm", 0, 35),
+        (Optimizer, "max_grad_norm", math.inf, None),
         (Optimizer, "momentum", 1, 0),
         (Optimizer, "momentum", -0.1, 0.999),
         (TrainConfig, "batch_size", 0, 1),
@@ -122,6 +131,22 @@ def test_learning_rate_must_drop_before_the_end(drop):
 def test_model_sizes_must_be_in_order():
     with pytest.raises(ValidationError, match=r"min_size must be at most max_size \(128\) but got 129"):
         Model(min_size=129)
+    with pytest.raises(ValidationError, match=r"other_train_sizes must be at most max_size \(128\) but got 160"):
+        Model(other_train_sizes=(96, 160))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("weights", "coco", "weights must be none or a file with name digits_rcnn but got 'coco'"),
+        ("trainable_layers", 3, "trainable_layers must be null with name digits_rcnn"),
+        ("batch_norm", "frozen", "batch_norm must be null with name digits_rcnn"),
+    ],
+)
+def test_what_the_small_model_lacks_cannot_be_set(field, value, complaint):
+    Model(name="maskrcnn_resnet50_fpn", **{field: value})
+    with pytest.raises(ValidationError, match=complaint):
+        Model(**{field: value})
 
 
 @pytest.mark.parametrize(

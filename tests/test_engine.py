@@ -188,6 +188,27 @@ def test_the_learning_rate_warms_up_from_a_third_and_drops():
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.03, 0.003])
 
 
+def test_clipped_gradients_move_the_weights_no_further_than_their_norm(tiny):
+    """One step of plain SGD moves all weights by lr times the gradient, and so by lr times the norm it is cut to."""
+    optimizer = Optimizer(name="sgd", lr=0.5, momentum=0, weight_decay=0)
+    config = replace(tiny, batch_size=8, optimizer=optimizer)
+    engine.seed_all(config.seed, epoch=-1, rank=0)
+    before = engine.build_model(config.model, 10).state_dict()
+
+    def moved(max_grad_norm: float | None) -> tuple[float, torch.Tensor]:
+        folder = f"cut at {max_grad_norm}"
+        run(replace(config, optimizer=replace(optimizer, max_grad_norm=max_grad_norm)), folder, until=1)
+        after = checkpoint.load(Path(folder) / engine.CHECKPOINT).model
+        step = torch.cat([(after[key] - before[key]).flatten() for key in before])
+        return step.norm().item(), step
+
+    (whole, direction), (cut, same), (untouched, _) = moved(None), moved(0.1), moved(1e6)
+    assert whole > 1
+    assert cut == pytest.approx(0.5 * 0.1, rel=1e-3)
+    assert untouched == whole
+    assert torch.cosine_similarity(direction, same, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
 def test_training_in_bf16_runs_and_evaluates(tiny):
     history = run(replace(tiny, precision="bf16"), "run", until=1)
     assert history[0]["train/loss"] == pytest.approx(figures(run(tiny, "fp32", until=1))[0]["train/loss"], rel=0.05)

@@ -1,10 +1,14 @@
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from lncis.config import Model
 from lncis.losses import cross_entropy
-from lncis.models import build_model
+from lncis.models import FrozenStatisticsBatchNorm2d, build_model
 from lncis.roi_heads import ClassLossRoIHeads
 
 
@@ -59,3 +63,168 @@ def test_digits_rcnn_detects_at_the_scenes_scale():
     assert 0 < n <= 20
     assert output["masks"].shape == (n, 1, 128, 128)
     assert set(output["labels"].tolist()) <= set(range(1, 11))
+
+
+def test_resnet50_starts_as_torchvisions_from_the_same_seed():
+    torch.manual_seed(5)
+    stock = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4).state_dict()
+    torch.manual_seed(5)
+    ours = resnet50(3).state_dict()
+    assert all(torch.equal(ours[key], stock[key]) for key in stock)
+
+
+def scene(side: int = 64) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    mask = torch.zeros(1, side, side, dtype=torch.uint8)
+    mask[0, 8:40, 12:44] = 1
+    box = torch.tensor([[12.0, 8.0, 44.0, 40.0]])
+    image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(3))
+    return [image], [{"boxes": box, "labels": torch.tensor([2]), "masks": mask}]
+
+
+def trained_a_step(model: MaskRCNN) -> dict[str, Tensor]:
+    torch.manual_seed(7)
+    losses = model.train()(*scene())
+    sum(losses.values()).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.01 * parameter.grad
+    return losses
+
+
+def changed_by_a_step(config: Model) -> set[str]:
+    torch.manual_seed(0)
+    model = build_model(config, 3)
+    before = deepcopy(model.state_dict())
+    trained_a_step(model)
+    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+
+def kinds(changed: set[str]) -> set[str]:
+    """Which stages of the ResNet changed, and what of their batch norm."""
+    body = [key.removeprefix("backbone.body.") for key in changed if key.startswith("backbone.body.")]
+    norm = [key for key in body if "bn" in key or "downsample.1" in key]
+    return {key.split(".")[0] for key in body} | {"BN " + key.rpartition(".")[2] for key in norm}
+
+
+R50 = Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=64)
+AFFINE, STATISTICS = {"BN weight", "BN bias"}, {"BN running_mean", "BN running_var", "BN num_batches_tracked"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"} | AFFINE | STATISTICS),
+        (
+            {"batch_norm": "frozen_statistics", "trainable_layers": 3},
+            {"layer2", "layer3", "layer4"} | AFFINE,
+        ),
+        ({"batch_norm": "frozen", "trainable_layers": 3}, {"layer2", "layer3", "layer4"}),
+    ],
+    ids=["torchvision without weights", "mmdet1", "torchvision with weights"],
+)
+def test_what_of_the_backbone_a_step_changes(changes, expected):
+    assert kinds(changed_by_a_step(replace(R50, **changes))) == expected
+
+
+def test_frozen_statistics_compute_what_batch_norm_does_in_evaluation():
+    ours, torchs = FrozenStatisticsBatchNorm2d(4), nn.BatchNorm2d(4)
+    for layer in (ours, torchs):
+        with torch.no_grad():
+            layer.running_mean.copy_(torch.arange(4.0))
+            layer.running_var.copy_(torch.arange(1.0, 5.0))
+    x = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for layer in (ours.train(), torchs.eval()):
+        y = layer(x)
+        y.square().sum().backward()
+        gradients.append((y, layer.weight.grad, layer.bias.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert ours.num_batches_tracked == 0
+    assert ours.state_dict().keys() == torchs.state_dict().keys()
+
+
+def test_heads_begin_with_the_asked_spread_and_without_bias():
+    predictor = build_model(replace(Model(), class_init_std=0.01, box_init_std=0.001), 10).roi_heads.box_predictor
+    for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.1)
+        assert layer.weight.mean().abs() < std / 10
+        assert not layer.bias.any()
+
+
+def test_each_training_image_is_resized_to_one_of_the_sizes_and_tests_to_the_last():
+    model = build_model(replace(Model(), min_size=96, other_train_sizes=(64, 96, 80), max_size=128), 3)
+    image = [torch.rand(3, 60, 60)]
+    torch.manual_seed(0)
+    drawn = {model.transform.train()(image)[0].image_sizes[0] for _ in range(40)}
+    assert drawn == {(64, 64), (80, 80), (96, 96)}
+    assert {model.transform.eval()(image)[0].image_sizes[0] for _ in range(10)} == {(96, 96)}
+
+
+def tied(agnostic: MaskRCNN) -> MaskRCNN:
+    """A stock model whose classes all have the agnostic model's box regression and mask."""
+    stock = build_model(Model(min_size=64, max_size=64), 3)
+    state = agnostic.state_dict()
+    for layer, times in (("box_predictor.bbox_pred", 4), ("mask_predictor.mask_fcn_logits", 4)):
+        for part in ("weight", "bias"):
+            value = state[f"roi_heads.{layer}.{part}"]
+            state[f"roi_heads.{layer}.{part}"] = value.repeat(times, *[1] * (value.ndim - 1))
+    stock.load_state_dict(state)
+    return stock
+
+
+def test_class_agnostic_heads_are_stock_ones_whose_classes_are_all_alike():
+    torch.manual_seed(0)
+    config = Model(min_size=64, max_size=64, class_agnostic_boxes=True, class_agnostic_masks=True)
+    ours = build_model(config, 3)
+    predictor = ours.roi_heads.box_predictor
+    assert predictor.bbox_pred.out_features == 4
+    assert ours.roi_heads.mask_predictor.mask_fcn_logits.out_channels == 1
+    stock = tied(ours)
+
+    with torch.no_grad():
+        (found,), (expected,) = ours.eval()(scene()[0]), stock.eval()(scene()[0])
+    assert len(found["boxes"]) > 0
+    assert all(torch.allclose(found[key], expected[key], atol=1e-5) for key in expected)
+
+    ours.zero_grad(), stock.zero_grad()
+    losses = []
+    for model in (ours, stock):
+        torch.manual_seed(7)
+        losses.append(model.train()(*scene()))
+        sum(losses[-1].values()).backward()
+    assert all(losses[0][key].item() == pytest.approx(losses[1][key].item(), abs=1e-6) for key in losses[1])
+    for layer in ("box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits"):
+        one, each = (model.roi_heads.get_submodule(layer).weight.grad for model in (ours, stock))
+        assert one.abs().sum() > 0
+        assert torch.allclose(one, each.reshape(4, *one.shape).sum(dim=0), atol=1e-6)
+
+
+def test_one_agnostic_head_leaves_the_other_alone():
+    heads = build_model(Model(class_agnostic_masks=True), 3).roi_heads
+    assert (heads.box_predictor.bbox_pred.out_features, heads.mask_predictor.mask_fcn_logits.out_channels) == (16, 1)
+
+
+def test_under_bf16_proposals_and_targets_keep_their_pixels():
+    """A box at 1000.5 pixels is 1000 in bf16, and 1003 is 1004."""
+    torch.manual_seed(0)
+    model = build_model(Model(min_size=64, max_size=64), 3).train()
+    seen = []
+    model.roi_heads.box_roi_pool.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(*scene())
+    assert all(loss.isfinite() for loss in losses.values())
+    ((proposals,),) = seen
+    assert proposals.dtype == torch.float32
+    assert not torch.equal(proposals, proposals.bfloat16().float())
+    assert model.roi_heads.regression_targets.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bf16_trains_on_a_gpu():
+    model = build_model(replace(R50, batch_norm="frozen_statistics"), 3).cuda().train()
+    images, targets = scene()
+    with torch.autocast("cuda", torch.bfloat16):
+        losses = model([image.cuda() for image in images], [{k: v.cuda() for k, v in t.items()} for t in targets])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())

@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from lncis.config import Model
 from lncis.losses import BACKGROUND, cross_entropy
 from lncis.models import build_model
-from lncis.roi_heads import ClassLossRoIHeads
+from lncis.roi_heads import ClassLossRoIHeads, box_loss
 
 K = 3
 
@@ -166,6 +166,32 @@ def test_labels_matches_and_logits_agree(small):
         foreground = labels != BACKGROUND
         assert foreground.any()
         assert torch.equal(labels[foreground], t["labels"][matched[foreground]])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_box_loss_turns_from_square_to_linear_at_beta(small, monkeypatch, beta):
+    """Against torchvision's own loss function, with another beta where it has 1/9."""
+    small.roi_heads.box_beta = beta
+    found = losses_of(small, *scenes())
+    gradient = small.roi_heads.box_predictor.bbox_pred.weight.grad.clone()
+    torchs = F.smooth_l1_loss
+    monkeypatch.setattr(
+        F, "smooth_l1_loss", lambda *args, **options: torchs(*args, **{**options, "beta": beta, "reduction": "sum"})
+    )
+    stock = RoIHeads.__new__(RoIHeads)
+    stock.__dict__.update(small.roi_heads.__dict__)
+    small.roi_heads = stock
+    expected = losses_of(small, *scenes())
+    assert torch.equal(found["loss_box_reg"], expected["loss_box_reg"])
+    assert torch.equal(gradient, small.roi_heads.box_predictor.bbox_pred.weight.grad)
+
+
+def test_box_loss_by_hand():
+    box_regression = torch.zeros(3, 4 * (K + 1))
+    box_regression[1, 8:12] = torch.tensor([0.5, 2.0, -3.0, 0.0])  # label 2
+    targets = torch.zeros(3, 4)
+    # beta 1: 0.5 * 0.25 + (2 - 0.5) + (3 - 0.5) + 0; the negative samples count in the mean
+    assert box_loss(box_regression, torch.tensor([0, 2, 0]), targets, 1.0).item() == pytest.approx(4.125 / 3)
 
 
 def test_class_loss_set_by_the_user_is_the_one_used(small):

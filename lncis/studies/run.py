@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 
-from lncis import cluster, datasets, tracking, training
+from lncis import cluster, datasets, tracking, training, weights
 from lncis.errors import LncisError, StudyError
 from lncis.studies import folders, report
 from lncis.studies.folders import SPEC
@@ -51,10 +51,12 @@ def run_study(
     `store_bytes`. A trial that fails does not end the study; `retry_failed` runs those of earlier sessions again.
 
     Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
-    there. Before Ray starts: DataError where its data are missing, ConfigError where `runs` cannot be written or the
-    folder holds another study.
+    there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,
+    where `runs` cannot be written or where the folder holds another study.
     """
     datasets.load(spec.base)
+    if spec.base.model.weights != "none":
+        weights.find(spec.base.model.weights)
     tracking.check_uri()
     study_id = study_id or folders.new_study_id(spec)
     earlier = folders.observations(runs, spec, study_id)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import lncis
 from lncis import documents
-from lncis.config import ClassLossConfig, LncisLoss, TrainConfig, Workers, loss_in_stage
+from lncis.config import PUBLISHED_WEIGHTS, ClassLossConfig, LncisLoss, TrainConfig, Workers, loss_in_stage
+from lncis.errors import ConfigError
 from lncis.studies.samplers import AshaPruner, MedianPruner
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import StudySpec, Trial
@@ -26,7 +27,10 @@ from lncis.tasks import Task
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
-COMPUTING = ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models", "noise", "evaluation", "datasets")
+COMPUTING = (
+    *("engine", "diagnostics", "histograms", "losses", "roi_heads", "models", "weights"),
+    *("noise", "evaluation", "datasets"),
+)
 """Our modules whose code decides what a training computes."""
 
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
@@ -108,6 +112,8 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
     """Return a digest of all that can influence the weights after `until` epochs of a training."""
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
+    if config.model.weights not in PUBLISHED_WEIGHTS:  # those are what their names say, or are refused
+        influences["model"]["weights"] = _content_digest(Path(config.model.weights))
     influences["schedule"] = {
         "lr_factors": [schedule.lr_factor(epoch) for epoch in range(until)],
         "warmup_iterations": schedule.warmup_iterations,
@@ -127,6 +133,21 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
 def _plainly(loss: ClassLossConfig) -> ClassLossConfig:
     """Return a loss with its preset's constants written out: to name them changes nothing."""
     return replace(loss, A=loss.log_0, isolation=loss.isolates) if isinstance(loss, LncisLoss) else loss
+
+
+def _content_digest(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ConfigError("model.weights", [f"{path} cannot be read: {error.strerror}; name another file"]) from error
+    return _digest_of(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest_of(path: Path, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file, read once for each time that it was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
