@@ -22,6 +22,7 @@ from lncis.config import (
     TrainConfig,
     Workers,
 )
+from lncis.errors import ConfigError
 from lncis.studies import stages
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec, Trial
@@ -110,6 +111,19 @@ def test_loss_of_stage_2_leaves_stage_1_alone(loss):
 )
 def test_what_enters_stage_1_changes_both_keys(change):
     assert not set(keys(BASE)) & set(keys(replace(BASE, **change)))
+
+
+def test_weights_count_by_their_content_and_not_by_their_path():
+    def starting_from(name: str, content: str) -> list[str]:
+        Path(name).write_text(content)
+        return keys(replace(BASE, model=Model(weights=name)))
+
+    first = starting_from("a.pth", "weights")
+    assert starting_from("b.pth", "weights") == first
+    assert not set(starting_from("a.pth", "others!!")) & {*first, *keys(BASE)}
+    Path("a.pth").unlink()
+    with pytest.raises(ConfigError, match=r"model\.weights: .*a\.pth cannot be read: No such file"):
+        keys(replace(BASE, model=Model(weights="a.pth")))
 
 
 @pytest.mark.parametrize(
