@@ -1,11 +1,13 @@
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
+from lncis.checkpoint import Checkpoint, save
 from lncis.config import Model
 from lncis.losses import cross_entropy
 from lncis.models import FrozenStatisticsBatchNorm2d, build_model
@@ -81,14 +83,14 @@ def scene(side: int = 64) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     return [image], [{"boxes": box, "labels": torch.tensor([2]), "masks": mask}]
 
 
-def trained_a_step(model: MaskRCNN) -> dict[str, Tensor]:
+def trained_a_step(model: MaskRCNN, rate: float = 0.01) -> dict[str, Tensor]:
     torch.manual_seed(7)
     losses = model.train()(*scene())
     sum(losses.values()).backward()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
-                parameter -= 0.01 * parameter.grad
+                parameter -= rate * parameter.grad
     return losses
 
 
@@ -228,3 +230,24 @@ def test_bf16_trains_on_a_gpu():
         losses = model([image.cuda() for image in images], [{k: v.cuda() for k, v in t.items()} for t in targets])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("batch_norm", ["trained", "frozen_statistics", "frozen"])
+def test_a_checkpoint_loads_into_plain_torchvision(batch_norm):
+    """Its `model` into stock maskrcnn_resnet50_fpn, strictly, with the same detections."""
+    torch.manual_seed(0)
+    ours = build_model(replace(R50, batch_norm=batch_norm), 3)
+    trained_a_step(ours, rate=1e-4)
+    save(Checkpoint(model=ours.state_dict(), optimizer={}, history=[]), Path("checkpoint.pt"))
+
+    plain = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=64)
+    plain.load_state_dict(torch.load("checkpoint.pt", weights_only=True)["model"])
+
+    with torch.no_grad():
+        (found,), (expected,) = plain.eval()(scene()[0]), ours.eval()(scene()[0])
+    assert len(expected["boxes"]) > 0
+    for key, value in expected.items():
+        if batch_norm == "frozen":  # the same figures in another order of operations
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-3)
+        else:
+            assert torch.equal(found[key], value), key

@@ -45,7 +45,7 @@ def test_the_make_targets_it_names_exist():
 
 def test_the_commands_and_options_it_names_exist():
     runner = CliRunner()
-    for command in (["train"], ["study", "run"]):
+    for command in (["train"], ["evaluate"], ["predict"], ["weights"], ["study", "run"]):
         output = runner.invoke(cli.app, [*command, "--help"], terminal_width=200).output
         said = [line for line in README.splitlines() if f"lncis {' '.join(command)} " in line]
         assert said
@@ -53,6 +53,6 @@ def test_the_commands_and_options_it_names_exist():
             assert option in output
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)(?:#[a-z]+)?\)", README))
 def test_its_links_lead_somewhere(link):
     assert (ROOT / link).exists()

@@ -24,6 +24,7 @@ from lncis.config import (
     TrainConfig,
     Workers,
 )
+from lncis.errors import ConfigError
 from lncis.studies import stages
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec, Trial
@@ -155,6 +156,19 @@ def test_to_write_out_what_a_preset_says_changes_nothing(short, long):
 )
 def test_what_enters_stage_1_changes_both_keys(change):
     assert not set(keys(BASE)) & set(keys(replace(BASE, **change)))
+
+
+def test_weights_count_by_their_content_and_not_by_their_path():
+    def starting_from(name: str, content: str) -> list[str]:
+        Path(name).write_text(content)
+        return keys(replace(BASE, model=Model(weights=name)))
+
+    first = starting_from("a.pth", "weights")
+    assert starting_from("b.pth", "weights") == first
+    assert not set(starting_from("a.pth", "others!!")) & {*first, *keys(BASE)}
+    Path("a.pth").unlink()
+    with pytest.raises(ConfigError, match=r"model\.weights: .*a\.pth cannot be read: No such file"):
+        keys(replace(BASE, model=Model(weights="a.pth")))
 
 
 @pytest.mark.parametrize(
