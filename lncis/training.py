@@ -24,7 +24,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
-from lncis import datasets, documents, engine, files
+from lncis import datasets, documents, engine, files, histograms
 from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
@@ -231,8 +231,9 @@ def _sole_trainer(directory: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise StudyError(f"{directory} is being trained by another process; stop that one") from error
                 time.sleep(POLL_SECONDS)
-        for leftover in directory.glob(".checkpoint.pt.*"):  # of a worker that was killed while it saved
-            leftover.unlink()
+        for name in (engine.CHECKPOINT, histograms.FILE):
+            for leftover in directory.glob(f".{name}.*"):  # of a worker that was killed while it saved
+                leftover.unlink()
         yield
 
 

@@ -329,6 +329,34 @@ def test_each_switch_changes_its_role_and_no_other(on):
     assert not other[roles.other].any()
 
 
+TABLE_4 = {
+    # row -> config, then the losses of NEG, PSN, PON and OS in stage 1 and in stage 2
+    "CE": (CrossEntropyLoss(), "ce ce ce ce", "ce ce ce ce"),
+    "ST": (LncisLoss(negatives=False, pseudo_negatives=False, isolation=False), "ce ce ce ce", "rce rce rce rce"),
+    "N+PSN": (LncisLoss(stagewise=False, isolation=False), "ce ce rce rce", "ce ce rce rce"),
+    "N+PSN+PON": (LncisLoss(stagewise=False), "ce ce 0 rce", "ce ce 0 rce"),
+    "ST+N": (LncisLoss(pseudo_negatives=False, isolation=False), "ce ce ce ce", "ce rce rce rce"),
+    "ST+N+PSN": (LncisLoss(isolation=False), "ce ce ce ce", "ce ce rce rce"),
+    "ST+N+PSN+PON": (LncisLoss(), "ce ce ce ce", "ce ce 0 rce"),
+}
+
+
+@pytest.mark.parametrize("row", TABLE_4)
+def test_every_row_of_table_4_is_a_config(row):
+    config, *stages = TABLE_4[row]
+    logits, labels = batch(n=500, scale=5.0)
+    by_name = {
+        "ce": cross_entropy(logits, labels, reduction="none"),
+        "rce": reverse_cross_entropy(logits, labels, reduction="none"),
+        "0": torch.zeros(500),
+    }
+    for stage, losses in zip((1, 2), stages, strict=True):
+        found = class_loss(config, stage=stage)(logits, labels, reduction="none")
+        for mask, name in zip(sample_roles(logits, labels, 6.0), losses.split(), strict=True):
+            assert mask.any()
+            torch.testing.assert_close(found[mask], by_name[name][mask])
+
+
 def test_without_any_switch_stage_2_is_reverse_cross_entropy():
     """ST alone in Table 4."""
     logits, labels = batch()

@@ -218,7 +218,19 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "module", ["engine", "losses", "roi_heads", "models", "noise", "evaluation", "datasets/digits", "datasets/coco"]
+    "module",
+    [
+        "engine",
+        "diagnostics",
+        "histograms",
+        "losses",
+        "roi_heads",
+        "models",
+        "noise",
+        "evaluation",
+        "datasets/digits",
+        "datasets/coco",
+    ],
 )
 def test_other_code_that_computes_changes_the_keys(copied, module):
     before = keys(BASE)

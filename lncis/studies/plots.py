@@ -13,6 +13,7 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lncis.studies import separation
 from lncis.studies.result import ConfigurationResult, StudyResult
 from lncis.studies.space import SWITCH, Categorical, Range
 from lncis.studies.statistics import importance, importance_method
@@ -62,6 +63,14 @@ def drawings(result: StudyResult) -> Iterator[Drawing]:
             title="Learning curves",
             caption=f"{metric} after each evaluated epoch: {lines}{black}{faint}.",
             figure=curves(result),
+        )
+    if shown := separation.losses(result):
+        yield Drawing(
+            title="Losses of clean and flipped samples",
+            caption="Cross entropy of the foreground samples that the box head was trained on in an epoch, over all "
+            "seeds, each kind in percent of its own; from 16 nats on all are in one bin. The further the two lie "
+            "apart, the better a loss tells which labels are wrong (Figure 5 of the paper).",
+            figure=separation.draw(shown, separation.gamma_shown(result)),
         )
     if len(result.searched) > 2:
         tau = result.rank_agreement
