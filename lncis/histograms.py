@@ -5,11 +5,10 @@ checkpoint has finished.
 """
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lncis import files
 from lncis.errors import CheckpointError
 
 FILE = "loss_histograms.json"
@@ -35,17 +34,11 @@ class LossHistogram:
 def write(histograms: list[LossHistogram], directory: Path) -> None:
     """Write the file of a training whole or not at all; CheckpointError where it cannot be written."""
     path = directory / FILE
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     document = {"bin_nats": BIN_NATS, "epochs": [asdict(histogram) for histogram in histograms]}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(document, separators=(",", ":")))
-        partial.replace(path)
+        files.replace(path, json.dumps(document, separators=(",", ":")))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error}; free some room on its disk, and retry") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def read(directory: Path) -> list[LossHistogram]:
