@@ -287,3 +287,12 @@ def test_a_study_that_was_stopped_is_told_so_and_resumed_it_goes_on(server, even
     )
     follow(events)
     check(server, events)
+
+
+def test_a_map_of_class_names_is_one_parameter_where_mlflow_refuses_its_names():
+    from mlflow.utils.validation import _validate_param_name
+
+    found = flat({"noise": {"rate": 0.4, "map": {"bus (red)": "car"}}, "model": {"name": "x", "sizes": [1, 2]}})
+    assert found == {"noise.rate": 0.4, "noise.map": '{"bus (red)": "car"}', "model.name": "x", "model.sizes": "[1, 2]"}
+    for key in found:
+        _validate_param_name(key)

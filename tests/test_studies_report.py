@@ -286,6 +286,18 @@ def test_one_seed_decides_nothing():
     assert table.title(small(seeds=[0])).endswith("E1 = 2, 1 seed")
 
 
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        ({"kind": "none"}, "no noise"),
+        ({"kind": "release-compat", "rate": 0.8}, "release-compat noise 80%"),
+        ({"kind": "matrix", "matrix": {"classes": ["a"], "rows": [[1]]}}, "noise by a matrix"),
+    ],
+)
+def test_the_title_says_the_noise(noise, words):
+    assert f"s: digits, {words}, E = 4" in table.title(small(base={"schedule": {"epochs": 4}, "noise": noise}))
+
+
 def test_noise_draws_count_as_replicates_and_their_share_is_told():
     result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]]]))
     assert "3 seeds x 2 noise draws, mean ± 95 % CI" in table.title(result)

@@ -38,7 +38,7 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
         _check_clean(annotations)
 
     flippable = [k for k, annotation in enumerate(annotations) if not annotation.get("iscrowd", 0)]
-    flippable.sort(key=lambda k: annotations[k]["id"])
+    flippable.sort(key=[annotation["id"] for annotation in annotations].__getitem__)
     clean = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
     noisy = _draw(clean, law, np.random.default_rng([noise.seed, *stream.encode()]))
 
@@ -109,12 +109,12 @@ def _entries(document: Any, part: str, **fields: type) -> list[dict[str, Any]]:
     if not isinstance(entries := document.get(part), list):
         got = f"are {entries!r:.60}" if part in document else "are missing"
         raise DataError(f"{part} must be a list but {got}; is this a COCO instances document?")
-    for k, entry in enumerate(entries):
-        for name, kind in fields.items():
-            if not isinstance(entry, dict) or type(entry.get(name)) is not kind:
-                got = repr(entry[name])[:60] if isinstance(entry, dict) and name in entry else "none"
-                wanted = {int: "a whole number", str: "a name"}[kind]
-                raise DataError(f"{part}[{k}]: {name} must be {wanted} but got {got}; correct that entry")
+    for name, kind in fields.items():
+        odd = (k for k, entry in enumerate(entries) if not isinstance(entry, dict) or type(entry.get(name)) is not kind)
+        if (k := next(odd, None)) is not None:
+            wanted = {int: "a whole number", str: "a name"}[kind]
+            got = repr(entries[k][name])[:60] if isinstance(entries[k], dict) and name in entries[k] else "none"
+            raise DataError(f"{part}[{k}]: {name} must be {wanted} but got {got}; correct that entry")
     if twice := _repeated([entry["id"] for entry in entries]):
         raise DataError(f"{part}: id {twice[0]} stands there more than once; give each entry an id of its own")
     return entries
@@ -146,4 +146,6 @@ def _check_clean(annotations: list[dict[str, Any]]) -> None:
 
 
 def _repeated(values: Sequence[Any]) -> list[Any]:
+    if len(set(values)) == len(values):  # a tenth of the time that counting takes
+        return []
     return [value for value, times in Counter(values).items() if times > 1]

@@ -170,14 +170,14 @@ class Mirror:
 
 
 def flat(document: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys; lists as JSON."""
+    """Return nested mappings as one, with dotted keys; lists as JSON, and mappings of names that are no MLflow keys."""
     found: dict[str, Any] = {}
     for key, value in document.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and all(name.isidentifier() for name in value):
             found |= flat(value, f"{path}.")
         else:
-            found[path] = json.dumps(value) if isinstance(value, list) else value
+            found[path] = json.dumps(value) if isinstance(value, list | dict) else value
     return found
 
 
