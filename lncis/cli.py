@@ -25,6 +25,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
+    loading_processes: Annotated[int, typer.Option(min=0, help="Processes beside each that read images ahead.")] = 0,
     verbose: command.Verbose = False,
 ) -> None:
     """Train one configuration on Ray Train workers, or in this process."""
@@ -45,11 +46,13 @@ def train(
 
             torch.set_num_threads(1)  # as a worker with one CPU has: the same numbers to the bit
             device = torch.device("cuda" if gpus_per_worker else "cpu")
-            engine.train(parsed, data, out, device=device, on_epoch=show)
+            engine.train(parsed, data, out, device=device, loading_processes=loading_processes, on_epoch=show)
         else:
             from lncis import cluster, training
 
-            workers = Workers(num_workers=num_workers, gpus_per_worker=gpus_per_worker)
+            workers = Workers(
+                num_workers=num_workers, gpus_per_worker=gpus_per_worker, loading_processes=loading_processes
+            )
             with cluster.connected(workers, lanes=1, verbose=verbose):
                 training.fit(parsed, out, workers, on_epoch=show)
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)

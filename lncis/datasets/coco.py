@@ -4,22 +4,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lncis.datasets.images import Images
+from lncis.datasets.masks import to_rle
+from lncis.errors import DataError
 from lncis.noise import Document
 
+Item = tuple[Tensor, dict[str, Tensor]]
+"""An image and its target, as CocoInstances gives them."""
 
-class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+
+class CocoInstances(Dataset[Item]):
     """Images with the boxes, labels and masks of a COCO document.
 
     Item `i` is `(image, target)`: image `(3, H, W)` float in [0, 1]; target with `boxes` `(n, 4)` xyxy pixels,
-    `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`. Crowds are left out.
+    `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`; also `clean_labels`
+    `(n,)` where every annotation has a `clean_category_id`. Crowds are left out, and so is what comes to no pixel.
     """
 
-    def __init__(self, images: NDArray[np.uint8], document: Document) -> None:
+    def __init__(self, images: Images, document: Document) -> None:
         self.images = images
         self.document = document
         self.category_ids = sorted(category["id"] for category in document["categories"])
@@ -29,21 +35,42 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         for annotation in document["annotations"]:
             if not annotation.get("iscrowd", 0):
                 self._instances[position[annotation["image_id"]]].append(annotation)
+        self._clean_known = all("clean_category_id" in a for found in self._instances for a in found)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, index: int) -> Item:
         image = torch.from_numpy(self.images[index]).permute(2, 0, 1).float().div_(255)
-        found = self._instances[index]
-        xywh = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
-        encoded = [a["segmentation"] for a in found]
         height, width = image.shape[1:]
-        masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
-        return image, {
-            "boxes": torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1),
-            "labels": torch.tensor([self._label[a["category_id"]] for a in found]).long(),
-            "masks": torch.from_numpy(masks).permute(2, 0, 1).contiguous(),
+        encoded = [to_rle(a["segmentation"], height, width) for a in self._instances[index]]
+        areas = rle.area(encoded) if encoded else []
+        drawn = [(a, mask) for a, mask, area in zip(self._instances[index], encoded, areas, strict=True) if area]
+        found = [a for a, _ in drawn]
+        target = {
+            "boxes": _corners(found),
+            "labels": self._labels(found, "category_id"),
+            "masks": self._decode([mask for _, mask in drawn], index, height, width),
             "image_id": torch.tensor(self.document["images"][index]["id"]),
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
+        return image, target | ({"clean_labels": self._labels(found, "clean_category_id")} if self._clean_known else {})
+
+    def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
+        return torch.tensor([self._label[a[key]] for a in found]).long()
+
+    def _decode(self, encoded: list[dict[str, Any]], index: int, height: int, width: int) -> Tensor:
+        if not encoded:
+            return torch.zeros((0, height, width), dtype=torch.uint8)
+        try:
+            return torch.from_numpy(np.ascontiguousarray(rle.decode(encoded).transpose(2, 0, 1)))
+        except ValueError as error:
+            name = self.document["images"][index]["file_name"]
+            raise DataError(
+                f"image {name}: has a mask with corrupt RLE counts; `lncis data check` says which"
+            ) from error
+
+
+def _corners(found: list[dict[str, Any]]) -> Tensor:
+    xywh = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
+    return torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 
 from lncis.config import DigitsData
+from lncis.datasets.masks import instance
 from lncis.errors import DataError
 from lncis.noise import Document
 
@@ -89,18 +89,8 @@ def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Docume
         image, instances = _scene(rng, split)
         images.append(image)
         for digit, mask in instances:
-            encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": digit + 1,
-                    "segmentation": {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()},
-                    "bbox": [float(v) for v in rle.toBbox(encoded)],
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
-                }
-            )
+            numbers = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(numbers | instance(digit + 1, mask))
     document = {
         "info": {"description": f"lncis digits, {split}", "version": str(FORMAT)},
         "images": [

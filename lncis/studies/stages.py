@@ -17,7 +17,8 @@ from typing import Any
 
 import lncis
 from lncis import documents
-from lncis.config import CrossEntropyLoss, TrainConfig, Workers
+from lncis.config import CocoData, CrossEntropyLoss, DigitsData, TrainConfig, Workers
+from lncis.errors import DataError
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import AshaPruner, MedianPruner, StudySpec, Trial
 from lncis.tasks import Task
@@ -116,7 +117,24 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: int) -> st
     # as floats: a default of 1 comes back from YAML as 1.0
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()
+    influences["data"] = data_digests(config.dataset)
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def data_digests(config: DigitsData | CocoData) -> list[str]:
+    """Return a digest of each annotation file that a training reads; images are known by their names in those."""
+    files = [config.train, config.val, config.test] if isinstance(config, CocoData) else []
+    try:
+        return [_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
+
+
+@cache
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
+    """Return the digest of a file, computed again when its size or time changes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache
