@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents
+from lncis import data_command, documents
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -15,6 +15,7 @@ from lncis.terminal import clear_errors
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
 app.add_typer(study, name="study")
+app.add_typer(data_command.app, name="data")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
 

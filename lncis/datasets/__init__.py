@@ -51,17 +51,17 @@ def load(config: TrainConfig) -> Data:
         # without noise of ours, the labels of a user's files are not known to be clean
         theirs = config.noise.kind == "none" and isinstance(config.dataset, CocoData)
         splits[split] = CocoInstances(images, document if theirs else noisy)
-    if dropped:
+    if dropped is not None:
         manifests["train"]["dropped"] = dropped
     return Data(**splits, manifests=manifests)
 
 
-def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int]]:
-    """Return images and document of each split, and what was dropped from `train`."""
+def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int] | None]:
+    """Return images and document of each split, and what was dropped from `train`, None where nothing can be."""
     if isinstance(config, CocoData):
         return coco_files.load(config)
     folder = digits.prepare(config, cache_directory())
-    return {split: digits.read(folder, split) for split in digits.SPLITS}, {}
+    return {split: digits.read(folder, split) for split in digits.SPLITS}, None
 
 
 def _refuse_noise_on_noise(document: Document, noise: Noise) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as rle
 
-from lncis.datasets.masks import LEAST_COORDINATES, to_rle
+from lncis.datasets.masks import LEAST_COORDINATES, run_lengths, to_rle
 from lncis.errors import DataError
 from lncis.noise import Document
 
@@ -200,12 +200,13 @@ def _segmentation_fault(segmentation: Any, size: list[int]) -> str | None:
     if segmentation.get("size") != size:
         return "have an RLE whose size is not the [height, width] of its image"
     counts = segmentation["counts"]
-    if isinstance(counts, list):
-        if not all(_is_id(count) and count >= 0 for count in counts):
-            return "have RLE counts that are not whole numbers"
-        if sum(counts) != size[0] * size[1]:
-            return "have RLE counts that do not add up to the pixels of their image"
-    return None
+    if isinstance(counts, list) and not all(_is_id(count) and count >= 0 for count in counts):
+        return "have RLE counts that are not whole numbers"
+    try:
+        pixels = sum(counts) if isinstance(counts, list) else int(run_lengths(counts).sum())
+    except ValueError:
+        return "have corrupt RLE counts"
+    return None if pixels == size[0] * size[1] else "have RLE counts that do not add up to the pixels of their image"
 
 
 def boxes_as_masks(document: Document) -> Finding | None:

@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from lncis.datasets.images import Images
 from lncis.datasets.masks import to_rle
-from lncis.errors import DataError
 from lncis.noise import Document
 
 Item = tuple[Tensor, dict[str, Tensor]]
@@ -50,7 +49,7 @@ class CocoInstances(Dataset[Item]):
         target = {
             "boxes": _corners(found),
             "labels": self._labels(found, "category_id"),
-            "masks": self._decode([mask for _, mask in drawn], index, height, width),
+            "masks": _decode([mask for _, mask in drawn], height, width),
             "image_id": torch.tensor(self.document["images"][index]["id"]),
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
@@ -59,16 +58,10 @@ class CocoInstances(Dataset[Item]):
     def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
         return torch.tensor([self._label[a[key]] for a in found]).long()
 
-    def _decode(self, encoded: list[dict[str, Any]], index: int, height: int, width: int) -> Tensor:
-        if not encoded:
-            return torch.zeros((0, height, width), dtype=torch.uint8)
-        try:
-            return torch.from_numpy(np.ascontiguousarray(rle.decode(encoded).transpose(2, 0, 1)))
-        except ValueError as error:
-            name = self.document["images"][index]["file_name"]
-            raise DataError(
-                f"image {name}: has a mask with corrupt RLE counts; `lncis data check` says which"
-            ) from error
+
+def _decode(encoded: list[dict[str, Any]], height: int, width: int) -> Tensor:
+    masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
+    return torch.from_numpy(masks).permute(2, 0, 1).contiguous()
 
 
 def _corners(found: list[dict[str, Any]]) -> Tensor:

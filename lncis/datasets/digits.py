@@ -8,6 +8,7 @@ neither. The pixels are real but the scenes are composed: this is not natural-im
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lncis.config import DigitsData
+from lncis.config import CocoData, DigitsData
+from lncis.datasets import conversion
 from lncis.datasets.masks import instance
 from lncis.errors import DataError
 from lncis.noise import Document
@@ -78,6 +80,25 @@ def read(folder: Path, split: Split) -> tuple[NDArray[np.uint8], Document]:
             f"{folder} does not hold a complete digits data set ({error}); delete it and it will be composed again"
         ) from error
     return images, document
+
+
+def export(
+    config: DigitsData, out: Path, on_progress: Callable[[int, int], object] = lambda done, total: None
+) -> CocoData:
+    """Return the data of a training on the same scenes as PNG images and COCO files, written to a folder."""
+    folder, scenes, done = out / "images", asdict(config), 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            images, document = compose(config, split)
+            for entry, image in zip(document["images"], images, strict=True):
+                Image.fromarray(image).save(folder / entry["file_name"])
+                done += 1
+                on_progress(done, sum(scenes[f"{split}_scenes"] for split in SPLITS))
+            conversion.write(out / f"{split}.json", json.dumps(document))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}; make room or name another folder") from error
+    return CocoData(images=folder, train=out / "train.json", val=out / "val.json", test=out / "test.json")
 
 
 def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Document]:
