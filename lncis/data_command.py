@@ -150,13 +150,15 @@ def _print(checked: "Checked") -> None:
 @contextmanager
 def _progress(patience: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
     """Within the block, what it yields shows a bar for each name, from `patience` seconds on."""
+    console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     tasks, started = {}, time.monotonic()
 
@@ -170,4 +172,5 @@ def _progress(patience: float = 0.0) -> Iterator[Callable[[str, int, int], None]
     try:
         yield show
     finally:
-        bars.stop()
+        if bars.live.is_started:
+            bars.stop()

@@ -183,6 +183,13 @@ def test_a_mask_that_rounds_to_no_pixel_is_no_instance(tree):
     assert [len(target[key]) for key in ("boxes", "labels", "masks", "annotation_ids")] == [3, 3, 3, 3]
 
 
+def test_an_image_may_hold_hundreds_of_instances(tree):
+    shape = coco_document(7)["annotations"][1]
+    change(tree.test, lambda document: document.update(annotations=[{**shape, "id": i} for i in range(1, 301)]))
+    _, target = datasets.load(training(tree)).test[0]
+    assert len(target["masks"]) == 300
+
+
 def test_val_is_held_out_by_image_whatever_the_order_of_the_file(tree):
     first = datasets.load(training(tree))
     change(tree.train, lambda document: [document[key].reverse() for key in ("images", "annotations", "categories")])

@@ -99,16 +99,18 @@ def structure(document: Any) -> list[Finding]:
         *_faults("images", document["images"], _image_fault),
         *_faults("categories", document["categories"], _category_fault),
     ]
+    findings += [
+        *_twice("images", "id", _numbered(document["images"])),
+        *_twice("categories", "id", _numbered(document["categories"])),
+    ]
     if findings:  # annotations could not be judged
         return findings
     sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
     known = {category["id"] for category in document["categories"]}
     return [
-        *_twice("images", "id", document["images"]),
-        *_twice("categories", "id", document["categories"]),
         *_twice("categories", "name", document["categories"]),
         *_faults("annotations", document["annotations"], lambda a: _annotation_fault(a, sizes, known)),
-        *_twice("annotations", "id", [a for a in document["annotations"] if _is_id(_id_of(a))]),
+        *_twice("annotations", "id", _numbered(document["annotations"])),
     ]
 
 
@@ -140,6 +142,10 @@ def _is_number(value: object) -> bool:
 
 def _id_of(entry: Any) -> object:
     return entry.get("id") if isinstance(entry, dict) else None
+
+
+def _numbered(entries: Sequence[Any]) -> list[Any]:
+    return [entry for entry in entries if _is_id(_id_of(entry))]
 
 
 def _is_id(value: object) -> bool:

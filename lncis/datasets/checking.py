@@ -19,7 +19,8 @@ from lncis.noise import Document
 
 LOOSE = 2.0
 """Pixels by which a box may differ from its mask: polygons are rounded to pixels, boxes are not."""
-AT_A_TIME = 256
+AT_A_TIME = 255
+"""Masks measured in one call; from 256 on rle.area overflows (pycocotools 2.0.11)."""
 
 OnProgress = Callable[[str, int, int], object]
 """Called with what is looked at, how many of them are done, and all."""
@@ -122,6 +123,7 @@ def _mask_faults(
     box = np.array(annotation.get("bbox", measured), dtype=np.float64)
     if not crowd and min(box[2:]) < files.LEAST_SIDE:
         yield "have a box below 1 px: training drops them"
+        return
     if area == 0:
         yield "have an empty mask: training drops them"
         return

@@ -43,8 +43,8 @@ class CocoInstances(Dataset[Item]):
         image = torch.from_numpy(self.images[index]).permute(2, 0, 1).float().div_(255)
         height, width = image.shape[1:]
         encoded = [to_rle(a["segmentation"], height, width) for a in self._instances[index]]
-        areas = rle.area(encoded) if encoded else []
-        drawn = [(a, mask) for a, mask, area in zip(self._instances[index], encoded, areas, strict=True) if area]
+        # one by one: rle.area overflows at 256 masks (pycocotools 2.0.11)
+        drawn = [(a, mask) for a, mask in zip(self._instances[index], encoded, strict=True) if rle.area(mask)]
         found = [a for a, _ in drawn]
         target = {
             "boxes": _corners(found),
