@@ -107,40 +107,43 @@ def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:
         some = all_annotations[start : start + AT_A_TIME]
         encoded = [to_rle(a["segmentation"], *sizes[a["image_id"]]) for a in some]
         areas, boxes = rle.area(encoded), rle.toBbox(encoded)
-        for annotation, area, box in zip(some, areas, boxes, strict=True):
-            for fault in _mask_faults(annotation, int(area), box, sizes[annotation["image_id"]]):
+        given = np.array([a.get("bbox", box) for a, box in zip(some, boxes, strict=True)], dtype=np.float64)
+        misfits = np.abs(_corners(given) - _corners(boxes)).max(axis=1) > LOOSE
+        filled = areas == boxes[:, 2] * boxes[:, 3]
+        for position, annotation in enumerate(some):
+            size = sizes[annotation["image_id"]]
+            if min(given[position, 2:]) < files.LEAST_SIDE and not annotation.get("iscrowd", 0):
+                faults = ["have a box below 1 px: training drops them"]
+            elif areas[position] == 0:
+                faults = ["have an empty mask: training drops them"]
+            else:
+                faults = [
+                    *_mask_faults(annotation, *size, fills_its_box=bool(filled[position] and areas[position] > 1))
+                ]
+                if misfits[position]:
+                    faults.append(f"have a bbox more than {LOOSE:g} px off their mask; is it x, y, width, height?")
+            for fault in faults:
                 found.setdefault(fault, []).append(f"id {annotation['id']}")
         on_progress("masks", start + len(some), len(all_annotations))
     for what, where in found.items():
         yield _warning(f"annotations {what}", where)
 
 
-def _mask_faults(
-    annotation: dict[str, Any], area: int, measured: NDArray[np.float64], size: tuple[int, int]
-) -> Iterator[str]:
-    segmentation, (height, width) = annotation["segmentation"], size
-    crowd = bool(annotation.get("iscrowd", 0))
-    box = np.array(annotation.get("bbox", measured), dtype=np.float64)
-    if not crowd and min(box[2:]) < files.LEAST_SIDE:
-        yield "have a box below 1 px: training drops them"
-        return
-    if area == 0:
-        yield "have an empty mask: training drops them"
-        return
+def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def _mask_faults(annotation: dict[str, Any], height: int, width: int, *, fills_its_box: bool) -> Iterator[str]:
+    segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
-        flat = np.concatenate(segmentation)
-        if flat.min() < -1 or flat[::2].max() > width + 1 or flat[1::2].max() > height + 1:
+        if any(p.min() < -1 or p[::2].max() > width + 1 or p[1::2].max() > height + 1 for p in segmentation if len(p)):
             yield "have a mask that runs off the image: it is cut off there"
         if files.is_rectangle(segmentation):
             yield "have a polygon that is an upright rectangle: is it a box passing as a mask?"
         if any(len(polygon) < LEAST_COORDINATES for polygon in segmentation):
             yield "have a polygon of fewer than three corners: that part is left out"
-    elif not crowd and area == measured[2] * measured[3] > 1:
+    elif fills_its_box and not annotation.get("iscrowd", 0):
         yield "have a mask that fills its box: is it a box passing as a mask?"
-    corners = np.concatenate([box[:2], box[:2] + box[2:]])
-    mask_corners = np.concatenate([measured[:2], measured[:2] + measured[2:]])
-    if np.abs(corners - mask_corners).max() > LOOSE:
-        yield f"have a bbox more than {LOOSE:g} px off their mask; is it x, y, width, height?"
 
 
 def _images(document: Document, folder: Path, on_progress: OnProgress) -> Iterator[Finding]:
