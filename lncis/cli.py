@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents, inference, noise_command
+from lncis import data_command, documents, inference, noise_command
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
 app.command("noise")(noise_command.noise)
 app.add_typer(study, name="study")
+app.add_typer(data_command.app, name="data")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
 app.command()(inference.evaluate)
@@ -32,6 +33,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
+    loading_processes: Annotated[int, typer.Option(min=0, help="Processes beside each that read images ahead.")] = 0,
     verbose: command.Verbose = False,
 ) -> None:
     """Train one configuration on Ray Train workers, or in this process."""
@@ -54,11 +56,13 @@ def train(
 
             torch.set_num_threads(1)  # as a worker with one CPU has: the same numbers to the bit
             device = torch.device("cuda" if gpus_per_worker else "cpu")
-            engine.train(parsed, data, out, device=device, on_epoch=show)
+            engine.train(parsed, data, out, device=device, loading_processes=loading_processes, on_epoch=show)
         else:
             from lncis import cluster, training
 
-            workers = Workers(num_workers=num_workers, gpus_per_worker=gpus_per_worker)
+            workers = Workers(
+                num_workers=num_workers, gpus_per_worker=gpus_per_worker, loading_processes=loading_processes
+            )
             with cluster.connected(workers, lanes=1, verbose=verbose):
                 training.fit(parsed, out, workers, on_epoch=show)
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)

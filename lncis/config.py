@@ -30,6 +30,38 @@ class DigitsData:
     """Seed of the composition."""
 
 
+LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""Relative to the folder in which the config is read, and absolute from then on: workers run elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class CocoData:
+    """Your own images and COCO instances files; `lncis data check` says what is wrong with one."""
+
+    name: Literal["coco"] = "coco"
+    images: LocalPath
+    """Folder that the `file_name`s of the three files are relative to."""
+    train: LocalPath
+    """COCO JSON; its labels get the noise. Where they are noisy already, set `noise: {kind: none}`."""
+    val: LocalPath | None = None
+    """COCO JSON of the validation split, whose labels get the noise too; null: held out of `train`."""
+    test: LocalPath
+    """COCO JSON with clean labels; reported, never selected on."""
+    val_images: LocalPath | None = None
+    """Folder of the images of `val`; null: `images`."""
+    test_images: LocalPath | None = None
+    """Folder of the images of `test`; null: `images`."""
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the images of `train` that is held out where `val` is null; at least one image."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the draw of those images."""
+    train_on_empty_images: bool = False
+    """Whether images without an instance are trained on, as all background; else they are left out and counted."""
+
+
+DatasetConfig = Annotated[DigitsData | CocoData, Field(discriminator="name")]
+
+
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
 """The name of a category; YAML reads the digit 7 as a number, which is a name here too."""
 
@@ -329,8 +361,12 @@ class Optimizer:
 class TrainConfig:
     """Everything that decides what a training computes; nothing about where it runs."""
 
-    dataset: DigitsData = field(default_factory=DigitsData)
+    dataset: DatasetConfig = field(default_factory=DigitsData)
     noise: Noise = field(default_factory=Noise)
+    val_labels: Literal["noisy", "oracle"] = "noisy"
+    """noisy: `val` is as noisy as `train`; oracle: `val` keeps its clean labels, which nobody has in practice."""
+    flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a training image is mirrored left to right; the digits would not be themselves."""
     model: Model = field(default_factory=Model)
     loss: ClassLossConfig = field(default_factory=LncisLoss)
     schedule: Schedule = field(default_factory=Schedule)
@@ -353,3 +389,5 @@ class Workers:
     """CPUs reserved for each worker; also its torch threads, rounded down, at least 1."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs reserved for each worker; 0 trains on the CPU."""
+    loading_processes: int = Field(default=0, ge=0)
+    """Processes beside each worker that read images ahead of it; 0: it reads them itself. Results do not change."""

@@ -6,7 +6,7 @@ and on nothing else: a resumed or forked training equals an undisturbed one, to 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,9 @@ from lncis import checkpoint, diagnostics, histograms
 from lncis.checkpoint import Checkpoint
 from lncis.config import Optimizer, TrainConfig, loss_in_stage
 from lncis.datasets import Data
-from lncis.datasets.coco import CocoInstances
-from lncis.errors import CheckpointError, ConfigError, DivergedError
+from lncis.datasets.augmentation import Flipped
+from lncis.datasets.coco import CocoInstances, Item
+from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lncis.evaluation import Detection, average_precision, to_coco
 from lncis.losses import class_loss
 from lncis.metrics import Record
@@ -33,9 +34,6 @@ from lncis.models import build_model
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 4
 CPU = torch.device("cpu")
-
-Item = tuple[Tensor, dict[str, Tensor]]
-"""An image and its target (lncis.datasets.coco)."""
 
 
 def train(
@@ -46,15 +44,16 @@ def train(
     until: int | None = None,
     fork_from: Path | None = None,
     device: torch.device = CPU,
+    loading_processes: int = 0,
     on_epoch: Callable[[Record], bool] = lambda record: True,
 ) -> list[Record]:
     """Train until `until` epochs are finished (default: all) and return the record of each epoch.
 
-    Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from
-    scratch. After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses
-    of lncis.histograms, then every rank calls `on_epoch`, as it did first
-    for the epochs found in the checkpoint; a false answer ends the training there. Raises DivergedError when a loss
-    is not finite, leaving the last good checkpoint.
+    Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from scratch.
+    After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses of
+    lncis.histograms, then every rank calls `on_epoch`, as it did first for the epochs found in the checkpoint; a false
+    answer ends the training there. `loading_processes` beside each rank read its images ahead, and change no result.
+    Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
     """
     if config.batch_size % _world():
         raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
@@ -77,13 +76,17 @@ def train(
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
-        figures, samples = train_epoch(parallel, model, optimizer, config, data.train, epoch, device)
+        figures, samples = train_epoch(parallel, model, optimizer, config, data.train, epoch, device, loading_processes)
         record |= figures
         last = epoch + 1 == config.schedule.epochs
         if last or (epoch + 1) % config.schedule.evaluate_every == 0:
-            record |= {f"val/{key}": value for key, value in evaluate(model, data.val, device).items()}
+            record |= {
+                f"val/{key}": value for key, value in evaluate(model, data.val, device, loading_processes).items()
+            }
         if last:
-            record |= {f"test/{key}": value for key, value in evaluate(model, data.test, device).items()}
+            record |= {
+                f"test/{key}": value for key, value in evaluate(model, data.test, device, loading_processes).items()
+            }
         record["seconds"] = time.monotonic() - started
         history.append(record)
         if _rank() == 0:
@@ -164,6 +167,7 @@ def train_epoch(
     dataset: Dataset[Item],
     epoch: int,
     device: torch.device,
+    loading_processes: int = 0,
 ) -> tuple[Record, Tensor]:
     """Train `model`, seen through `parallel`, for one epoch and return its figures and sample counts over all ranks.
 
@@ -174,12 +178,12 @@ def train_epoch(
     stage: Literal[1, 2] = 2 if epoch >= config.schedule.switch_epoch else 1
     in_force = loss_in_stage(config.loss, stage)
     model.roi_heads.class_loss = class_loss(config.loss, stage=stage)
-    loader = _loader(dataset, config, epoch)
+    loader = _loader(dataset, config, epoch, loading_processes)
     sums: dict[str, float] = {}
     samples, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(in_force)
 
     model.train()
-    for iteration, (images, targets) in enumerate(loader):
+    for iteration, (images, targets) in enumerate(_each(loader)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch, iteration, len(loader))
         truths = [{key: value.to(device) for key, value in target.items()} for target in targets]
@@ -214,12 +218,14 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def predict(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> list[Detection]:
+def predict(
+    model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
+) -> list[Detection]:
     """Return the detections on a whole data set as COCO results, the same on every rank; each does its share."""
     model.eval()
     detections: list[Detection] = []
-    for index in range(_rank(), len(dataset), _world()):
-        image, target = dataset[index]
+    share = Subset(dataset, range(_rank(), len(dataset), _world()))
+    for image, target in _each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
         (output,) = model([image.to(device)])
         detections += to_coco(output, int(target["image_id"]), dataset.category_ids)
     if _world() == 1:
@@ -229,12 +235,14 @@ def predict(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> li
     return sorted((d for share in shares for d in share), key=lambda d: int(d["image_id"]))
 
 
-def evaluate(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
+) -> dict[str, float]:
     """Return the figures of `lncis.evaluation.average_precision` on a whole data set."""
     if _world() > 1:
         for buffer in model.buffers():  # batch-norm statistics: each rank has its own since the last step
             dist.broadcast(buffer, src=0)
-    return average_precision(dataset.document, predict(model, dataset, device))
+    return average_precision(dataset.document, predict(model, dataset, device, loading_processes))
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
@@ -260,20 +268,35 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
     np.random.seed(int(state[0]) % 2**32)
 
 
-def _loader(
-    dataset: Dataset[Item], config: TrainConfig, epoch: int
-) -> DataLoader[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+
+
+def _loader(dataset: Dataset[Item], config: TrainConfig, epoch: int, loading_processes: int) -> DataLoader[Batch]:
     sampler: DistributedSampler[Any] = DistributedSampler(
         dataset, num_replicas=_world(), rank=_rank(), seed=config.seed
     )
     sampler.set_epoch(epoch)
     loader: DataLoader[Any] = DataLoader(
-        dataset,
+        Flipped(dataset, config.flip, config.seed, epoch) if config.flip else dataset,
         batch_size=config.batch_size // _world(),
         sampler=sampler,
-        collate_fn=lambda batch: tuple(zip(*batch, strict=True)),
+        num_workers=loading_processes,
+        collate_fn=_collate,
     )
     return loader
+
+
+def _collate(batch: list[Item]) -> Batch:
+    images, targets = zip(*batch, strict=True)
+    return list(images), list(targets)
+
+
+def _each(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield what a loader does; a fault in the data is told in one line, whichever process met it."""
+    try:
+        yield from loader
+    except DataError as error:  # torch puts the traceback of its process before the message
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix("lncis.errors.DataError: ")) from error
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:

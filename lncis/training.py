@@ -108,7 +108,12 @@ def _run_lane(name: str, queue: Any, workers: Workers) -> None:
         with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
             TorchTrainer(
                 _work,
-                train_loop_config={"lane": name, "queue": queue, "threads": max(int(workers.cpus_per_worker), 1)},
+                train_loop_config={
+                    "lane": name,
+                    "queue": queue,
+                    "threads": max(int(workers.cpus_per_worker), 1),
+                    "loading_processes": workers.loading_processes,
+                },
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
                 ),
@@ -131,17 +136,21 @@ class _Loaded:
     data: Data | None = None
 
     def get(self, config: TrainConfig) -> Data:
-        if self.config is None or (self.config.dataset, self.config.noise) != (config.dataset, config.noise):
+        if self.config is None or _data_of(self.config) != _data_of(config):
             self.config, self.data = config, datasets.load(config)
         assert self.data is not None
         return self.data
+
+
+def _data_of(config: TrainConfig) -> tuple[object, ...]:
+    return config.dataset, config.noise, config.val_labels
 
 
 def _work(lane: dict[str, Any]) -> None:
     """The loop of every worker of a lane; rank 0 talks to the queue, all ranks do the same."""
     torch.set_num_threads(lane["threads"])
     with _said_to_live(lane["queue"], lane["lane"]) if _first_rank() else nullcontext():
-        _work_on(lane["queue"], lane["lane"])
+        _work_on(lane)
 
 
 @contextmanager
@@ -161,11 +170,11 @@ def _said_to_live(queue: Any, lane: str) -> Iterator[None]:
         over.set()
 
 
-def _work_on(queue: Any, lane: str) -> None:
-    loaded = _Loaded()
+def _work_on(lane: dict[str, Any]) -> None:
+    queue, loaded = lane["queue"], _Loaded()
     while True:
         try:
-            task = _from_rank_zero(partial(_ask, queue.take, lane))
+            task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
         except RayActorError:  # the study is over, its driver knows; a new worker would meet the same
             return
         if task == "stop":
@@ -174,7 +183,7 @@ def _work_on(queue: Any, lane: str) -> None:
             time.sleep(POLL_SECONDS)
             continue
         try:
-            _do(task, queue, loaded)
+            _do(task, queue, loaded, lane["loading_processes"])
         except DivergedError as error:  # agreed on by all ranks: the lane goes on
             _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
         except Exception as error:
@@ -196,7 +205,7 @@ def _reason(task: Task, error: Exception) -> str | None:
     return None
 
 
-def _do(task: Task, queue: Any, loaded: _Loaded) -> None:
+def _do(task: Task, queue: Any, loaded: _Loaded, loading_processes: int) -> None:
     data = loaded.get(task.config)
     if task.probe:
         record = engine.probe(task.config, data, get_device())
@@ -212,6 +221,7 @@ def _do(task: Task, queue: Any, loaded: _Loaded) -> None:
                 until=task.until,
                 fork_from=task.after.directory if task.after else None,
                 device=get_device(),
+                loading_processes=loading_processes,
                 on_epoch=lambda record: bool(_from_rank_zero(partial(_ask, queue.report, task.key, record))),
             )
     _from_rank_zero(partial(_ask, queue.finish, task.key))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from lncis.config import (
     ActivePassiveLoss,
     ClassLossConfig,
+    CocoData,
     CrossEntropyLoss,
     DigitsData,
     GeneralizedCrossEntropyLoss,
@@ -105,15 +106,32 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (Optimizer, "momentum", -0.1, 0.999),
         (TrainConfig, "batch_size", 0, 1),
         (TrainConfig, "seed", -1, 0),
+        (TrainConfig, "flip", -0.1, 0.5),
+        (TrainConfig, "flip", 1.1, 1),
+        (TrainConfig, "val_labels", "clean", "oracle"),
         (Workers, "num_workers", 0, 1),
         (Workers, "cpus_per_worker", 0, 0.5),
         (Workers, "gpus_per_worker", -1, 0),
+        (Workers, "loading_processes", -1, 0),
     ],
 )
 def test_bounds(part, field, refused, accepted):
     assert getattr(part(**{field: accepted}), field) == accepted
     with pytest.raises(ValidationError, match=field):
         part(**{field: refused})
+
+
+@pytest.mark.parametrize(
+    ("field", "refused", "accepted"),
+    [("val_fraction", 0, 0.01), ("val_fraction", 1, 0.99), ("split_seed", -1, 0), ("surprise", 1, None)],
+)
+def test_coco_data_have_paths_and_bounds(field, refused, accepted):
+    paths = {"images": "images", "train": "train.json", "test": "test.json"}
+    assert CocoData(**paths).images.is_absolute()
+    if accepted is not None:
+        assert getattr(CocoData(**paths, **{field: accepted}), field) == accepted
+    with pytest.raises((ValidationError, TypeError), match=field):
+        CocoData(**paths, **{field: refused})
 
 
 @pytest.mark.parametrize("stage1_epochs", [6, 7])

@@ -51,7 +51,10 @@ def load(tmp_path, text: str) -> TrainConfig:
     ("document", "expected"),
     [
         ({"batchsize": 1}, "batchsize: no such field; did you mean batch_size?"),
-        ({"dataset": {"train_scene": 3}}, "dataset.train_scene: no such field; did you mean train_scenes?"),
+        (
+            {"dataset": {"name": "digits", "train_scene": 3}},
+            "dataset.train_scene: no such field; did you mean train_scenes?",
+        ),
         ({"noise": {"rte": 0.1}}, "noise.rte: no such field; did you mean rate?"),
         ({"model": {"minsize": 64}}, "model.minsize: no such field; did you mean min_size?"),
         ({"loss": {"name": "lncis", "gama": 5}}, "loss.gama: no such field; did you mean gamma?"),
@@ -87,7 +90,7 @@ def test_unknown_key_far_from_all_lists_what_is_known():
         ({"noise": {"rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
         ({"noise": {"rate": -0.5}}, "noise.rate: must be greater than or equal to 0 but got -0.5"),
         ({"loss": {"name": "lnci"}}, f"loss.name: must be one of {LOSS_NAMES} but got 'lnci'"),
-        ({"dataset": {"name": "voc"}}, "dataset.name: must be 'digits' but got 'voc'"),
+        ({"dataset": {"name": "voc"}}, "dataset.name: must be one of 'digits', 'coco' but got 'voc'"),
         ({"precision": "fp8"}, "precision: must be 'fp32' or 'bf16' but got 'fp8'"),
         ({"schedule": 5}, "schedule: must be a mapping of its fields but got 5"),
         ({"batch_size": None}, "batch_size: must be a valid integer but got None"),

@@ -13,7 +13,7 @@ import psutil
 STUDY = """
 name: long
 base:
-  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 100000}
 search:
   loss.gamma: {type: categorical, choices: [6.0]}

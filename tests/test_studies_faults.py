@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 STUDY = """
 name: faults
 base:
-  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 4, stage1_epochs: 2}
   optimizer: {lr: 1e-5}
 search:

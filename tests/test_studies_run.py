@@ -23,7 +23,7 @@ SPEC = """
 name: two gammas
 question: does a whole study run?
 base:
-  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 2}
   optimizer: {lr: 1e-5}
 search:

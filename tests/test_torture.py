@@ -30,7 +30,7 @@ from lncis.studies.result import StudyResult
 STUDY = """
 name: tortured
 base:
-  dataset: {train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 8, stage1_epochs: 3}
   optimizer: {lr: 1e-5}
 search:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lncis.config import TrainConfig
-from lncis.datasets import digits
+from lncis.config import CocoData, DigitsData, Noise, TrainConfig
+from lncis.datasets import coco_files, digits
+from lncis.datasets.annotations import with_clean_labels
 from lncis.datasets.coco import CocoInstances
-from lncis.noise import corrupt
+from lncis.datasets.images import Images
+from lncis.errors import DataError
+from lncis.noise import Document, corrupt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +20,11 @@ class Data:
 
     train: CocoInstances
     val: CocoInstances
-    """Held out of training, and as noisy as it: what selection may look at."""
+    """Held out of training, and as noisy as it: what selection may look at. Clean where the config says `oracle`."""
     test: CocoInstances
     """Clean: reported, never selected on."""
     manifests: dict[str, dict[str, Any]]
-    """The noise manifest of `train` and of `val`."""
+    """The noise manifest of each noisy split; for `train` also what was dropped, where its files are not ours."""
 
     @property
     def num_foreground_classes(self) -> int:
@@ -36,12 +39,35 @@ def cache_directory() -> Path:
 
 def load(config: TrainConfig) -> Data:
     """Return the data of a training, preparing them first if this machine has not yet."""
-    folder = digits.prepare(config.dataset, cache_directory())
+    sources, dropped = _sources(config.dataset)
     splits: dict[str, CocoInstances] = {}
     manifests: dict[str, dict[str, Any]] = {}
-    for split in digits.SPLITS:
-        images, document = digits.read(folder, split)
-        if split != "test":
-            document, manifests[split] = corrupt(document, config.noise, stream=split)
-        splits[split] = CocoInstances(images, document)
+    for split, (images, document) in sources.items():
+        if split == "test" or (split == "val" and config.val_labels == "oracle"):
+            splits[split] = CocoInstances(images, with_clean_labels(document))
+            continue
+        _refuse_noise_on_noise(document, config.noise)
+        noisy, manifests[split] = corrupt(document, config.noise, stream=split)
+        # without noise of ours, the labels of a user's files are not known to be clean
+        theirs = config.noise.kind == "none" and isinstance(config.dataset, CocoData)
+        splits[split] = CocoInstances(images, document if theirs else noisy)
+    if dropped is not None:
+        manifests["train"]["dropped"] = dropped
     return Data(**splits, manifests=manifests)
+
+
+def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int] | None]:
+    """Return images and document of each split, and what was dropped from `train`, None where nothing can be."""
+    if isinstance(config, CocoData):
+        return coco_files.load(config)
+    folder = digits.prepare(config, cache_directory())
+    return {split: digits.read(folder, split) for split in digits.SPLITS}, None
+
+
+def _refuse_noise_on_noise(document: Document, noise: Noise) -> None:
+    flipped = (a for a in document["annotations"] if a.get("clean_category_id", a["category_id"]) != a["category_id"])
+    if noise.kind != "none" and (found := next(flipped, None)):
+        raise DataError(
+            f"annotation {found['id']} has category_id {found['category_id']} and clean_category_id "
+            f"{found['clean_category_id']}: the file holds label noise already; set noise: {{kind: none}}"
+        )

@@ -4,23 +4,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lncis.datasets.images import Images
+from lncis.datasets.masks import to_rle
 from lncis.noise import Document
 
+Item = tuple[Tensor, dict[str, Tensor]]
+"""An image and its target, as CocoInstances gives them."""
 
-class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+
+class CocoInstances(Dataset[Item]):
     """Images with the boxes, labels and masks of a COCO document.
 
     Item `i` is `(image, target)`: image `(3, H, W)` float in [0, 1]; target with `boxes` `(n, 4)` xyxy pixels,
     `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`; also `clean_labels`
-    `(n,)` where every annotation has a `clean_category_id`. Crowds are left out.
+    `(n,)` where every annotation has a `clean_category_id`. Crowds are left out, and so is what comes to no pixel.
     """
 
-    def __init__(self, images: NDArray[np.uint8], document: Document) -> None:
+    def __init__(self, images: Images, document: Document) -> None:
         self.images = images
         self.document = document
         self.category_ids = sorted(category["id"] for category in document["categories"])
@@ -35,17 +39,17 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, index: int) -> Item:
         image = torch.from_numpy(self.images[index]).permute(2, 0, 1).float().div_(255)
-        found = self._instances[index]
-        xywh = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
-        encoded = [a["segmentation"] for a in found]
         height, width = image.shape[1:]
-        masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
+        encoded = [to_rle(a["segmentation"], height, width) for a in self._instances[index]]
+        # one by one: rle.area overflows at 256 masks (pycocotools 2.0.11)
+        drawn = [(a, mask) for a, mask in zip(self._instances[index], encoded, strict=True) if rle.area(mask)]
+        found = [a for a, _ in drawn]
         target = {
-            "boxes": torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1),
+            "boxes": _corners(found),
             "labels": self._labels(found, "category_id"),
-            "masks": torch.from_numpy(masks).permute(2, 0, 1).contiguous(),
+            "masks": _decode([mask for _, mask in drawn], height, width),
             "image_id": torch.tensor(self.document["images"][index]["id"]),
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
@@ -53,3 +57,13 @@ class CocoInstances(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
         return torch.tensor([self._label[a[key]] for a in found]).long()
+
+
+def _decode(encoded: list[dict[str, Any]], height: int, width: int) -> Tensor:
+    masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
+    return torch.from_numpy(masks).permute(2, 0, 1).contiguous()
+
+
+def _corners(found: list[dict[str, Any]]) -> Tensor:
+    xywh = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
+    return torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)

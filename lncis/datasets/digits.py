@@ -8,6 +8,7 @@ neither. The pixels are real but the scenes are composed: this is not natural-im
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 
-from lncis.config import DigitsData
+from lncis.config import CocoData, DigitsData
+from lncis.datasets import conversion
+from lncis.datasets.masks import instance
 from lncis.errors import DataError
 from lncis.noise import Document
 
@@ -80,6 +82,25 @@ def read(folder: Path, split: Split) -> tuple[NDArray[np.uint8], Document]:
     return images, document
 
 
+def export(
+    config: DigitsData, out: Path, on_progress: Callable[[int, int], object] = lambda done, total: None
+) -> CocoData:
+    """Return the data of a training on the same scenes as PNG images and COCO files, written to a folder."""
+    folder, scenes, done = out / "images", asdict(config), 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            images, document = compose(config, split)
+            for entry, image in zip(document["images"], images, strict=True):
+                Image.fromarray(image).save(folder / entry["file_name"])
+                done += 1
+                on_progress(done, sum(scenes[f"{split}_scenes"] for split in SPLITS))
+            conversion.write(out / f"{split}.json", json.dumps(document))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}; make room or name another folder") from error
+    return CocoData(images=folder, train=out / "train.json", val=out / "val.json", test=out / "test.json")
+
+
 def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Document]:
     """Return images `(N, 128, 128, 3)` and their COCO document; a function of the arguments alone."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split)])
@@ -89,18 +110,8 @@ def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Docume
         image, instances = _scene(rng, split)
         images.append(image)
         for digit, mask in instances:
-            encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": digit + 1,
-                    "segmentation": {"size": [SIDE, SIDE], "counts": encoded["counts"].decode()},
-                    "bbox": [float(v) for v in rle.toBbox(encoded)],
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
-                }
-            )
+            numbers = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(numbers | instance(digit + 1, mask))
     document = {
         "info": {"description": f"lncis digits, {split}", "version": str(FORMAT)},
         "images": [

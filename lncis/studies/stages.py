@@ -17,8 +17,17 @@ from typing import Any, Literal
 
 import lncis
 from lncis import documents
-from lncis.config import PUBLISHED_WEIGHTS, ClassLossConfig, LncisLoss, TrainConfig, Workers, loss_in_stage
-from lncis.errors import ConfigError
+from lncis.config import (
+    PUBLISHED_WEIGHTS,
+    ClassLossConfig,
+    CocoData,
+    DigitsData,
+    LncisLoss,
+    TrainConfig,
+    Workers,
+    loss_in_stage,
+)
+from lncis.errors import ConfigError, DataError
 from lncis.studies.samplers import AshaPruner, MedianPruner
 from lncis.studies.space import SWITCH, Categorical, Range, example
 from lncis.studies.spec import StudySpec, Trial
@@ -113,7 +122,7 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
     if config.model.weights not in PUBLISHED_WEIGHTS:  # those are what their names say, or are refused
-        influences["model"]["weights"] = _content_digest(Path(config.model.weights))
+        influences["model"]["weights"] = weights_digest(Path(config.model.weights))
     influences["schedule"] = {
         "lr_factors": [schedule.lr_factor(epoch) for epoch in range(until)],
         "warmup_iterations": schedule.warmup_iterations,
@@ -127,6 +136,7 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
     # as floats: a default of 1 comes back from YAML as 1.0
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()
+    influences["data"] = data_digests(config.dataset)
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -135,19 +145,28 @@ def _plainly(loss: ClassLossConfig) -> ClassLossConfig:
     return replace(loss, A=loss.log_0, isolation=loss.isolates) if isinstance(loss, LncisLoss) else loss
 
 
-def _content_digest(path: Path) -> str:
+def weights_digest(file: Path) -> str:
+    """Return the digest of a weights file: it counts by its content, wherever it lies."""
     try:
-        state = path.stat()
+        return _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns)
     except OSError as error:
-        raise ConfigError("model.weights", [f"{path} cannot be read: {error.strerror}; name another file"]) from error
-    return _digest_of(path, state.st_mtime_ns, state.st_size)
+        raise ConfigError("model.weights", [f"{file} cannot be read: {error.strerror}; name another file"]) from error
+
+
+def data_digests(config: DigitsData | CocoData) -> list[str]:
+    """Return a digest of each annotation file that a training reads; images are known by their names in those."""
+    files = [config.train, config.val, config.test] if isinstance(config, CocoData) else []
+    try:
+        return [_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
 
 
 @cache
-def _digest_of(path: Path, modified: int, size: int) -> str:
-    """Return the SHA-256 of a file, read once for each time that it was written."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
+    """Return the digest of a file, computed again when its size or time changes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache

@@ -84,6 +84,7 @@ def title(result: StudyResult) -> str:
         spec.base.dataset.name,
         "noise as searched" if {"noise.kind", "noise.rate"} & spec.search.keys() else described,
         f"E = {schedule.epochs}",
+        *(["oracle val"] if spec.base.val_labels == "oracle" else []),
         *([] if SWITCH in spec.search else [f"E1 = {schedule.switch_epoch}"]),
         replicates(spec),
         *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),

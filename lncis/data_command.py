@@ -1,0 +1,176 @@
+"""The commands `lncis data`: making data ready, and looking through what is there."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lncis.config import CocoData, DigitsData
+from lncis.errors import DataError
+from lncis.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from lncis.datasets.checking import Checked
+    from lncis.datasets.conversion import Conversion
+
+PATIENCE_SECONDS = 5.0
+"""What takes longer shows how far it is."""
+SNIPPET = "dataset.yaml"
+
+app = typer.Typer(no_args_is_help=True, help="Data made ready for training, and looked through.")
+prepare = typer.Typer(no_args_is_help=True, help="Turn a data set into COCO files; nothing is downloaded.")
+app.add_typer(prepare, name="prepare")
+
+Out = Annotated[Path, typer.Option(help="Folder for the COCO files; a conversion interrupted there goes on.")]
+AcceptSubset = Annotated[bool, typer.Option("--accept-subset", help="Convert what is there of an incomplete release.")]
+
+
+@prepare.command()
+def voc(
+    source: Annotated[str, typer.Option(help="sbd: SBD's masks on the Main lists; voc-seg: VOC's own masks.")],
+    vocdevkit: Annotated[Path, typer.Option(help="The folder VOCdevkit, which holds VOC2012.")],
+    out: Out,
+    sbd: Annotated[Path | None, typer.Option(help="SBD's folder dataset, which holds inst.")] = None,
+    accept_subset: AcceptSubset = False,
+) -> None:
+    """Convert PASCAL VOC 2012: its train list for training, its val list as the test."""
+    with clear_errors():
+        from lncis.datasets import voc as release  # slow to load
+
+        masks = next((known for known in release.IMAGES if known == source), None)
+        if masks is None:
+            raise DataError(f"--source must be {' or '.join(release.IMAGES)} but got {source}")
+        _convert(release.conversions(masks, vocdevkit, sbd, out, accept_subset=accept_subset), out)
+
+
+@prepare.command()
+def cityscapes(
+    source: Annotated[Path, typer.Option(help="Folder that holds gtFine and leftImg8bit.")],
+    out: Out,
+    accept_subset: AcceptSubset = False,
+) -> None:
+    """Convert Cityscapes: the train cities for training, the val cities as the test."""
+    with clear_errors():
+        from lncis.datasets import cityscapes as release
+
+        _convert(release.conversions(source, out, accept_subset=accept_subset), out)
+
+
+@prepare.command()
+def coco(
+    source: Annotated[Path, typer.Option(help="Folder that holds annotations, train2017 and val2017.")],
+    out: Annotated[Path, typer.Option(help="Folder for the snippet; COCO's own files stay where they are.")],
+    accept_subset: AcceptSubset = False,
+) -> None:
+    """Look through COCO 2017, which needs no conversion: train2017 for training, val2017 as the test."""
+    with clear_errors():
+        from lncis.datasets import coco2017
+
+        _hand_over(coco2017.look_through(source, accept_subset=accept_subset), out)
+
+
+@prepare.command()
+def digits(
+    out: Out,
+    train_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().train_scenes,
+    val_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().val_scenes,
+    test_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().test_scenes,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the composition.")] = 0,
+) -> None:
+    """Write the embedded digits as image files and COCO files, to try out what reads such."""
+    with clear_errors():
+        from lncis.datasets import digits as scenes
+
+        config = DigitsData(train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes, seed=seed)
+        with _progress() as show:
+            data = scenes.export(config, out, lambda done, total: show("digits", done, total))
+        _hand_over(data, out)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A COCO instances file.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of its images, to look at them too.")] = None,
+) -> None:
+    """Say what is wrong with a COCO file; exits with 2 where it cannot be trained on."""
+    with clear_errors():
+        from lncis.datasets import checking
+
+        with _progress(PATIENCE_SECONDS) as show:
+            checked = checking.check(file, images, show)
+        _print(checked)
+        if checked.errors:
+            raise DataError(f"{file}: {len(checked.errors)} kinds of errors keep it from being trained on")
+
+
+def _convert(conversions: "list[Conversion]", out: Path) -> None:
+    from lncis.datasets import conversion
+
+    with _progress() as show:
+        for part in conversions:
+            conversion.run(part, lambda done, total, part=part: show(part.name, done, total))  # type: ignore[misc]
+    train, test = conversions
+    _hand_over(CocoData(images=train.images, train=train.target, test=test.target), out)
+
+
+def _hand_over(data: CocoData, out: Path) -> None:
+    """Print, and leave in the folder, what a training's file says to use the data."""
+    said = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
+    snippet = yaml.safe_dump({"dataset": {"name": data.name, **said}}, sort_keys=False)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SNIPPET).write_text(snippet)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}; name another folder") from error
+    console = Console(highlight=False)
+    console.print(f"for a training's file, also in {out / SNIPPET}:", soft_wrap=True)
+    console.print(snippet, markup=False, soft_wrap=True, end="")
+
+
+def _print(checked: "Checked") -> None:
+    console = Console(highlight=False)
+    console.print(f"{checked.images} images, {checked.instances} instances, {checked.crowds} crowds")
+    for name, count in checked.instances_by_class.items():
+        console.print(f"  {count:>8}  {name}", markup=False, soft_wrap=True)
+    if checked.flipped is not None:
+        console.print(f"labels flipped: {checked.flipped:.1f} % of those whose clean label is there")
+    for finding in checked.findings:
+        console.print(f"{finding.severity}: {finding}", markup=False, soft_wrap=True)
+    if not checked.findings:
+        console.print("nothing wrong was found")
+
+
+@contextmanager
+def _progress(patience: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+    """Within the block, what it yields shows a bar for each name, from `patience` seconds on."""
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks, started = {}, time.monotonic()
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total, completed=done)
+        bars.update(tasks[name], completed=done)
+        if not bars.live.is_started and time.monotonic() - started >= patience:
+            bars.start()
+
+    try:
+        yield show
+    finally:
+        if bars.live.is_started:
+            bars.stop()

@@ -1,0 +1,40 @@
+"""COCO 2017 as it is: only looked through, and named to a training. val2017 stands in for test-dev."""
+
+from pathlib import Path
+
+from lncis.config import CocoData
+from lncis.datasets import annotations, conversion
+from lncis.datasets.images import ImageFiles
+from lncis.errors import DataError
+
+COUNTS = {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)}
+"""Images and annotations of each release."""
+
+
+def look_through(source: Path, *, accept_subset: bool = False) -> CocoData:
+    """Return the data of a training; `source` holds `annotations`, `train2017` and `val2017`.
+
+    Raises DataError where files are missing, corrupt or not the release.
+    """
+    files = {part: source / "annotations" / f"instances_{part}.json" for part in COUNTS}
+    conversion.see_that_there_is(
+        dict.fromkeys(files.values(), "annotations_trainval2017.zip")
+        | {source / part: f"{part}.zip" for part in COUNTS}
+    )
+    for part, (images, instances) in COUNTS.items():
+        document = annotations.read(files[part])
+        conversion.see_that_all_are_there(
+            str(files[part]), len(document["images"]), images, accept_subset=accept_subset
+        )
+        if len(document["annotations"]) != instances and not accept_subset:
+            raise DataError(
+                f"{files[part]}: has {len(document['annotations']):,} annotations where the release has "
+                f"{instances:,}; unpack annotations_trainval2017.zip again"
+            )
+        ImageFiles(source / part, document["images"])
+    return CocoData(
+        images=source / "train2017",
+        train=files["train2017"],
+        test=files["val2017"],
+        test_images=source / "val2017",
+    )
