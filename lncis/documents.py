@@ -30,7 +30,7 @@ def load_merged(schema: type[Config], paths: Sequence[Path]) -> Config:
 
     A recipe, what is special to a data set and one's own paths can so be three files. ConfigError as in `load`.
     """
-    document = reduce(partial(_overlaid, schema=schema), map(read_mapping, paths))
+    document = reduce(partial(overlaid, schema=schema), map(read_mapping, paths))
     return parse(schema, document, source=" + ".join(map(str, paths)))
 
 
@@ -105,7 +105,7 @@ def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schem
     return result
 
 
-def _overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict[str, Any]:
+def overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict[str, Any]:
     """Return `below` with the fields of `above`, mapping by mapping; one of another tag takes the other's place."""
     result, hints = dict(below), get_type_hints(schema, include_extras=True) if is_dataclass(schema) else {}
     for key, value in above.items():
@@ -113,7 +113,7 @@ def _overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict
         if isinstance(value, dict) and isinstance(inner, dict):
             tags = [tag for tag in value if _is_tag(hints, f"{key}.{tag}")]
             if all(inner.get(tag) == value[tag] for tag in tags):
-                value = _overlaid(inner, value, hints.get(key))
+                value = overlaid(inner, value, hints.get(key))
         result[key] = value
     return result
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from lncis.errors import ConfigError, StudyError
@@ -24,6 +25,10 @@ PRINTED = {
     "all figures": "results.json",
 }
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another value in the study or its base, such as noise.rate=0.2.", metavar="PATH=VALUE"),
+]
 File = Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Runs = Annotated[Path, typer.Option(help="Where studies put their folders.")]
@@ -39,6 +44,7 @@ def run_file(
     context: typer.Context,
     file: File = None,
     resume: Resume = None,
+    set_: Set = None,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     no_sharing: NoSharing = False,
@@ -51,7 +57,7 @@ def run_file(
     with clear_errors():
         if resume is None and file is None:
             file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
-        spec = _spec(file, resume, retry_failed, runs)
+        spec = _spec(file, resume, set_ or [], retry_failed, runs)
         spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
         # bound to today's stdout: during the study what others print goes to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
@@ -99,7 +105,20 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs:
         _print_paths(console, result)
 
 
-def _spec(file: Path | None, resume: str | None, retry_failed: bool, runs: Path) -> StudySpec:
+def compare_studies(
+    study_ids: Annotated[list[str], typer.Argument(help="Their ids, in the order of the columns.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Print studies side by side: what each configuration reached on clean test data, a column a study."""
+    with clear_errors():
+        from lncis.studies import comparison, folders
+
+        results = [folders.read_result(runs, study_id) for study_id in study_ids]
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        console.print(comparison.view(results))
+
+
+def _spec(file: Path | None, resume: str | None, changes: list[str], retry_failed: bool, runs: Path) -> StudySpec:
     if retry_failed and resume is None:
         raise ConfigError("--retry-failed", ["needs the study whose failed trials it runs again: --resume STUDY_ID"])
     if resume is not None:
@@ -107,10 +126,20 @@ def _spec(file: Path | None, resume: str | None, retry_failed: bool, runs: Path)
 
         if file is not None:
             raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
+        if changes:
+            raise ConfigError("--set", [f"must not be given with --resume {resume}, which goes on as it was begun"])
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return specs.load(file)
+    return specs.load(file, dict(map(_change, changes)))
+
+
+def _change(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    try:
+        return path, yaml.safe_load(value if equals else "[")
+    except yaml.YAMLError as error:
+        raise ConfigError("--set", [f"must be PATH=VALUE with a YAML value but got {text!r}"]) from error
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def render(result: StudyResult) -> str:
         parameters=_short(list(spec.search)),
         headings=[table.heading(goal) for goal in spec.goals],
         figures=table.FIGURES,
+        paper_figures=", ".join(table.FIGURES[: table.paper_figures(spec)]),
         baselines=[c.trial.label for c in baselines],
         rows=_rows(result, baselines, [*baselines, *searched[:CONFIGURATIONS]]),
         hidden=max(0, len(searched) - CONFIGURATIONS),
@@ -107,7 +108,7 @@ def _rows(
             "over": [
                 "" if c is baseline else f"{paired_difference(c, baseline, table.CLEAN_AP):+}" for baseline in baselines
             ],
-            "paper": (row := table.paper_row(spec, c)) and [f"{row.AP:.1f}", f"{row.AP50:.1f}", f"{row.AP75:.1f}"],
+            "paper": (row := table.paper_row(spec, c)) and row.text.split(),
             "state": table.state(result, c),
         }
         for c in shown

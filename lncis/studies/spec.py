@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,9 +56,16 @@ class PaperRow:
 
     set: dict[str, Any]
     """Dotted config paths and their values; the row belongs to the trials that were run with them."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """Dotted paths and values that the study's base must have for the row to hold, such as the noise rate."""
     AP: float
-    AP50: float
-    AP75: float
+    AP50: float | None = None
+    AP75: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Its figures in a line."""
+        return "  ".join(f"{figure:.1f}" for figure in (self.AP, self.AP50, self.AP75) if figure is not None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -281,9 +288,38 @@ class StudySpec:
         return len(self.grid) if self.sampler.type == "grid" else self.sampler.configurations
 
 
-def load(path: Path) -> StudySpec:
-    """Return the study in a YAML file; ConfigError names the file and every mistake."""
-    return documents.load(StudySpec, path)
+def load(path: Path, changes: dict[str, Any] | None = None) -> StudySpec:
+    """Return the study in a YAML file, with `changes` made to it; ConfigError names the file and every mistake."""
+    return documents.parse(StudySpec, changed(read(path), changes or {}, source=str(path)), source=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the study in a YAML file as a document, unchecked.
+
+    What its `recipes` say, YAML files of trainings named from its folder, stands under its `base`; later ones prevail.
+    """
+    document = documents.read_mapping(path)
+    recipes = document.pop("recipes", [])
+    if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
+        raise ConfigError(str(path), [f"recipes: must be a list of YAML files but got {recipes!r}"])
+    layers = [documents.read_mapping(path.parent / recipe) for recipe in recipes]
+    for layer in reversed(layers):
+        document["base"] = documents.overlaid(layer, document.get("base", {}), schema=TrainConfig)
+    return document
+
+
+def changed(document: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """Return a study's document with other values at dotted paths of the study (`seeds`) or its base (`noise.rate`).
+
+    Raises ConfigError for a path that is neither.
+    """
+    of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
+    heads = {path: path.partition(".")[0] for path in changes}
+    unknown = [path for path, head in heads.items() if head not in of_study | of_training]
+    if unknown:
+        raise ConfigError(source, [f"{path}: names no field of a study or of a training" for path in unknown])
+    paths = {path if heads[path] in of_study else f"base.{path}": value for path, value in changes.items()}
+    return documents.with_overrides(document, paths, schema=StudySpec)
 
 
 def _or(names: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis import documents
+from lncis.config import Noise, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
@@ -40,7 +41,7 @@ def view(result: StudyResult) -> RenderableType:
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
-        table.add_column("paper\nAP  AP50  AP75", justify="right", style="dim")
+        table.add_column(f"paper\n{'  '.join(FIGURES[: paper_figures(spec)])}", justify="right", style="dim")
     if any(states.values()):
         table.add_column("state")
     for number, c in enumerate(shown):
@@ -50,7 +51,7 @@ def view(result: StudyResult) -> RenderableType:
             Text(f"{marks:<{3 if spec.trade_offs else 2}}{c.trial.label}"),
             *(f"{c.over_seeds(goal.metric)}" for goal in spec.goals),
             *(f"{c.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
-            *([f"{row.AP:.1f}  {row.AP50:.1f}  {row.AP75:.1f}" if row else ""] if spec.paper else []),
+            *([row.text if row else ""] if spec.paper else []),
             *([Text(states[mine])] if any(states.values()) else []),
             end_section=number == len(spec.baselines) - 1,
         )
@@ -76,13 +77,10 @@ def marked(result: StudyResult) -> tuple[int | None, set[int]]:
 
 def title(result: StudyResult) -> str:
     """Return what the figures are of: data, noise, schedule, replicates."""
-    spec = result.spec
-    noise, schedule = spec.base.noise, spec.base.schedule
-    unrated = {"none": "no noise", "matrix": "noise by a matrix"}
-    described = unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
+    spec, schedule = result.spec, result.spec.base.schedule
     parts = [
         spec.base.dataset.name,
-        "noise as searched" if {"noise.kind", "noise.rate"} & spec.search.keys() else described,
+        "noise as searched" if {"noise.kind", "noise.rate"} & spec.search.keys() else described(spec.base.noise),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
         *([] if SWITCH in spec.search else [f"E1 = {schedule.switch_epoch}"]),
@@ -90,6 +88,12 @@ def title(result: StudyResult) -> str:
         *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
     ]
     return f"{spec.name}: {', '.join(parts)}"
+
+
+def described(noise: Noise) -> str:
+    """Return what people call a noise: `symmetric noise 40%`."""
+    unrated = {"none": "no noise", "matrix": "noise by a matrix"}
+    return unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
 
 
 def replicates(spec: StudySpec) -> str:
@@ -143,7 +147,18 @@ def value_text(value: Any) -> str:
 def paper_row(spec: StudySpec, configuration: ConfigurationResult) -> PaperRow | None:
     """Return what the paper got for a configuration, if it says."""
     rows = spec.paper.rows if spec.paper else []
-    return next((row for row in rows if row.set == configuration.trial.overrides), None)
+    base = documents.dump(spec.base)
+    return next((row for row in rows if row.set == configuration.trial.overrides and _holds(row.given, base)), None)
+
+
+def paper_figures(spec: StudySpec) -> int:
+    """Return how many of AP, AP50 and AP75 the paper gives."""
+    rows = spec.paper.rows if spec.paper else []
+    return max((len(row.text.split()) for row in rows), default=0)
+
+
+def _holds(given: dict[str, Any], base: dict[str, Any]) -> bool:
+    return documents.with_overrides(base, given, schema=TrainConfig) == base
 
 
 def conclusions(result: StudyResult) -> list[str]:
