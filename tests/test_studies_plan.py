@@ -181,7 +181,7 @@ def earlier(name: str, study: StudySpec, seconds: list[float], adopted: bool = F
 def test_the_pace_is_that_of_an_earlier_study_like_it():
     study = spec({"loss.gamma": choices(4.0, 5.0)})
     earlier("like it", study, [2.0, 4.0])
-    earlier("larger", spec(study.search, base={"dataset": {"train_scenes": 999}}), [50.0])
+    earlier("larger", spec(study.search, base={"dataset": {"name": "digits", "train_scenes": 999}}), [50.0])
     earlier("on other workers", spec(study.search, resources={"num_workers": 2}), [60.0])
     earlier("adopted", study, [70.0], adopted=True)
     earlier("empty", study, [])

@@ -179,7 +179,7 @@ def test_base_seed_is_not_set():
     [
         ({"nam": "t"}, "nam: no such field; did you mean name?"),
         (
-            {"base": {"dataset": {"train_scene": 1}}},
+            {"base": {"dataset": {"name": "digits", "train_scene": 1}}},
             "base.dataset.train_scene: no such field; did you mean train_scenes?",
         ),
         ({"base": {"loss": {"name": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
