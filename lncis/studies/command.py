@@ -25,6 +25,10 @@ PRINTED = {
     "all figures": "results.json",
 }
 
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="A training's YAML file to lay over the base, such as the data's dataset.yaml."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Another value in the study or its base, such as noise.rate=0.2.", metavar="PATH=VALUE"),
@@ -44,6 +48,7 @@ def run_file(
     context: typer.Context,
     file: File = None,
     resume: Resume = None,
+    with_: With = None,
     set_: Set = None,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
@@ -57,7 +62,7 @@ def run_file(
     with clear_errors():
         if resume is None and file is None:
             file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
-        spec = _spec(file, resume, set_ or [], retry_failed, runs)
+        spec = _spec(file, resume, with_ or [], set_ or [], retry_failed, runs)
         spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
         # bound to today's stdout: during the study what others print goes to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
@@ -118,7 +123,9 @@ def compare_studies(
         console.print(comparison.view(results))
 
 
-def _spec(file: Path | None, resume: str | None, changes: list[str], retry_failed: bool, runs: Path) -> StudySpec:
+def _spec(
+    file: Path | None, resume: str | None, over: list[Path], changes: list[str], retry_failed: bool, runs: Path
+) -> StudySpec:
     if retry_failed and resume is None:
         raise ConfigError("--retry-failed", ["needs the study whose failed trials it runs again: --resume STUDY_ID"])
     if resume is not None:
@@ -126,12 +133,14 @@ def _spec(file: Path | None, resume: str | None, changes: list[str], retry_faile
 
         if file is not None:
             raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
-        if changes:
-            raise ConfigError("--set", [f"must not be given with --resume {resume}, which goes on as it was begun"])
+        if changes or over:
+            raise ConfigError(
+                "--set, --with", [f"must not be given with --resume {resume}, which goes on as it was begun"]
+            )
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return specs.load(file, dict(map(_change, changes)))
+    return specs.load(file, dict(map(_change, changes)), over)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -288,9 +288,15 @@ class StudySpec:
         return len(self.grid) if self.sampler.type == "grid" else self.sampler.configurations
 
 
-def load(path: Path, changes: dict[str, Any] | None = None) -> StudySpec:
-    """Return the study in a YAML file, with `changes` made to it; ConfigError names the file and every mistake."""
-    return documents.parse(StudySpec, changed(read(path), changes or {}, source=str(path)), source=str(path))
+def load(path: Path, changes: dict[str, Any] | None = None, over: Sequence[Path] = ()) -> StudySpec:
+    """Return the study in a YAML file; ConfigError names the file and every mistake.
+
+    The trainings in the files `over` are laid over its base, then `changes` are made (see `changed`).
+    """
+    document = read(path)
+    for layer in map(documents.read_mapping, over):
+        document["base"] = documents.overlaid(document.get("base", {}), layer, schema=TrainConfig)
+    return documents.parse(StudySpec, changed(document, changes or {}, source=str(path)), source=str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
