@@ -257,7 +257,7 @@ def test_every_module_that_a_training_loads_is_known_to_compute_or_not_to():
         check=True,
     ).stdout
     modules = {name.split(".")[1] for name in ast.literal_eval(loaded)}
-    assert modules - set(COMPUTING) == {"checkpoint", "config", "errors", "metrics"}
+    assert modules - set(COMPUTING) == {"checkpoint", "config", "errors", "files", "metrics"}
 
 
 def test_other_versions_of_packages_that_compute_change_the_keys(monkeypatch):
