@@ -25,7 +25,10 @@ def importers_of(name: str) -> set[str]:
     [
         ("ray.train", {"training.py"}),
         ("ray.tune", {"studies/tuning.py", "studies/relay.py"}),
-        ("ray", {"training.py", "cluster.py", "studies/run.py", "studies/tuning.py", "studies/relay.py"}),
+        (
+            "ray",
+            {"training.py", "cluster.py"} | {f"studies/{name}.py" for name in ("run", "tuning", "relay", "probing")},
+        ),
         ("mlflow", {"tracking.py"}),
         ("optuna", {"studies/search.py", "studies/statistics.py"}),
     ],

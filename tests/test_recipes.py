@@ -43,7 +43,7 @@ def test_a_data_set_has_the_papers_schedule(way, data_set, batch, lr, epochs, dr
     assert (config.model.min_size, config.model.max_size) == sizes
     assert config.model.weights == "imagenet"
     assert config.flip == 0.5
-    assert (config.loss.gamma, config.loss.A) == (6.0, -4.0)
+    assert (config.loss.gamma, config.loss.log_0) == (6.0, -4.0)
 
 
 def test_cityscapes_trains_at_800_to_1024_and_tests_at_1024():
