@@ -32,6 +32,7 @@ def name_of(path: Path) -> str:
 def test_the_papers_tables_are_there():
     assert {name_of(path) for path in STUDIES} == {
         "gamma_sweep",
+        "own_data",
         *(f"{data}_{part}" for data in ("digits", "voc") for part in ("table1", "table4", "table6", "figure5")),
         *(f"{data}_table5_{epochs}" for data in ("digits", "voc") for epochs in (12, 18)),
         "coco_table2",

@@ -13,6 +13,7 @@ from rich.text import Text
 from lncis.metrics import Record
 from lncis.studies.journal import End
 from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.stages import switch_of
 from lncis.studies.trials import Observer
 from lncis.tasks import Task
 
@@ -94,8 +95,8 @@ class Display(Observer):
         self._live.console.print(f"note: {text}", soft_wrap=True, highlight=False)
 
     def _stage(self, row: _Row) -> int:
-        epoch = row.record.get("epoch", 0)
-        return 1 if epoch <= row.trial.config.schedule.switch_epoch else 2
+        switch = switch_of(row.trial.config)
+        return 1 if switch is None or row.record.get("epoch", 0) <= switch else 2
 
     def _head(self) -> str:
         done = len(self._seconds)

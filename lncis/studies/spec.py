@@ -113,13 +113,15 @@ def trial_name(configuration: int, seed: int, noise_seed: int | None) -> str:
 
 
 def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
-    """Return what people call a configuration: `gamma = 6, A = -4`, or the name of the baseline."""
+    """Return what people call a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
     if baseline is not None:
         return baseline
     short = [path.rpartition(".")[2] for path in overrides]
     names = short if len(set(short)) == len(short) else list(overrides)
     values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in overrides.values()]
-    return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+    return ", ".join(
+        value if name == "name" else f"{name} = {value}" for name, value in zip(names, values, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
