@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents
+from lncis import cluster_check, documents
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -17,6 +17,10 @@ study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.
 app.add_typer(study, name="study")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
+cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
+app.add_typer(cluster_app, name="cluster")
+cluster_app.command("check")(cluster_check.check_file)
+cluster_app.callback()(lambda: None)  # or the one command would be the whole program
 
 
 @app.command()
