@@ -47,7 +47,7 @@ def check_file(file: Annotated[Path, typer.Argument(help="A cluster: a YAML file
 
 
 def find_problems(config: dict[str, Any], folder: Path) -> list[str]:
-    """Return what is wrong with a cluster file, a line each, as seen on this machine; `folder` is where `ray up` runs."""
+    """Return what is wrong with a cluster file, a line each, as this machine sees it; `ray up` is run in `folder`."""
     if problems := [*_missing_keys(config)] or [*_refused_by_ray(config)]:
         return problems  # what follows relies on the keys
     return [
@@ -148,7 +148,7 @@ def _other_ray(folder: Path) -> Iterator[str]:
     lock = folder / "requirements.lock"
     locked = re.search(r"^ray==(\S+)", lock.read_text(), flags=re.MULTILINE) if lock.exists() else None
     if locked and locked[1] != version("ray"):
-        yield f"this machine has Ray {version('ray')}, the nodes will have {locked[1]} (requirements.lock); install that"
+        yield f"this machine has Ray {version('ray')}, the lock gives nodes {locked[1]}; install that here"
 
 
 def _at(config: Any, path: str) -> Any:

@@ -1,7 +1,7 @@
 """Hosts on one machine: each has its own network, processes, home and /tmp, and is reached by SSH. Needs root.
 
-They are namespaces of the Linux kernel, joined by a bridge that nothing outside can reach. A host is gone when its first
-process is; all go with the process that made them, however that ends.
+They are namespaces of the Linux kernel, joined by a bridge that nothing outside can reach. A host is gone when its
+first process is; all go with the process that made them, however that ends.
 """
 
 import os
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TOOLS = ("ip", "unshare", "nsenter", "setpriv", "sshd", "ssh", "ssh-keygen", "rsync")
+TOOLS = ("ip", "unshare", "nsenter", "setpriv", "sshd", "ssh", "ssh-keygen", "rsync", "curl")
 NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--ipc")
 PREFIX = "10.77.0"
 HOME, SHARED = Path("/srv/home"), Path("/srv/shared")
@@ -62,7 +62,7 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "only root can make network namespaces"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"{', '.join(missing)} missing; Debian has them in iproute2, util-linux, openssh-server and rsync"
+        return f"{', '.join(missing)} missing; Debian has them in iproute2, util-linux, openssh-server, rsync and curl"
     tried = subprocess.run(["unshare", *NAMESPACES, "--fork", "true"], capture_output=True, text=True)
     return f"this machine forbids namespaces: {tried.stderr.strip()}" if tried.returncode else ""
 
@@ -77,7 +77,9 @@ class Network:
         self.shared = folder / "shared"
         self.shared.mkdir()
         (folder / "launcher").mkdir()
-        (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in self.addresses.items()))
+        (folder / "hosts").write_text(
+            "127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in self.addresses.items())
+        )
         (folder / "sshd_config").write_text(SSHD.format(network=folder))
         for key in (self.key, folder / "host_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -111,7 +113,9 @@ class Network:
         self._processes[name] = process
         _wait(lambda: (folder / "up").exists() or process.poll() is not None, 10, f"host {name}")
         first, port = _only_child(process.pid), f"port{self.addresses[name].rpartition('.')[2]}"
-        self._ip(self._bridge, f"link add {port} type veth peer name eth0 netns {first}; link set {port} master bridge up")
+        self._ip(
+            self._bridge, f"link add {port} type veth peer name eth0 netns {first}; link set {port} master bridge up"
+        )
         self._ip(first, f"addr add {self.addresses[name]}/24 dev eth0; link set eth0 up; link set lo up")
         self._ip(first, f"route add default via {PREFIX}.1")
         (folder / "wired").touch()
@@ -187,5 +191,3 @@ def _uv_cache() -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
-
-

@@ -13,10 +13,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import pytest
 import yaml
 from network_hosts import SHARED, Network, why_not
@@ -76,7 +78,10 @@ class Hosts:
         """Run a command of Ray or lncis on the launching machine."""
         home = self.network.folder / "launcher"
         done = self.network.run(
-            [BIN / arguments[0], *arguments[1:]], timeout, cwd=ROOT, env={"HOME": str(home), "RAY_TMPDIR": str(home)}
+            [BIN / arguments[0], *arguments[1:]],
+            timeout,
+            cwd=ROOT,
+            env={"HOME": str(home), "RAY_TMPDIR": str(home), "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -103,6 +108,7 @@ class Raylets:
     """A head and two workers as processes of this machine."""
 
     folder: Path
+    _nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.runs, self._address = self.folder / "runs", "127.0.0.1:6399"
@@ -114,7 +120,6 @@ class Raylets:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
         }
-        self._nodes = {}
         self._start("head", "--head", "--port=6399", "--dashboard-port=8299", "--num-cpus=0",
                     '--resources={"trial_driver": 1000}')  # fmt: skip
         for worker in WORKERS:
@@ -156,6 +161,7 @@ def hosts() -> Iterator[Hosts]:
     if reason := why_not():
         pytest.skip(f"no hosts in network namespaces: {reason}")
     with tempfile.TemporaryDirectory(prefix="lncis-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
+        sockets = set(Path("/tmp").glob("ray_ssh_*/*"))
         network = Network(Path(folder), ["head", *WORKERS])
         try:
             token = Path(folder) / "launcher" / ".ray" / "auth_token"
@@ -167,6 +173,8 @@ def hosts() -> Iterator[Hosts]:
             yield hosts
         finally:
             network.close()
+            for left in set(Path("/tmp").glob("ray_ssh_*/*")) - sockets:  # by Ray, for its connections
+                shutil.rmtree(left)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +295,7 @@ def _journal(cluster: Cluster, name: str) -> str:
 
 
 def _epochs(cluster: Cluster, name: str) -> int:
-    return _journal(cluster, name).count("EpochFinished")
+    return _journal(cluster, name).count('"epoch_finished"')
 
 
 def _finished(cluster: Cluster, name: str) -> bool:
@@ -319,10 +327,7 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def _kill_tree(process: int) -> None:
-    import psutil
-
-    with __import__("contextlib").suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process)
-        for one in [*root.children(recursive=True), root]:
-            with __import__("contextlib").suppress(psutil.NoSuchProcess):
-                one.kill()
+    root = psutil.Process(process)
+    for one in [*root.children(recursive=True), root]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,22 +25,14 @@ def load(file: Path) -> dict:
     return prepare_config(yaml.safe_load(file.read_text()))
 
 
-@pytest.fixture
-def bootstrapped(monkeypatch, tmp_path) -> dict:
+@pytest.fixture(scope="module")
+def bootstrapped(tmp_path_factory) -> Iterator[dict]:
     """cluster.yaml as `ray up` has it before the first launch, in an account that moto plays."""
-    import boto3
     from moto import mock_aws
-    from ray.autoscaler._private.aws import config as aws
-    from ray.autoscaler._private.aws import utils
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        for cached in (aws._get_subnets_or_die, aws._get_vpc_id_or_die, utils.resource_cache, utils.client_cache):
-            getattr(cached, "cache_clear", lambda: None)()
-        assert list(boto3.resource("ec2", REGION).subnets.all())
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # the key pair is written there
         config = AWSNodeProvider.fillout_available_node_types_resources(load(AWS))
         validate_config(config)
         yield AWSNodeProvider.bootstrap_config(config)
@@ -177,7 +170,6 @@ def test_rays_scheduler_takes_spot_falls_back_to_on_demand_and_starts_nothing_fo
     from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
     from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
     from ray.autoscaler.v2.utils import ResourceRequestUtil
-    from ray.autoscaler.v2.event_logger import AutoscalerEventLogger  # noqa: F401
 
     config = AutoscalingConfig(bootstrapped, skip_content_hash=True)
     demands = [ResourceRequestUtil.make({"GPU": gpu, "CPU": 1}) for gpu in gpus]
