@@ -27,7 +27,7 @@ def find_problems(config: dict[str, Any]) -> list[str]:
         session.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
         return [f"aws: this machine cannot act for an account: {error}; run aws configure"]
-    problems = []
+    problems: list[str] = []
     for find in (_unknown_instance_types, _missing_keys, _missing_profiles, _missing_images, _small_quotas):
         try:
             problems += find(config, session)

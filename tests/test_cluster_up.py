@@ -236,6 +236,7 @@ def test_trials_run_on_different_nodes_and_survive_the_loss_of_one(cluster, alon
     assert killed_after < 20, "the study was over before its node was killed"
     cluster.revive("two")
     _wait(lambda: _finished(cluster, "spread"), 600, "the end of the study")
+    assert _results(cluster.runs, "spread")["cost"]["lost_seconds"] > 0, "the node was killed with nothing to lose"
     assert _figures(cluster.runs, "spread") == alone(study)
 
 
@@ -285,11 +286,6 @@ def _nodes_with_trials(cluster: Cluster) -> set[str]:
     return {actor["node_id"] for actor in json.loads(listed[listed.index("[") :])} if "[" in listed else set()
 
 
-def _folder(runs: Path, name: str) -> Path:
-    (folder,) = runs.glob(f"{name}-*")
-    return folder
-
-
 def _journal(cluster: Cluster, name: str) -> str:
     return "".join(file.read_text() for file in cluster.runs.glob(f"{name}-*/journal*"))
 
@@ -307,8 +303,14 @@ def _finished(cluster: Cluster, name: str) -> bool:
 
 def _figures(runs: Path, name: str) -> dict[str, list[Any]]:
     """Return what each trial reached in each epoch, without the time it took."""
-    trials = json.loads((_folder(runs, name) / "results.json").read_text())["trials"]
+    trials = _results(runs, name)["trials"]
     return {t["label"]: [{k: v for k, v in r.items() if k != "seconds"} for r in t["records"]] for t in trials}
+
+
+def _results(runs: Path, name: str) -> dict[str, Any]:
+    (file,) = runs.glob(f"{name}-*/results.json")
+    results: dict[str, Any] = json.loads(file.read_text())
+    return results
 
 
 def _told(what: str, do: Callable[[], object]) -> None:
