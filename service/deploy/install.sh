@@ -21,3 +21,7 @@ cd ~/lncis
 uv venv --quiet --allow-existing --python '>=3.11' .venv
 # the extra is what only a cluster needs; all versions are the lock's
 uv pip install --quiet --python .venv/bin/python --requirements requirements.lock --editable '.[cluster]'
+
+# `ray down` calls a plain `ray stop` on the head, and where it finds none it says nothing and stops nothing
+# shellcheck disable=SC2016  # for later shells to expand
+grep -qs 'lncis/.venv/bin' ~/.bashrc || echo 'PATH=$PATH:$HOME/lncis/.venv/bin # for ray down' >>~/.bashrc
