@@ -17,7 +17,7 @@ from lncis.cluster import TRIAL_DRIVER
 
 ROOT = Path(__file__).parents[1]
 AWS, OWN = ROOT / "cluster.yaml", ROOT / "service" / "deploy" / "own-machines.yaml"
-SCRIPTS = sorted(file for file in OWN.parent.iterdir() if file.read_text().startswith("#!"))
+SCRIPTS = sorted(file for file in OWN.parent.iterdir() if file.is_file() and file.read_text().startswith("#!"))
 REGION = "us-east-1"
 
 
