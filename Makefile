@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study test torture check format lock mlflow clean
+.PHONY: help study test torture cluster-test check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,9 @@ test: $(STAMP)  ## all tests but torture, about thirteen minutes on two cores
 torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, about an hour (LNCIS_KILLS, LNCIS_SEED)
 	@$(BIN)/python -m pytest -m torture -s tests/test_torture.py
 
+cluster-test: $(STAMP)  ## bring up service/deploy/own-machines.yaml on hosts in network namespaces, and use it; root
+	@$(BIN)/python -m pytest -m cluster -s tests/test_cluster_up.py
+
 check: $(STAMP)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -39,7 +42,7 @@ format: $(STAMP)  ## apply the formatter and the safe fixes
 	@$(BIN)/ruff format .
 
 lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --group dev \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --group dev --extra cluster \
 	  pyproject.toml --output-file requirements.lock
 
 mlflow: $(STAMP)  ## browse what was logged, on http://127.0.0.1:5000

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import data_command, documents, inference, noise_command
+from lncis import cluster_check, data_command, documents, inference, noise_command
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -23,6 +23,10 @@ study.command("compare")(command.compare_studies)
 app.command()(inference.evaluate)
 app.command()(inference.predict)
 app.command()(inference.weights)
+cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
+app.add_typer(cluster_app, name="cluster")
+cluster_app.command("check")(cluster_check.check_file)
+cluster_app.callback()(lambda: None)  # or the one command would be the whole program
 
 
 @app.command()
