@@ -96,7 +96,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
                 "reason": "the training loss became nan in epoch 7" if end == "failed" else "",
                 "started_at": now - 3600 + number,
                 "ended_at": None if end == "running" else now - 3500 + number,
-                "stages": [f"{seeds[seed]:016x}", f"{number:016x}"],
+                "stages": [f"{seeds[seed]:016x}", f"{number:08x}fedcba98"],
                 "epochs": EPOCHS,
                 "epoch": reached,
                 "metrics": metrics,
