@@ -51,11 +51,11 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         version=lncis.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    app.add_middleware(Guard, local_only=not settings.tokens and is_loopback(settings.host))
+    local_only = not settings.tokens and is_loopback(settings.host)
+    app.add_middleware(Guard, local_only=local_only, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)

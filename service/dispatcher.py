@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.errors import ConfigError, LncisError
+from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
 from lncis.studies.spec import StudySpec
 from service import store, waiting
@@ -107,11 +107,17 @@ class Dispatcher:
         """Bring one study to agree with its job."""
         if study.job is Job.NONE:
             return
-        self._follower(study).catch_up(self._database)
+        report = reports.get(study.id) if reports is not None else None
+        try:
+            self._follower(study).catch_up(self._database)
+        except StudyError as error:
+            if report is None or report.life not in OVER:
+                raise
+            self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
+            return
         if reports is None:
             self._away(study)
             return
-        report = reports.get(study.id)
         if report is not None and report.attempt < study.attempt:
             self._clear_earlier(study, report)
             report = None

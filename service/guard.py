@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
@@ -24,8 +25,8 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 class Guard:
     """Refuses what a foreign web page makes a browser send, and names that lead strangers to this machine."""
 
-    def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
-        self._app, self._local_only = app, local_only
+    def __init__(self, app: ASGIApp, *, local_only: bool, max_body_bytes: int) -> None:
+        self._app, self._local_only, self._max_body_bytes = app, local_only, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with a problem, or let the app answer."""
@@ -40,10 +41,29 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if complaint := self._complaint(scope["method"], Headers(scope=scope)):
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length) > self._max_body_bytes:
+            detail = f"the body has {length[:20]} bytes, and this service reads at most {self._max_body_bytes}"
+            await problems.response(413, detail, headers={"Connection": "close"})(scope, receive, with_headers)
+        elif complaint := self._complaint(scope["method"], headers):
             await problems.response(403, complaint)(scope, receive, with_headers)
         else:
-            await self._app(scope, receive, with_headers)
+            await self._app(scope, self._counted(receive), with_headers)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Return what receives a body up to the limit; not every body says its length beforehand."""
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"the body is longer than the {self._max_body_bytes} bytes that are read here")
+            return message
+
+        return counted
 
     def _complaint(self, method: str, headers: Headers) -> str:
         host = headers.get("host", "")

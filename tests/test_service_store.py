@@ -320,7 +320,7 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk):
     subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
     database = Database(f"sqlite:///{small_disk / 'lncis.db'}")
     kept = []
-    with pytest.raises(DatabaseAway, match="full|I/O"):
+    with pytest.raises(DatabaseAway, match=r"full|I/O"):
         while True:
             kept.append(create(database, request={"filler": "x" * 2000}))
     assert kept
