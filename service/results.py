@@ -22,6 +22,7 @@ from service.studies import Cursor, Limit, StudyId
 
 router = APIRouter(prefix="/studies/{study_id}", tags=["results"])
 
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
 EVENTS_AT_ONCE = 500
 EVENT_PAUSE, KEEP_ALIVE = 0.5, 15.0
 """Seconds between two looks for events; between two signs of life where there are none."""
@@ -56,7 +57,7 @@ async def _page(name: str, rows: Any, study_id: str, runtime: Runtime, cursor: s
     "/best",
     response_model=Best,
     responses={
-        200: {"content": {"application/yaml": {"schema": {"type": "string"}}}},
+        200: {"content": {"application/yaml": {"schema": {"type": "object", "title": "TrainConfig"}}}},
         **documented(404, 409, 422),
     },
 )
@@ -95,7 +96,7 @@ async def best_configurations(
     responses={
         200: {
             "description": "Events: state, trial_started, epoch_finished, trial_ended, trial_retried; at last end",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The study is over and Last-Event-ID was its last event: do not come back"},
         **documented(404, 422, 429),
