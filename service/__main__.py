@@ -14,6 +14,8 @@ from service.database import Database
 from service.jobs import RayJobs
 from service.settings import Settings, from_environment
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that writes or reads may keep the event loop waiting for the interpreter; Python's own: 5 ms."""
 SHUTDOWN_SECONDS = 3
 """How long open answers, such as streams of events, may take to end."""
 
@@ -27,6 +29,7 @@ def main() -> None:
 def serve(settings: Settings) -> None:
     """Serve; StudyError where the address is taken, ConfigError where the settings or the database do not do."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    sys.setswitchinterval(SWITCH_SECONDS)
     listening = _listen(settings)
     database = Database(settings.database_url)
     try:

@@ -26,6 +26,7 @@ Work = Callable[[Connection], Answer]
 WRITE = {"lncis_write": True}
 TOGETHER = 64
 """Most functions in one transaction."""
+MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING, _LEADING = 0x6C6E6301, 0x6C6E6302  # PostgreSQL's advisory locks are numbers
 
 log = logging.getLogger("lncis.service")
@@ -42,7 +43,11 @@ class Database:
         """Connect, and take the steps of migrations/ that are missing; ConfigError, DatabaseAway say what hinders."""
         self.engine = _engine(url)
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        migrate(self.engine)
+        try:
+            migrate(self.engine)
+        except LncisError:
+            self.engine.dispose()
+            raise
         self._writer = threading.Thread(target=self._write_all, name="database-writer", daemon=True)
         self._writer.start()
 
@@ -159,23 +164,37 @@ def migrate(engine: Engine) -> None:
 
     Raises ConfigError where a newer version of the service has changed it.
     """
+    with _explained(), engine.connect().execution_options(**WRITE) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
+        if _version(connection) != _newest():
+            _upgrade(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _newest() -> str:
+    """Return the last step's number, which begins the name of its file."""
+    return max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py")).partition("_")[0]
+
+
+def _upgrade(connection: Connection) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks as soon as it is loaded
-    from alembic.command import upgrade
+    from alembic.command import upgrade  # slow to load, and seldom needed
     from alembic.config import Config
     from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with _explained(), engine.connect().execution_options(**WRITE) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
-        config.attributes["connection"] = connection
-        try:
-            upgrade(config, "head")
-        except CommandError as error:
-            raise ConfigError(
-                "LNCIS_DATABASE_URL", [f"{error}; the database is of a newer lncis: use that one"]
-            ) from error
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
+        upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigError("LNCIS_DATABASE_URL", [f"{error}; the database is of a newer lncis: use that one"]) from error
 
 
 class Leadership:

@@ -33,6 +33,11 @@ from service.store import Study
 
 log = logging.getLogger("lncis.service")
 
+NOTE_SECONDS = 3.0
+"""Between two signs of life in the database."""
+SHORTEST_PAUSE = 0.1
+"""Between two turns, however many studies come meanwhile."""
+
 
 class Dispatcher:
     """The one of all services on a database that acts; the others look on until it is gone."""
@@ -72,13 +77,14 @@ class Dispatcher:
                 log.warning("%s", error)
             except Exception:  # a mistake with one study must not leave all others waiting
                 log.exception("a turn of the dispatcher failed")
+            self._stop.wait(min(SHORTEST_PAUSE, self._settings.poll_seconds))
             self._wake.wait(self._settings.poll_seconds)
         self._leadership.release()
 
     def turn(self) -> None:
         """Look once, and do what is to be done."""
         reports = self._look()
-        studies = self._database.read(store.waiting)
+        studies = self._database.read(store.with_job)
         for study in studies:
             try:
                 self._settle(study, reports)
@@ -87,7 +93,7 @@ class Dispatcher:
             except LncisError as error:  # what it did before shows in the next turn; the others need not wait
                 log.warning("study %s: %s", study.id, error)
         if reports is not None:
-            self._stop_strays(studies, reports)
+            self._stop_strays({study.id for study in studies}, reports)
             self._start(reports)
 
     def _look(self) -> Mapping[str, Report] | None:
@@ -99,8 +105,10 @@ class Dispatcher:
             detail = str(error)
         now, ok = time.time(), reports is not None
         since = self._seen.ray_since if ok == self._seen.ray_ok else now
-        self._seen = waiting.Outlook(holder=self._name, seen_at=now, ray_ok=ok, ray_detail=detail, ray_since=since)
-        self._database.write(lambda connection: waiting.note_outlook(connection, self._seen))
+        seen = waiting.Outlook(holder=self._name, seen_at=now, ray_ok=ok, ray_detail=detail, ray_since=since)
+        if replace(seen, seen_at=self._seen.seen_at) != self._seen or now - self._seen.seen_at > NOTE_SECONDS:
+            self._database.write(lambda connection: waiting.note_outlook(connection, seen))
+            self._seen = seen
         return reports
 
     def _settle(self, study: Study, reports: Mapping[str, Report] | None) -> None:
@@ -173,26 +181,19 @@ class Dispatcher:
 
     def _start(self, reports: Mapping[str, Report]) -> None:
         """Give the free places to those that wait, by priority and then in the order in which they came."""
-        studies = self._database.read(store.waiting)
-        running = waiting.busy(studies)
+        running = self._database.read(store.with_job)
         by_owner = Counter(study.owner for study in running)
-        free = self._settings.max_running - len(running)
-        for study in studies:
-            if free <= 0:
+        for _ in range(self._settings.max_running - len(running)):
+            full = [owner for owner, number in by_owner.items() if number >= self._settings.max_running_per_user]
+            study = self._database.write(lambda connection, full=full: _begin(connection, full))  # type: ignore[misc]
+            if study is None:
                 return
-            waits = study.state is State.QUEUED and study.job is Job.NONE and study.retry_at <= time.time()
-            if not waits or by_owner[study.owner] >= self._settings.max_running_per_user:
-                continue
-            free -= 1
             by_owner[study.owner] += 1
-            begun = self._database.write(lambda connection, id=study.id: _begin(connection, id))  # type: ignore[misc]
-            if begun is None:
-                continue
             try:
                 if study.id in reports:  # of an earlier attempt
-                    self._clear_earlier(begun, reports[study.id])
-                    continue
-                self._submit(begun)
+                    self._clear_earlier(study, reports[study.id])
+                else:
+                    self._submit(study)
             except (RayAway, JobThere) as error:
                 log.warning("study %s: %s", study.id, error)
 
@@ -228,13 +229,10 @@ class Dispatcher:
             self._followers[study.id] = Follower(study.id, self._spec(study), self._settings.runs)
         return self._followers[study.id]
 
-    def _stop_strays(self, studies: list[Study], reports: Mapping[str, Report]) -> None:
+    def _stop_strays(self, with_job: set[str], reports: Mapping[str, Report]) -> None:
         """Stop jobs of ours whose studies are over: they arrived after they had been given up."""
-        with_job = {study.id for study in studies if study.job is not Job.NONE}
-        live = [
-            id for id, report in reports.items() if report.life not in OVER and report.attempt and id not in with_job
-        ]
-        for study_id in live:
+        live = {study_id for study_id, report in reports.items() if report.attempt and report.life not in OVER}
+        for study_id in live - with_job:
             if self._database.read(lambda connection, id=study_id: _jobless(connection, id)):  # type: ignore[misc]
                 self._jobs.stop(study_id)
 
@@ -259,10 +257,11 @@ _STOPPED: dict[Wanted, dict[str, Any]] = {
 """What becomes of a study that would wait for another job, but is wanted to stop."""
 
 
-def _begin(connection: Connection, study_id: str) -> Study | None:
-    """Write that a study is about to be submitted; None where it is no longer to be."""
-    study = store.get(connection, study_id, to_change=True)
-    if study.state is not State.QUEUED or study.job is not Job.NONE or study.wanted is not Wanted.RUN:
+def _begin(connection: Connection, full: list[str]) -> Study | None:
+    """Write of the study whose turn it is that it is about to be submitted; None where none waits."""
+    found = store.next_in_line(connection, without=full)
+    study = found and store.get(connection, found.id, to_change=True)
+    if study is None or study.state is not State.QUEUED or study.job is not Job.NONE:  # cancelled just now
         return None
     return store.change(
         connection,

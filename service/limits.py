@@ -59,7 +59,7 @@ def too_long(spec: StudySpec, settings: Settings) -> list[str]:
 
 def out_of_bounds(spec: StudySpec, document: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     """Yield each file that a study must not name."""
-    named = {str(path) for path in _paths(spec)}
+    named = {str(path) for path in _paths(spec.base)}
     for place in ("base", "search", "baselines", "sampler"):
         named |= {text for text in _texts(document.get(place)) if "/" in text or "\\" in text or text.startswith("~")}
     roots = [root.resolve() for root in settings.data_roots]

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,11 +199,35 @@ def page(
     return [_of(row._mapping) for row in connection.execute(query)]
 
 
-def waiting(connection: Connection) -> list[Study]:
-    """Return the studies that are not over, in the order of the queue: priority, then first come."""
+def waiting(connection: Connection, limit: int) -> list[Study]:
+    """Return up to `limit` studies that are not over, in the order of the queue: priority, then first come."""
     columns = tables.studies.c
-    query = sa.select(*_COLUMNS).where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number)
+    query = (
+        sa.select(*_COLUMNS)
+        .where(columns.state.in_(ACTIVE))
+        .order_by(columns.priority.desc(), columns.number)
+        .limit(limit)
+    )
     return [_of(row._mapping) for row in connection.execute(query)]
+
+
+def with_job(connection: Connection) -> list[Study]:
+    """Return the studies that hold a place: those that have a job, or may have one."""
+    query = sa.select(*_COLUMNS).where(tables.studies.c.job.in_((Job.SUBMITTING, Job.SUBMITTED)))
+    return [_of(row._mapping) for row in connection.execute(query.order_by(tables.studies.c.number))]
+
+
+def next_in_line(connection: Connection, *, without: Collection[str]) -> Study | None:
+    """Return the study whose turn it is, not counting those of some owners."""
+    columns = tables.studies.c
+    row = connection.execute(
+        sa.select(*_COLUMNS)
+        .where(columns.state == State.QUEUED, columns.job == Job.NONE, columns.retry_at <= time.time())
+        .where(columns.owner.not_in(without))
+        .order_by(columns.priority.desc(), columns.number)
+        .limit(1)
+    ).first()
+    return None if row is None else _of(row._mapping)
 
 
 def counts(connection: Connection) -> dict[State, int]:

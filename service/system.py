@@ -16,6 +16,8 @@ from service.submissions import plain, presets
 
 router = APIRouter(tags=["service"])
 
+QUEUE_SHOWN = 500
+
 
 class Part(BaseModel):
     """One thing that the service needs."""
@@ -36,10 +38,11 @@ class Readiness(BaseModel):
 
 @router.get("/queue", response_model=Queue, responses=documented())
 async def queue(runtime: At, caller: Reader) -> Response:
-    """Return the studies that are not over, in their order, and why each one is not running."""
+    """Return the studies that are not over, in their order, and why each one is not running: the first 500."""
 
     def look(connection: Connection) -> dict[str, Any]:
-        return waiting.queue(store.waiting(connection), waiting.outlook(connection), runtime.settings)
+        studies, running = store.waiting(connection, QUEUE_SHOWN), store.with_job(connection)
+        return waiting.queue(studies, running, waiting.outlook(connection), runtime.settings)
 
     return JSONResponse(await runtime.read(look))
 
@@ -71,7 +74,7 @@ async def readyz(runtime: At) -> Response:
         seen = await runtime.read(waiting.outlook)
     except DatabaseAway:
         database = {"ok": False, "detail": "does not answer; the log says more"}
-    ray = waiting.queue([], seen, runtime.settings)["ray"]
+    ray = waiting.queue([], [], seen, runtime.settings)["ray"]
     mlflow = {"ok": runtime.mlflow.ok, "detail": runtime.mlflow.detail, "since": iso(runtime.mlflow.since)}
     answer = {"ready": database["ok"], "database": database, "ray": ray, "mlflow": mlflow}
     return JSONResponse(answer, status_code=200 if database["ok"] else 503)

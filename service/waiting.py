@@ -49,14 +49,8 @@ def note_outlook(connection: Connection, outlook: Outlook) -> None:
         connection.execute(tables.dispatcher.insert().values(id=1, **values))
 
 
-def busy(studies: Sequence[Study]) -> list[Study]:
-    """Return the studies that hold one of the places that are limited: those with a job."""
-    return [study for study in studies if study.job is not Job.NONE]
-
-
-def queue(studies: Sequence[Study], seen: Outlook, settings: Settings) -> dict[str, Any]:
-    """Return the queue; `studies` are those that are not over, in their order."""
-    running = busy(studies)
+def queue(studies: Sequence[Study], running: Sequence[Study], seen: Outlook, settings: Settings) -> dict[str, Any]:
+    """Return the queue: `studies` that are not over, in their order; `running` are those that hold a place."""
     by_owner = Counter(study.owner for study in running)
     entries, position = [], 0
     for study in studies:

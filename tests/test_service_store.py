@@ -137,7 +137,7 @@ def test_pages_are_newest_first_and_complete(database):
 def test_the_queue_is_by_priority_then_first_come(database):
     first, urgent, second, over = (create(database, priority=priority) for priority in (0, 9, 0, 5))
     change(database, over, state=State.FAILED)
-    assert [study.id for study in database.read(store.waiting)] == [urgent.id, first.id, second.id]
+    assert [study.id for study in database.read(lambda c: store.waiting(c, 10))] == [urgent.id, first.id, second.id]
 
 
 def test_a_key_makes_one_study_however_often_and_by_whom_at_once(database):
