@@ -147,7 +147,9 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, value in changes.items():
         head = path.partition(".")[0]
-        if head in _STUDY_FIELDS:
+        if head in ("search", "baselines") and head != path:
+            problems.append(f"set.{path}: the keys of {head} are dotted paths themselves; give {head} whole")
+        elif head in _STUDY_FIELDS:
             paths[path] = value
         elif head in _TRAIN_FIELDS:
             paths[f"base.{path}"] = value

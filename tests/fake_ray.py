@@ -109,6 +109,8 @@ class FakeRay:
             if what == "/logs":
                 return 200, {"logs": job.logs}
             if what == "/stop":
+                if job.status == "PENDING":  # as Ray: it cannot stop one that has not begun
+                    return 200, {"stopped": False}
                 job.stopped.set()
                 return 200, {"stopped": True}
             assert method == "DELETE"

@@ -266,8 +266,9 @@ def test_every_mistake_is_reported_at_once(idle):
 @pytest.mark.parametrize(
     ("body", "path", "said"),
     [
-        ({"preset": "nothing"}, "preset", "must be one of gamma_sweep"),
+        ({"preset": "nothing"}, "preset", "must be one of first, gamma_sweep"),
         ({"preset": "gamma_sweep", "set": {"nois.rate": 1}}, "set.nois.rate", "names no field"),
+        ({"preset": "gamma_sweep", "set": {"search.loss.gamma": 1}}, "set.search.loss.gamma", "give search whole"),
         ({"preset": "gamma_sweep", "seeds": [1]}, "seeds", "no such field beside preset"),
         ({**SPEC, "question": "a\0b"}, "question", "without NUL"),
         ({**SPEC, "seeds": [2**60]}, "seeds.0", "must be from -2**53"),

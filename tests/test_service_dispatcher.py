@@ -147,6 +147,7 @@ def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray)
     acting.turn()
     acting.turn()
     assert now(database, study).reason == "is being cancelled"
+    ray.jobs[study.id].status = "RUNNING"
     until(acting, database, study, State.CANCELLED)
 
 

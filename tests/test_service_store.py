@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +27,12 @@ def _postgresql_program(name: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A server of its own, on a unix socket, for as long as the tests."""
     initdb, pg_ctl = _postgresql_program("initdb"), _postgresql_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("pg")
-    for parent in (folder, *folder.parents[:3]):  # pytest's folders are its user's alone
-        parent.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="lncis-pg", dir="/tmp"))  # pytest's own folders are its user's alone
     if AS_POSTGRES:
         shutil.chown(folder, "postgres", "postgres")
     data = str(folder / "data")
@@ -46,6 +45,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run(
         [*AS_POSTGRES, pg_ctl, "-D", data, "-m", "immediate", "stop"], check=True, capture_output=True, cwd="/"
     )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
