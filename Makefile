@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study test torture cluster-test check format lock mlflow clean
+.PHONY: help study serve test torture cluster-test check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,6 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the table and the best config
 	@$(BIN)/python -m lncis.studies.gamma_sweep
+
+serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl-C
+	@$(BIN)/python -m service.serve
 
 test: $(STAMP)  ## all tests but torture, about thirteen minutes on two cores
 	@$(BIN)/python -m pytest

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT_KEYS = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+# as constants: infinity among the choices of a study would become null in its spec.yaml
+STRICT_KEYS = ConfigDict(extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)

@@ -3,6 +3,7 @@ from dataclasses import fields
 from typing import get_args
 
 import pytest
+import yaml
 
 from lncis import documents
 from lncis.config import (
@@ -245,3 +246,14 @@ def test_tags_below_other_parts_are_found():
     )
     assert found["sampler"] == {"type": "grid"}
     assert found["base"]["loss"] == {"name": "cross_entropy"}
+
+
+def test_infinity_among_the_choices_of_a_study_survives_its_spec_yaml():
+    text = (
+        "name: x\nsearch: {loss.gamma: {type: categorical, choices: [6.0, .inf]}}\nbaselines: {b: {loss.gamma: .inf}}"
+    )
+    spec = documents.parse(StudySpec, yaml.safe_load(text), source="x")
+    again = documents.parse(StudySpec, yaml.safe_load(documents.to_yaml(spec)), source="x")
+    assert again == spec
+    assert again.search["loss.gamma"].choices == [6.0, math.inf]
+    assert again.baselines == {"b": {"loss.gamma": math.inf}}

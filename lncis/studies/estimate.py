@@ -29,28 +29,59 @@ class Pace:
     source: str
 
 
-def view(plan: Plan, runs: Path) -> RenderableType:
-    """Return, for a terminal, the wall time and the disk that a plan will take."""
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a plan will take; bytes are of checkpoints."""
+
+    pace: Pace | None
+    """None where it is not known before a first study with this data and model on these workers."""
+    seconds: float | None
+    """Wall time, from the start of the study."""
+    seconds_without_sharing: float | None
+    checkpoint_bytes: int
+    bytes_while_running: int
+    """At most so many."""
+    bytes_kept: int
+
+
+def estimate(plan: Plan, runs: Path) -> Estimate:
+    """Return what a plan will take at its spec's resources; without an earlier study like it a few steps are timed."""
     spec, chains = plan.spec, [tasks for _, tasks in plan.trials]
     alone = [[replace(tasks[-1], key=trial.name, after=None)] for trial, tasks in plan.trials]
     pace, lanes = pace_of(spec, runs), spec.resources.max_concurrent_trials
-    lines = []
-    if pace is None:
-        lines.append("wall time: not known before a first study with this data and model on these workers")
-    else:
-        shared, unshared = (START_SECONDS + makespan(c, lanes, pace.seconds) for c in (chains, alone))
-        bound = "about" if spec.pruner.type == "none" else "at most about"
-        lines.append(
-            f"wall time: {bound} {_duration(shared)}, {_duration(unshared)} without sharing "
-            f"({pace.seconds:.2g} s an epoch, {pace.source})"
-        )
+    shared, unshared = (
+        (START_SECONDS + makespan(c, lanes, pace.seconds) for c in (chains, alone)) if pace else (None, None)
+    )
     stages = {task.key for tasks in chains for task in tasks}
     finals = {tasks[-1].key for tasks in chains}
     each = checkpoint_bytes(spec.base, len(_classes(spec)))
     kept = len(spec.replicates) if spec.keep_checkpoints == "best" else len(finals)
+    return Estimate(
+        pace=pace,
+        seconds=shared,
+        seconds_without_sharing=unshared,
+        checkpoint_bytes=each,
+        bytes_while_running=each * len(stages),
+        bytes_kept=each * kept,
+    )
+
+
+def view(plan: Plan, runs: Path) -> RenderableType:
+    """Return, for a terminal, the wall time and the disk that a plan will take."""
+    spec, found = plan.spec, estimate(plan, runs)
+    lines = []
+    if found.pace is None or found.seconds is None or found.seconds_without_sharing is None:
+        lines.append("wall time: not known before a first study with this data and model on these workers")
+    else:
+        bound = "about" if spec.pruner.type == "none" else "at most about"
+        lines.append(
+            f"wall time: {bound} {_duration(found.seconds)}, {_duration(found.seconds_without_sharing)} without "
+            f"sharing ({found.pace.seconds:.2g} s an epoch, {found.pace.source})"
+        )
     lines.append(
-        f"disk: {_size(each)} a checkpoint, at most {_size(each * len(stages))} while it runs; afterwards "
-        f"{_size(each * kept)} of trials (keep_checkpoints: {spec.keep_checkpoints}) and the store of stages"
+        f"disk: {_size(found.checkpoint_bytes)} a checkpoint, at most {_size(found.bytes_while_running)} while it "
+        f"runs; afterwards {_size(found.bytes_kept)} of trials (keep_checkpoints: {spec.keep_checkpoints}) and the "
+        "store of stages"
     )
     return Group(*(Text(line) for line in lines))
 

@@ -179,19 +179,33 @@ class Journal:
 
 def read(folder: Path) -> list[Event]:
     """Return the events in a study's folder, none if it has no journal; StudyError where a line makes no sense."""
+    return read_on(folder, 0)[0]
+
+
+def read_on(folder: Path, offset: int) -> tuple[list[Event], int]:
+    """Return the events from a byte of the journal on, and the byte where the next will begin."""
     path = folder / JOURNAL
     events = []
-    for number, line in enumerate(_whole_lines(path), start=1):
+    for line in _whole_lines(path, offset):
         try:
             events.append(_EVENT.validate_json(line))
         except ValidationError as error:
-            raise StudyError(f"{path}, line {number} is not an event of a study: {line[:60]!r}") from error
-    return events
+            where = f"{path}, line {_line_number(path, offset)}"
+            raise StudyError(f"{where} is not an event of a study: {line[:60]!r}") from error
+        offset += len(line)
+    return events, offset
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith(b"\n")]
+def _whole_lines(path: Path, offset: int = 0) -> list[bytes]:
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(offset)
+        return [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _line_number(path: Path, offset: int) -> int:
+    return path.read_bytes()[:offset].count(b"\n") + 1
 
 
 def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:

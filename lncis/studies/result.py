@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lncis.errors import StudyError
 from lncis.metrics import Record
@@ -71,6 +70,8 @@ def interval(values: list[float]) -> Interval:
 
 @cache
 def _student(degrees_of_freedom: int) -> float:
+    from scipy import stats  # slow to load, and the service starts without
+
     return float(stats.t.ppf(0.975, degrees_of_freedom))
 
 
@@ -176,6 +177,8 @@ class StudyResult:
     @cached_property
     def rank_agreement(self) -> float:
         """Kendall's tau between noisy val and clean test AP over the searched configurations; NaN with fewer than 3."""
+        from scipy import stats
+
         if len(self.searched) < 3:
             return math.nan
         pairs = [[c.over_seeds(f"{split}/segm_AP").mean for split in ("val", "test")] for c in self.searched]

@@ -1,0 +1,71 @@
+"""python -m service: the service, with its settings from the environment (service.settings says which)."""
+
+import logging
+import os
+import socket
+import sys
+
+import uvicorn
+
+from lncis.errors import ConfigError, StudyError
+from lncis.terminal import clear_errors
+from service.app import create_app
+from service.database import Database
+from service.jobs import RayJobs
+from service.settings import Settings, from_environment
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread that writes or reads may keep the event loop waiting for the interpreter; Python's own: 5 ms."""
+SHUTDOWN_SECONDS = 3
+"""How long open answers, such as streams of events, may take to end."""
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C; studies go on without the service, and are found again by the next one."""
+    with clear_errors():
+        serve(from_environment(os.environ))
+
+
+def serve(settings: Settings) -> None:
+    """Serve; StudyError where the address is taken, ConfigError where the settings or the database do not do."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    listening = _listen(settings)
+    database = Database(settings.database_url)
+    try:
+        app = create_app(settings, database, RayJobs(settings))
+        host, port = listening.getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        print(f"lncis service: http://{name}:{port}", flush=True)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # a request's address may hold what is nobody's business; /metrics counts them
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        database.close()
+        listening.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Return a socket that is bound before anything else starts: a second service on the port ends here."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, number)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except socket.gaierror as error:
+        raise ConfigError("LNCIS_HOST", [f"{settings.host!r} is not an address: {error.strerror}"]) from error
+    except OSError as error:
+        raise StudyError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}; set LNCIS_PORT to another"
+        ) from error
+    return listening
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""create_app: the service as an ASGI application, made from what it is handed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import lncis
+from service import openapi, problems, results, studies, system
+from service.database import Database
+from service.dispatcher import Dispatcher
+from service.guard import Guard
+from service.jobs import Jobs
+from service.metrics import Measured
+from service.mlflow import Mlflow
+from service.plans import Planner
+from service.runtime import Runtime
+from service.settings import Settings, is_loopback
+
+DESCRIPTION = """Studies of lncis on a shared cluster: `POST /studies`, and the best configurations come back.
+
+States: queued -> running -> succeeded | failed | cancelled; running <-> paused. Errors are RFC 9457 problem documents.
+"""
+
+
+def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
+    """Return the service on a database and a place where jobs run; both are closed by whoever made them."""
+    dispatcher = Dispatcher(settings, database, jobs)
+    mlflow = Mlflow(settings.mlflow_tracking_uri, database)
+    runtime = Runtime(
+        settings=settings,
+        database=database,
+        planner=Planner(settings.runs),
+        mlflow=mlflow,
+        wake=dispatcher.wake,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        dispatcher.start()
+        mlflow.start()
+        yield
+        runtime.stopping = True
+        mlflow.stop()
+        dispatcher.stop()
+        runtime.planner.close()
+        runtime.readers.shutdown()
+
+    app = FastAPI(
+        title="lncis",
+        version=lncis.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.runtime = runtime
+    local_only = not settings.tokens and is_loopback(settings.host)
+    app.add_middleware(Guard, local_only=local_only, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Measured, metrics=runtime.metrics)
+    problems.install(app)
+    openapi.install(app)
+    for part in (studies, results, system):
+        app.include_router(part.router)
+    return app

@@ -1,0 +1,113 @@
+"""The best configurations of a study, finished or so far, from its trials in the database."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from lncis import documents
+from lncis.config import TrainConfig
+from lncis.studies.result import Interval, interval
+from lncis.studies.spec import StudySpec
+from service import tables
+from service.store import Study
+from service.submissions import plain
+
+_OUT = ("failed", "pruned")
+
+
+def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> list[dict[str, Any]]:
+    """Return up to `top` configurations that finished with every seed, then up to `top` that have not, each best first.
+
+    What finished ranks as in the study's own report. The others rank by what they reached at their last evaluation;
+    where some seeds are still to come, the interval is over those that are there. A configuration of which a trial
+    failed or was pruned is never among them, nor is a baseline.
+    """
+    columns = tables.trials.c
+    rows = connection.execute(
+        sa.select(columns.number, columns.configuration, columns.state, columns.objective)
+        .where(columns.study == study.number, columns.baseline.is_(None))
+        .order_by(columns.number)
+    )
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        groups[row.configuration].append(row)
+    ranked: dict[bool, list[tuple[float, list[Any]]]] = {True: [], False: []}
+    for trials in groups.values():
+        values = [trial.objective for trial in trials if trial.objective is not None]
+        if not values or any(trial.state in _OUT for trial in trials):
+            continue
+        finished = len(values) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
+        ranked[finished].append((_merit(spec, interval(values)), trials))
+    chosen = []
+    for finished in (True, False):
+        ranked[finished].sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
+        chosen += [(finished, trials) for _, trials in ranked[finished][:top]]
+    numbers = [trial.number for _, trials in chosen for trial in trials]
+    whole = connection.execute(
+        sa.select(tables.trials).where(columns.study == study.number, columns.number.in_(numbers))
+    )
+    by_number = {row.number: row for row in whole}
+    return [
+        _described(study, spec, rank, finished, [by_number[trial.number] for trial in trials])
+        for rank, (finished, trials) in enumerate(chosen, start=1)
+    ]
+
+
+def _merit(spec: StudySpec, reached: Interval) -> float:
+    """Return what lncis.studies.result.StudyResult.merit does; one seed alone has no lower bound to go by."""
+    sign = 1 if spec.objective.mode == "max" else -1
+    spread = reached.half_width if spec.objective.select == "lower_bound" else 0.0
+    merit = sign * reached.mean - spread
+    return -math.inf if math.isnan(merit) else merit
+
+
+def _described(study: Study, spec: StudySpec, rank: int, finished: bool, trials: list[Any]) -> dict[str, Any]:
+    metrics = sorted({key for trial in trials for key in trial.metrics if key.startswith(("val/", "test/"))})
+    first = trials[0]
+    return {
+        "rank": rank,
+        "status": "finished" if finished else ("running" if study.finished_at is None else "unfinished"),
+        "configuration": first.configuration,
+        "label": first.label,
+        "overrides": first.overrides,
+        "objective": _over_seeds([trial.objective for trial in trials]),
+        "metrics": {key: _over_seeds([trial.metrics.get(key) for trial in trials]) for key in metrics},
+        "seeds_finished": sum(trial.state == "finished" for trial in trials),
+        "seeds_total": len(spec.replicates),
+        "epoch": min(trial.epoch for trial in trials),
+        "epochs": first.epochs,
+        "trials": [trial.name for trial in trials],
+        "config": plain(documents.dump(_config(spec, first.overrides))),
+    }
+
+
+def _over_seeds(values: list[float | None]) -> dict[str, float | int | None]:
+    there = [value for value in values if value is not None]
+    reached = interval(there)
+    return {"mean": plain(reached.mean), "ci95": plain(reached.half_width), "seeds": len(there)}
+
+
+def _config(spec: StudySpec, overrides: dict[str, Any]) -> TrainConfig:
+    seed, noise_seed = spec.replicates[0]
+    return spec.configure(overrides, seed, noise_seed)
+
+
+def as_yaml(study: Study, spec: StudySpec, entry: dict[str, Any]) -> str:
+    """Return one of the best as a file that `lncis train` runs unchanged."""
+    reached, metric = entry["objective"], spec.objective.metric
+    spread = "" if reached["ci95"] is None else f" ± {reached['ci95']:.1f}"
+    when = (
+        ""
+        if entry["status"] == "finished"
+        else f", {entry['status']}: after epoch {entry['epoch']} of {entry['epochs']}"
+    )
+    seeds = f"{reached['seeds']} seed{'s' if reached['seeds'] > 1 else ''}"
+    comment = (
+        f"Number {entry['rank']} of study {study.id}: {entry['label']}\n"
+        f"{metric} {reached['mean']:.1f}{spread} over {seeds}{when}\n"
+        "Train it with: lncis train this.yaml --out runs/best"
+    )
+    return documents.to_yaml(_config(spec, entry["overrides"]), comment=comment)

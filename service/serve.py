@@ -1,0 +1,127 @@
+"""make serve: Ray, MLflow and the service on this machine, for one person and with nothing else installed.
+
+All that it starts listens on loopback, and ends with it. Studies, the database and MLflow's runs stay, and the next
+`make serve` finds them again.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lncis.cluster import TRIAL_DRIVER
+from lncis.errors import StudyError
+from lncis.terminal import clear_errors
+from service.__main__ import serve
+from service.settings import from_environment
+
+HOST = "127.0.0.1"
+CURL = """curl -s {url}/studies -H 'Content-Type: application/yaml' --data-binary @studies/first.yaml"""
+OBJECT_STORE_BYTES = 256 * 2**20  # what passes through it is small: records and configs
+PATIENCE = 120.0
+
+_QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
+
+def main() -> None:
+    """Start what the environment does not name already, print where everything is, and serve until Ctrl-C."""
+    with clear_errors(), contextlib.ExitStack() as stack:
+        environment = {**os.environ, "LNCIS_HOST": HOST}
+        Path("runs").mkdir(exist_ok=True)
+        if not environment.get("MLFLOW_TRACKING_URI"):
+            environment["MLFLOW_TRACKING_URI"] = stack.enter_context(mlflow(Path("mlflow.db")))
+        if not environment.get("RAY_ADDRESS"):
+            environment["RAY_ADDRESS"] = stack.enter_context(ray())
+        environment.setdefault("LNCIS_PORT", str(_free(8000)))
+        settings = from_environment(environment)
+        url = f"http://{HOST}:{settings.port}"
+        print(f"Ray:     {settings.ray_address}\nMLflow:  {settings.mlflow_tracking_uri}\nservice: {url}/docs\n")
+        print(f"try it:  {CURL.format(url=url)}\n", flush=True)
+        serve(settings)
+
+
+@contextlib.contextmanager
+def mlflow(database: Path) -> Iterator[str]:
+    """Within the block an MLflow server runs on a database; yields its address."""
+    port = _free(5000)
+    address = f"http://{HOST}:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database.absolute()}"]
+    with _running(command, "mlflow", f"{address}/health"):
+        yield address
+
+
+@contextlib.contextmanager
+def ray(*, cpus: int | None = None) -> Iterator[str]:
+    """Within the block a Ray head runs, with room for studies; yields the address of its dashboard."""
+    dashboard, gcs, client = _free(8265), _free(6379), _free(10001)
+    # short, as it holds unix sockets
+    with tempfile.TemporaryDirectory(prefix="lncis", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--include-dashboard=true"]
+        command += [f"--port={gcs}", f"--node-ip-address={HOST}", f"--ray-client-server-port={client}"]
+        command += [f"--dashboard-host={HOST}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+        command += [f"--object-store-memory={OBJECT_STORE_BYTES}", f'--resources={{"{TRIAL_DRIVER}": 1000}}']
+        command += [] if cpus is None else [f"--num-cpus={cpus}"]
+        address = f"http://{HOST}:{dashboard}"
+        with _running(command, "ray", f"{address}/api/jobs/", **_QUIET):
+            yield address
+
+
+@contextlib.contextmanager
+def _running(command: list[str], name: str, url: str, **environment: str) -> Iterator[None]:
+    """Within the block a program of its own process group runs, which answered at `url`."""
+    log = Path(f"runs/{name}.log")
+    with log.open("ab") as output:
+        process: subprocess.Popen[Any] = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        _wait(process, name, url, log)
+        yield
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(process: "subprocess.Popen[Any]", name: str, url: str, log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise StudyError(f"{name} ended with code {process.returncode} before it began; {log} says why")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise StudyError(f"{name} did not answer at {url} within {PATIENCE:.0f} s; {log} may say why")
+
+
+def _free(wanted: int) -> int:
+    """Return a port that is free: the wanted one, else any."""
+    for port in (wanted, 0):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((HOST, port))
+            return int(tried.getsockname()[1])
+    raise StudyError("no port of this machine is free")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Settings: what `python -m service` reads from the environment, once, before anything starts."""
+
+import ipaddress
+import sys
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from lncis import documents
+from lncis.config import STRICT_KEYS
+from lncis.errors import ConfigError
+from service.auth import Token, parse_tokens
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Settings:
+    """The environment's variables; each is `LNCIS_` and the field's name in capitals, but for the two that say so."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; without tokens it must be this machine's own (loopback)."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one and prints it."""
+    database_url: str = "sqlite:///lncis.db"
+    """Where studies are kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql+psycopg://...`."""
+    runs: Path = Path("runs")
+    """Folder of the studies' folders; this process and the cluster's head node must see it under the same path."""
+    presets: Path = Path("studies")
+    """Folder of the shipped studies (YAML)."""
+    tokens: list[Token] = field(default_factory=list, repr=False)
+    """`user:scope:secret` separated by commas, scope read or write; write may read. Empty: no tokens, loopback only."""
+    data_roots: list[Path] = field(default_factory=list)
+    """Folders, separated by colons, below which the files that a spec names must lie. Empty: a spec may name none."""
+    max_running: int = Field(default=2, ge=1)
+    """Studies that run at a time."""
+    max_running_per_user: int = Field(default=2, ge=1)
+    """Studies of one user that run at a time."""
+    max_trials: int = Field(default=10_000, ge=1)
+    """Trainings that one study may ask for."""
+    max_epochs: int = Field(default=10_000, ge=1)
+    """Epochs that one training may ask for."""
+    max_body_bytes: int = Field(default=256 * 1024, ge=1024)
+    """Longest request body."""
+    max_event_streams: int = Field(default=100, ge=1)
+    """Event streams that are open at a time."""
+    event_stream_seconds: float = Field(default=600, gt=0)
+    """After so long a stream of events ends; its client comes back with Last-Event-ID and misses nothing."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """Between two looks at Ray and at the journals of running studies."""
+    ray_grace_seconds: float = Field(default=30.0, ge=0)
+    """Ray silent for so long: its studies are shown as queued until it is back."""
+    max_setbacks: int = Field(default=3, ge=1)
+    """A study whose job died so often in a row without finishing an epoch has failed."""
+    job_python: str = sys.executable
+    """The Python that runs a study on the head node; it must have lncis."""
+    store_gb: float = Field(default=20.0, ge=0)
+    """Room for finished stages of all studies."""
+    ray_address: str = ""
+    """`$RAY_ADDRESS`, the address of Ray's dashboard such as http://127.0.0.1:8265; empty: studies wait."""
+    mlflow_tracking_uri: str = ""
+    """`$MLFLOW_TRACKING_URI`; an http address is linked to."""
+
+    @model_validator(mode="after")
+    def _closed_to_strangers(self) -> "Settings":
+        if not self.tokens and not is_loopback(self.host):
+            raise ValueError(
+                f"host must be a loopback address (127.0.0.1 or ::1) without tokens but got {self.host!r}; "
+                "set LNCIS_TOKENS=user:write:secret"
+            )
+        if self.ray_address and not self.ray_address.startswith(("http://", "https://")):
+            raise ValueError(
+                f"ray_address must be the http address of Ray's dashboard, such as http://127.0.0.1:8265, but got "
+                f"{self.ray_address!r}"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_PLAIN = {"ray_address": "RAY_ADDRESS", "mlflow_tracking_uri": "MLFLOW_TRACKING_URI"}
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a field."""
+    return _PLAIN.get(name, f"LNCIS_{name.upper()}")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Return the settings that an environment describes; ConfigError names every variable that is wrong."""
+    given: dict[str, Any] = {
+        name: environment[variable(name)]
+        for name in Settings.__dataclass_fields__
+        if environment.get(variable(name), "") != ""
+    }
+    if "tokens" in given:
+        given["tokens"] = parse_tokens(given["tokens"])
+    if "data_roots" in given:
+        given["data_roots"] = [root for root in given["data_roots"].split(":") if root]
+    try:
+        return documents.parse(Settings, given, source="environment")
+    except ConfigError as error:
+        spelt = [_spelt(problem, given) for problem in error.problems]
+        raise ConfigError("environment", spelt) from None
+
+
+def _spelt(problem: str, given: Mapping[str, Any]) -> str:
+    name, colon, rest = problem.partition(":")
+    return f"{variable(name)}{colon}{rest}" if name in given else problem

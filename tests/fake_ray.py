@@ -1,0 +1,205 @@
+"""A Ray head for tests: its REST API for jobs, and jobs that write a study's journal as a real one does, but faster."""
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
+from lncis.studies.spec import load
+from lncis.studies.stages import chains
+
+
+@dataclass
+class FakeJob:
+    attempt: int
+    status: str = "RUNNING"
+    exit_code: int | None = None
+    logs: str = ""
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+class FakeRay:
+    """`epoch_seconds` paces its jobs."""
+
+    def __init__(self, runs: Path, epoch_seconds: float = 0.0) -> None:
+        self.runs, self.epoch_seconds = runs, epoch_seconds
+        self.jobs: dict[str, FakeJob] = {}
+        self.submissions: list[str] = []
+        self.refused: list[str] = []
+        self.trained: Counter[tuple[str, str, int]] = Counter()
+        self.exits: dict[int | str, tuple[int, str]] = {}
+        """Attempt, or study -> exit code and last line, of a job that ends before it does anything."""
+        self.before_answer = lambda: None
+        self.at_once: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer("GET")
+
+            def do_POST(self) -> None:
+                self._answer("POST")
+
+            def do_DELETE(self) -> None:
+                self._answer("DELETE")
+
+            def _answer(self, method: str) -> None:
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+                code, answer = fake._call(method, self.path, body)
+                fake.before_answer()
+                content = json.dumps(answer).encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *said: Any) -> None:
+                pass
+
+        ThreadingHTTPServer.allow_reuse_address = True
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def go_away(self) -> None:
+        """Stop answering; jobs go on."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def kill_head(self) -> None:
+        """Lose the table of jobs, and the jobs."""
+        self.go_away()
+        with self._lock:
+            for job in self.jobs.values():
+                job.stopped.set()
+        while any(self.at_once.values()):
+            time.sleep(0.01)
+        self.jobs.clear()
+
+    def _call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        with self._lock:
+            found = re.fullmatch(r"/api/jobs/(?:([^/]+)(/stop|/logs)?)?", path)
+            assert found, path
+            study_id, what = found[1], found[2]
+            if study_id is None and method == "GET":
+                return 200, [self._told(id, job) for id, job in self.jobs.items()]
+            if study_id is None:
+                return self._submit(body)
+            job = self.jobs.get(study_id)
+            if job is None:
+                return 404, f"Job {study_id} does not exist"
+            if what == "/logs":
+                return 200, {"logs": job.logs}
+            if what == "/stop":
+                if job.status == "PENDING":  # as Ray: it cannot stop one that has not begun
+                    return 200, {"stopped": False}
+                job.stopped.set()
+                return 200, {"stopped": True}
+            assert method == "DELETE"
+            assert job.status not in ("PENDING", "RUNNING")
+            del self.jobs[study_id]
+            return 200, {"deleted": True}
+
+    def _told(self, study_id: str, job: FakeJob) -> dict[str, Any]:
+        return {
+            "submission_id": study_id,
+            "status": job.status,
+            "metadata": {"lncis_attempt": str(job.attempt)},
+            "message": "",
+            "driver_exit_code": job.exit_code,
+        }
+
+    def _submit(self, body: Any) -> tuple[int, Any]:
+        study_id = body["submission_id"]
+        if study_id in self.jobs:
+            self.refused.append(study_id)
+            return 500, f"ValueError: Job with submission_id {study_id} already exists. Please use a different one."
+        assert f"--resume {study_id}" in body["entrypoint"]
+        self.submissions.append(study_id)
+        job = self.jobs[study_id] = FakeJob(attempt=int(body["metadata"]["lncis_attempt"]))
+        self.at_once[study_id] += 1
+        assert self.at_once[study_id] == 1, "a study runs twice"
+        threading.Thread(target=self._run, args=(study_id, job), daemon=True).start()
+        return 200, {"submission_id": study_id}
+
+    def _run(self, study_id: str, job: FakeJob) -> None:
+        status, code = "SUCCEEDED", 0
+        if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
+            code, job.logs = ended
+            status = "FAILED"
+        elif not self._train(study_id, job):
+            status, code = "STOPPED", None
+        self.at_once[study_id] -= 1
+        job.status, job.exit_code = status, code
+
+    def _train(self, study_id: str, job: FakeJob) -> bool:
+        """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
+        folder = self.runs / study_id
+        spec = load(folder / "spec.yaml")
+        journal, chain = Journal(folder), chains(spec, folder / "stages")
+        done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
+        over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
+        begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
+        journal.append(SessionStarted(lanes=1, versions={}, code="fake"))
+        for configuration, overrides in enumerate(spec.grid):
+            for trial in spec.trials(configuration, overrides):
+                if trial.name in over:
+                    continue
+                if trial.name not in begun:
+                    journal.append(
+                        TrialStarted(
+                            configuration=configuration,
+                            overrides=overrides,
+                            seed=trial.seed,
+                            noise_seed=trial.noise_seed,
+                            baseline=None,
+                            stages={task.key: task.until for task in chain(trial)},
+                            adopted=[],
+                        )
+                    )
+                for epoch in range(1, trial.config.schedule.epochs + 1):
+                    if (trial.name, epoch) in done:
+                        continue
+                    if job.stopped.wait(self.epoch_seconds):
+                        journal.close()
+                        return False
+                    self.trained[study_id, trial.name, epoch] += 1
+                    journal.append(EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch)))
+                journal.append(TrialEnded(trial=trial.name, end=End.FINISHED, reason=""))
+        journal.append(SessionEnded(reason="", lost_seconds=0.0))
+        journal.close()
+        return True
+
+
+def record(configuration: int, seed: int, epoch: int) -> dict[str, float]:
+    """Return an epoch's figures: the second configuration is best, by 2 AP."""
+    best = 10.0 + 2.0 * (configuration == 1) + 0.5 * seed
+    ap = best * epoch / 4
+    return {"epoch": float(epoch), "seconds": 0.1, "lr": 1e-3, "val/segm_AP": ap, "test/segm_AP": 2 * ap}
+
+
+SPEC = {
+    "name": "tiny",
+    "base": {"schedule": {"epochs": 4}, "dataset": {"train_scenes": 8, "val_scenes": 4, "test_scenes": 4}},
+    "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}},
+    "seeds": [0, 1],
+}
+"""Six trials of four epochs."""

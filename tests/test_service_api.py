@@ -1,0 +1,468 @@
+"""Every endpoint of the table in SERVICE.md, over a store and a Ray that both really answer."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_ray import SPEC, FakeRay
+from starlette.testclient import TestClient
+
+from lncis import documents
+from lncis.config import TrainConfig
+from service.app import create_app
+from service.auth import parse_tokens
+from service.database import Database
+from service.jobs import RayJobs
+from service.settings import Settings
+
+PRESETS = Path(__file__).parents[1] / "studies"
+ANNA, BILAL = "anna:write:secret-of-anna", "bilal:read:secret-of-bilal"
+
+
+def eventually(look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+    """Return the first true answer."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, "it did not come to that in time"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[FakeRay]:
+    fake = FakeRay(tmp_path / "runs")
+    yield fake
+    fake.kill_head()
+
+
+@pytest.fixture
+def open_client(tmp_path: Path, ray: FakeRay) -> Iterator[Callable[..., TestClient]]:
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> TestClient:
+            settings = Settings(
+                **{
+                    "runs": tmp_path / "runs",
+                    "presets": PRESETS,
+                    "ray_address": ray.address,
+                    "poll_seconds": 0.02,
+                    "ray_grace_seconds": 0.1,
+                    "event_stream_seconds": 20,
+                    **changes,
+                }
+            )
+            database = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+            stack.callback(database.close)
+            app = create_app(settings, database, RayJobs(settings))
+            return stack.enter_context(TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def client(open_client: Callable[..., TestClient]) -> TestClient:
+    """With Ray."""
+    return open_client()
+
+
+@pytest.fixture
+def idle(open_client: Callable[..., TestClient], ray: FakeRay) -> TestClient:
+    """Without Ray: what is queued stays queued."""
+    ray.go_away()
+    return open_client()
+
+
+def post(client: TestClient, spec: Any = SPEC, **more: Any) -> Any:
+    answer = client.post("/studies", json=spec, **more)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def in_state(client: TestClient, study: Any, *states: str) -> Any:
+    def look() -> Any:
+        now = client.get(study["links"]["self"]).json()
+        return now if now["state"] in states else None
+
+    return eventually(look)
+
+
+def problem(answer: Any, status: int) -> Any:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status
+    assert document["detail"]
+    return document
+
+
+def test_a_study_is_queued_runs_and_its_best_come_back(client, ray):
+    answer = client.post("/studies", json=SPEC)
+    assert answer.status_code == 201
+    study = answer.json()
+    assert study["state"] == "queued"
+    assert answer.headers["location"] == study["links"]["self"] == f"/studies/{study['id']}"
+    done = in_state(client, study, "succeeded", "failed")
+    assert (done["state"], done["reason"]) == ("succeeded", "")
+    assert done["progress"] == {
+        "trials_total": 6,
+        "trials_started": 6,
+        "trials_finished": 6,
+        "trials_pruned": 0,
+        "trials_failed": 0,
+        "epochs_total": 24,
+        "epochs_done": 24,
+        "fraction": 1.0,
+    }
+    assert done["cost"]["asked"] == 24
+    assert done["created_at"] <= done["started_at"] <= done["finished_at"]
+    assert done["best"]["label"] == "gamma = 6"
+    assert ray.submissions == [study["id"]]
+
+    best = client.get(study["links"]["best"], params={"top": 2}).json()["configurations"]
+    assert [(entry["rank"], entry["label"], entry["status"]) for entry in best] == [
+        (1, "gamma = 6", "finished"),
+        (2, "gamma = 4", "finished"),
+    ]
+    # 12 and 12.5: mean 12.25, s = 0.3536, t(1) = 12.706
+    assert best[0]["objective"]["mean"] == pytest.approx(12.25)
+    assert best[0]["objective"]["ci95"] == pytest.approx(12.7062 * 0.353553 / 2**0.5, rel=1e-4)
+    assert best[0]["metrics"]["test/segm_AP"]["mean"] == pytest.approx(24.5)
+
+    text = client.get(study["links"]["best"], params={"format": "yaml"})
+    assert text.headers["content-type"].startswith("application/yaml")
+    config = documents.parse(TrainConfig, yaml.safe_load(text.text), source="best")
+    assert (config.loss.gamma, config.seed) == (6.0, 0)
+    assert documents.dump(config) == best[0]["config"]
+
+
+def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
+    from lncis.studies import folders
+
+    study = in_state(client, post(client), "succeeded")
+    result = folders.read_result(tmp_path / "runs", study["id"])
+    best = client.get(study["links"]["best"], params={"top": 3}).json()["configurations"]
+    ranked = sorted(result.searched, key=result.merit, reverse=True)
+    assert [entry["label"] for entry in best] == [configuration.trial.label for configuration in ranked]
+    assert best[0]["objective"]["ci95"] == pytest.approx(result.best.over_seeds("val/segm_AP").half_width)
+    assert study["cost"] == json.loads(json.dumps(result.cost.__dict__))
+
+
+def test_what_still_runs_is_marked(client, ray):
+    ray.epoch_seconds = 0.15
+    study = post(client)
+
+    def some_of_both() -> Any:
+        entries = client.get(study["links"]["best"]).json()["configurations"]
+        return entries if {entry["status"] for entry in entries} == {"finished", "running"} else None
+
+    entries = eventually(some_of_both)
+    assert [entry["status"] for entry in entries] == sorted(entry["status"] for entry in entries)  # finished first
+    running = entries[-1]
+    assert running["seeds_finished"] < 2 or running["epoch"] < 4
+    assert 0 < client.get(study["links"]["self"]).json()["progress"]["fraction"] < 1
+    text = client.get(study["links"]["best"], params={"format": "yaml", "rank": running["rank"]}).text
+    assert "running: after epoch" in text
+
+
+def test_trials_and_stages_come_in_pages(client):
+    study = in_state(client, post(client), "succeeded")
+
+    def every(name: str) -> list[Any]:
+        rows, cursor = [], None
+        while True:
+            page = client.get(study["links"][name], params={"limit": 4} | ({"cursor": cursor} if cursor else {})).json()
+            assert len(page[name]) <= 4
+            rows, cursor = rows + page[name], page["next_cursor"]
+            if cursor is None:
+                return rows
+
+    trials, stages = every("trials"), every("stages")
+    assert [t["name"] for t in trials] == [f"{c:04d}-seed{s}" for c in range(3) for s in range(2)]
+    assert {(t["state"], t["epoch"], t["epochs"]) for t in trials} == {("finished", 4, 4)}
+    assert trials[2]["metrics"]["test/segm_AP"] == pytest.approx(24.0)
+    # two seeds: two stages 1, each used by three trials, and six stages 2
+    shared = [stage for stage in stages if stage["after"] is None]
+    assert len(stages) == 8
+    assert [(s["first_epoch"], s["last_epoch"], s["users_total"], s["epoch"]) for s in shared] == [(1, 2, 3, 2)] * 2
+    assert shared[0]["users"] == ["0000-seed0", "0001-seed0", "0002-seed0"]
+    own = [stage for stage in stages if stage["after"]]
+    assert all(stage["users_total"] == 1 and stage["first_epoch"] == 3 for stage in own)
+    assert {stage["after"] for stage in own} == {stage["key"] for stage in shared}
+    assert {key for t in trials for key in t["stages"]} == {stage["key"] for stage in stages}
+
+
+def events(answer: Any) -> list[tuple[int | None, str, Any]]:
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((int(lines["id"]) if "id" in lines else None, lines["event"], json.loads(lines["data"])))
+    return found
+
+
+def test_events_tell_all_once_and_go_on_where_they_were_cut(client):
+    study = in_state(client, post(client), "succeeded")
+    told = events(client.get(study["links"]["events"]))
+    numbers = [number for number, _, _ in told[:-1]]
+    assert numbers == list(range(1, len(numbers) + 1))
+    kinds = [kind for _, kind, _ in told]
+    assert kinds.count("trial_started") == kinds.count("trial_ended") == 6
+    assert kinds.count("epoch_finished") == 24
+    assert told[0][2]["state"] == "queued"
+    assert told[-2][2]["state"] == told[-1][2]["state"] == "succeeded"
+    assert told[-1][1] == "end"
+    rest = events(client.get(study["links"]["events"], headers={"Last-Event-ID": "10"}))
+    assert rest == told[10:]
+    last = client.get(study["links"]["events"], headers={"Last-Event-ID": str(numbers[-1])})
+    assert last.status_code == 204
+
+
+def test_events_come_while_it_runs(client, ray):
+    ray.epoch_seconds = 0.02
+    study = post(client)
+    told = events(client.get(study["links"]["events"]))  # waits for the end
+    assert [kind for _, kind, _ in told].count("epoch_finished") == 24
+    assert told[-1][1] == "end"
+
+
+def test_a_preset_with_changes(idle):
+    study = post(idle, {"preset": "gamma_sweep", "set": {"noise.rate": 0.2, "seeds": [3], "loss.A": -2}})
+    assert study["spec"]["base"]["noise"]["rate"] == 0.2
+    assert study["spec"]["base"]["loss"]["A"] == -2
+    assert study["spec"]["seeds"] == [3]
+    assert study["progress"]["trials_total"] == 4
+    listed = idle.get("/presets").json()["presets"]
+    assert "gamma_sweep" in {preset["name"] for preset in listed}
+    for preset in listed:
+        post(idle, preset["spec"])
+
+
+def test_the_yaml_of_a_study_is_a_body(idle):
+    text = (PRESETS / "gamma_sweep.yaml").read_bytes()
+    answer = idle.post("/studies", content=text, headers={"Content-Type": "application/yaml"})
+    assert answer.status_code == 201
+    assert answer.json()["name"] == "gamma_sweep"
+
+
+def test_every_mistake_is_reported_at_once(idle):
+    wrong = {
+        "name": "x",
+        "base": {"schedule": {"epochs": 4, "stage1_epochs": 4}, "loss": {"name": "lncis", "A": 1}},
+        "search": {"loss.gama": {"type": "categorical", "choices": [1]}},
+        "sed": 1,
+    }
+    told = problem(idle.post("/studies", json=wrong), 422)
+    by_path = {error["path"]: error["problem"] for error in told["errors"]}
+    assert by_path["sed"] == "no such field; did you mean seeds?"
+    assert "less than 0" in by_path["base.loss.A"]
+    assert "must be below epochs (4) but got 4" in by_path["base.schedule"]
+    assert len(told["errors"]) == 3  # gama shows once the base is one
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "said"),
+    [
+        ({"preset": "nothing"}, "preset", "must be one of first, gamma_sweep"),
+        ({"preset": "gamma_sweep", "set": {"nois.rate": 1}}, "set.nois.rate", "names no field"),
+        ({"preset": "gamma_sweep", "set": {"search.loss.gamma": 1}}, "set.search.loss.gamma", "give search whole"),
+        ({"preset": "gamma_sweep", "seeds": [1]}, "seeds", "no such field beside preset"),
+        ({**SPEC, "question": "a\0b"}, "question", "without NUL"),
+        ({**SPEC, "seeds": [2**60]}, "seeds.0", "must be from -2**53"),
+        ({**SPEC, "seeds": list(range(5000))}, "search", "asks for 15000 trials"),
+        ({**SPEC, "base": {"schedule": {"epochs": 10**9}}}, "base.schedule.epochs", "must be at most 10000"),
+        ({**SPEC, "sampler": {"type": "tpe", "configurations": 3, "warm_start": "../../etc"}}, "base", "'../../etc'"),
+        (
+            {**SPEC, "sampler": {"type": "tpe", "configurations": 3, "warm_start": "other"}},
+            "sampler.warm_start",
+            "earlier",
+        ),
+        ({**SPEC, "baselines": {"x": {"model.weights": "/etc/passwd"}}}, "baselines.x.model.weights", "no such field"),
+    ],
+)
+def test_what_a_shared_service_does_not_take(idle, body, path, said):
+    told = problem(idle.post("/studies", json=body), 422)
+    assert any(error["path"] == path and said in error["problem"] for error in told["errors"]), told
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 422),
+        (b"[" * 100_000, "application/json", 422),
+        (b"[]", "application/json", 422),
+        (b"NaN", "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b"{}", "multipart/form-data", 415),
+        (b"a: &x [1]\nb: *x", "application/yaml", 422),
+        (b"a: !!python/object/apply:os.system [ls]", "application/yaml", 422),
+        (b"a: 2020-01-01", "application/yaml", 422),
+        (b"{" + b" " * 300_000 + b"}", "application/json", 413),
+    ],
+)
+def test_bodies_that_are_no_study(idle, content, kind, status):
+    problem(idle.post("/studies", content=content, headers={"Content-Type": kind}), status)
+
+
+def test_a_grid_of_a_billion_is_refused_without_counting_it_out(idle):
+    search = {f"loss.x{n}": {"type": "categorical", "choices": list(range(100))} for n in range(10)}
+    started = time.monotonic()
+    told = problem(idle.post("/studies", json={**SPEC, "search": search}), 422)
+    assert "asks for 2e+20 trials" in told["errors"][0]["problem"]
+    assert time.monotonic() - started < 5
+
+
+def test_a_repeated_key_gives_the_same_study(idle):
+    headers = {"Idempotency-Key": "my-key"}
+    first = idle.post("/studies", json=SPEC, headers=headers)
+    again = idle.post("/studies", json=SPEC, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert again.headers["location"] == first.headers["location"]
+    told = problem(idle.post("/studies", json={**SPEC, "seeds": [0, 2], "question": "?"}, headers=headers), 409)
+    assert told["study"] == first.json()["id"]
+    assert told["differing"] == [
+        {"path": "seeds", "earlier": [0, 1], "now": [0, 2]},
+        {"path": "question", "earlier": None, "now": "?"},
+    ]
+
+
+def test_a_dry_run_answers_with_the_plan_and_queues_nothing(idle):
+    answer = idle.post("/studies", json=SPEC, params={"dry_run": True})
+    assert answer.status_code == 200
+    plan = answer.json()
+    assert (plan["trials_total"], plan["epochs_to_train"], plan["epochs_without_sharing"]) == (6, 16, 24)
+    assert len(plan["stages"]) == 8
+    assert plan["estimate"]["checkpoint_bytes"] > 1e6
+    assert plan["estimate"]["seconds"] > 0
+    assert idle.get("/studies").json()["studies"] == []
+
+
+def test_the_list_is_newest_first_in_pages(idle):
+    ids = [post(idle)["id"] for _ in range(5)]
+    page = idle.get("/studies", params={"limit": 3}).json()
+    rest = idle.get("/studies", params={"limit": 3, "cursor": page["next_cursor"]}).json()
+    assert [study["id"] for study in page["studies"] + rest["studies"]] == ids[::-1]
+    assert rest["next_cursor"] is None
+    idle.post(f"/studies/{ids[0]}/cancel")
+    assert [s["id"] for s in idle.get("/studies", params={"state": "cancelled"}).json()["studies"]] == [ids[0]]
+    problem(idle.get("/studies", params={"state": "nowhere"}), 422)
+    problem(idle.get("/studies", params={"cursor": "x"}), 422)
+
+
+def test_a_reader_with_the_etag_is_told_that_nothing_changed(idle):
+    study = post(idle)
+    answer = idle.get(study["links"]["self"])
+    same = idle.get(study["links"]["self"], headers={"If-None-Match": answer.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+
+
+def test_a_change_needs_if_match(idle):
+    study = post(idle)
+    path = study["links"]["self"]
+    problem(idle.patch(path, json={"priority": 3}), 428)
+    problem(idle.patch(path, json={"priority": 3}, headers={"If-Match": '"77"'}), 412)
+    etag = idle.get(path).headers["etag"]
+    answer = idle.patch(path, json={"priority": 3, "max_concurrent_trials": 7}, headers={"If-Match": etag})
+    assert (answer.json()["priority"], answer.json()["spec"]["resources"]["max_concurrent_trials"]) == (3, 7)
+    assert answer.headers["etag"] != etag
+    problem(idle.patch(path, json={"name": "x"}, headers={"If-Match": "*"}), 422)
+
+
+def test_an_illegal_transition_names_the_legal_ones(idle):
+    study = post(idle)
+    told = problem(idle.post(f"{study['links']['self']}/pause"), 409)
+    assert (told["state"], told["legal"]) == ("queued", ["cancel"])
+    assert idle.post(f"{study['links']['self']}/cancel").status_code == 202
+    told = problem(idle.post(f"{study['links']['self']}/cancel"), 409)
+    assert (told["state"], told["legal"]) == ("cancelled", [])
+
+
+def test_the_queue_says_why(idle, ray):
+    first, second = post(idle), post(idle)
+    etag = idle.get(second["links"]["self"]).headers["etag"]
+    idle.patch(second["links"]["self"], json={"priority": 5}, headers={"If-Match": etag})
+    queue = eventually(
+        lambda: q if (q := idle.get("/queue").json())["ray"]["detail"] != "has not been asked yet" else 0
+    )
+    assert not queue["ray"]["ok"]
+    assert [(entry["id"], entry["position"]) for entry in queue["studies"]] == [(second["id"], 1), (first["id"], 2)]
+    assert all(entry["why"].startswith("Ray is away: ") and "refused" in entry["why"] for entry in queue["studies"])
+    assert idle.get("/readyz").json()["ready"]
+
+
+def test_the_queue_says_which_limit(open_client, ray):
+    ray.epoch_seconds = 0.5
+    client = open_client(max_running=1)
+    first, second = post(client), post(client)
+    in_state(client, first, "running")
+    entries = {entry["id"]: entry for entry in client.get("/queue").json()["studies"]}
+    assert entries[first["id"]]["position"] is None
+    assert entries[second["id"]]["why"] == "1 studies hold a place already, the limit is 1"
+
+
+def test_tokens_and_their_scopes(open_client):
+    client = open_client(tokens=parse_tokens(f"{ANNA},{BILAL}"))
+    problem(client.get("/studies"), 401)
+    problem(client.get("/studies", headers={"Authorization": "Bearer wrong-one"}), 401)
+    problem(client.get("/studies", headers={"Authorization": "Basic secret-of-anna"}), 401)
+    read, write = ({"Authorization": f"Bearer secret-of-{name}"} for name in ("bilal", "anna"))
+    assert client.get("/studies", headers=read).status_code == 200
+    problem(client.post("/studies", json=SPEC, headers=read), 403)
+    made = client.post("/studies", json=SPEC, headers=write)
+    assert (made.status_code, made.json()["owner"]) == (201, "anna")
+    problem(client.post(f"{made.json()['links']['self']}/cancel", headers=read), 403)
+    for path in ("/queue", "/presets", "/metrics", made.json()["links"]["self"]):
+        problem(client.get(path), 401)
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+def test_without_tokens_strangers_are_refused(client):
+    problem(client.get("/studies", headers={"Host": "attacker.example"}), 403)
+    problem(client.post("/studies", json=SPEC, headers={"Origin": "http://attacker.example"}), 403)
+    assert client.get("/studies", headers={"Host": "localhost:8000"}).status_code == 200
+    assert client.get("/studies", headers={"Host": "[::1]:8000"}).status_code == 200
+    answer = client.get("/studies")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_what_is_not_there(idle):
+    problem(idle.get("/studies/none"), 404)
+    problem(idle.get("/nothing"), 404)
+    problem(idle.delete("/studies"), 405)
+    for path in ("trials", "stages", "best", "events"):
+        problem(idle.get(f"/studies/none/{path}"), 404)
+    study = post(idle)
+    problem(idle.get(study["links"]["best"], params={"format": "yaml"}), 409)
+    assert idle.get(study["links"]["best"]).json()["configurations"] == []
+
+
+def test_metrics_count_requests_and_studies(idle):
+    post(idle)
+    idle.get("/somewhere/else")
+    text = idle.get("/metrics").text
+    assert 'lncis_studies{state="queued"} 1.0' in text
+    assert 'lncis_http_requests_total{method="POST",route="/studies",status="201"} 1.0' in text
+    assert 'route="none",status="404"' in text
+    assert "lncis_ray_up 0.0" in text
+
+
+def test_infinity_goes_through_as_a_word(idle):
+    spec = {**SPEC, "search": {"loss.gamma": {"type": "categorical", "choices": [6.0, "inf"]}}}
+    study = post(idle, spec)
+    json.dumps(idle.get(study["links"]["self"]).json(), allow_nan=False)
+    text = "name: x\nsearch: {loss.gamma: {type: categorical, choices: [6.0, .inf]}}"
+    answer = idle.post("/studies", content=text, headers={"Content-Type": "application/yaml"})
+    assert answer.json()["spec"]["search"]["loss.gamma"]["choices"] == [6.0, "inf"]
+
+
+def test_the_examples_of_the_document_are_accepted(idle):
+    document = idle.get("/openapi.json").json()
+    body = document["paths"]["/studies"]["post"]["requestBody"]["content"]["application/json"]
+    for example in body["examples"].values():
+        post(idle, example["value"])

@@ -1,0 +1,329 @@
+"""The dispatcher: whose turn it is, what becomes of a job, and every way in which Ray or a service goes away."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_ray import SPEC, FakeRay
+
+from lncis import documents
+from lncis.studies.spec import StudySpec
+from service import store
+from service.database import Database
+from service.dispatcher import Dispatcher
+from service.jobs import RayAway, RayJobs
+from service.settings import Settings
+from service.states import Action, Job, State, Wanted
+from service.submissions import plain
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[FakeRay]:
+    fake = FakeRay(tmp_path / "runs")
+    yield fake
+    fake.kill_head()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+    yield made
+    made.close()
+
+
+Turns = Callable[..., Dispatcher]
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path, ray: FakeRay, database: Database) -> Turns:
+    """Makes a dispatcher whose turns the test takes."""
+
+    def make(**changes: Any) -> Dispatcher:
+        settings = Settings(
+            **{"runs": tmp_path / "runs", "ray_address": ray.address, "ray_grace_seconds": 0.0, **changes}
+        )
+        return Dispatcher(settings, database, RayJobs(settings))
+
+    return make
+
+
+def queued(database: Database, owner: str = "anna", priority: int = 0, **changes: Any) -> store.Study:
+    spec = documents.parse(StudySpec, {**SPEC, **changes}, source="test")
+    new = store.NewStudy(
+        name=spec.name,
+        owner=owner,
+        spec=plain(documents.dump(spec)),
+        priority=priority,
+        max_concurrent_trials=2,
+        trials_total=spec.total_trials,
+        epochs_total=spec.total_trials * spec.base.schedule.epochs,
+        key=None,
+        request=None,
+    )
+    return database.write(lambda connection: store.create(connection, new))[0]
+
+
+def now(database: Database, study: store.Study) -> store.Study:
+    return database.read(lambda connection: store.get(connection, study.id))
+
+
+def ask(database: Database, study: store.Study, action: Action) -> store.Study:
+    return database.write(lambda connection: store.act(connection, study.id, action))
+
+
+def until(dispatcher: Dispatcher, database: Database, study: store.Study, *states: State, seconds: float = 60) -> Any:
+    """Take turns until the study is in one of the states."""
+    end = time.monotonic() + seconds
+    while (found := now(database, study)).state not in states:
+        assert time.monotonic() < end, found
+        dispatcher.turn()
+        time.sleep(0.01)
+    return found
+
+
+def trained_once(ray: FakeRay, study: store.Study) -> bool:
+    mine = {key: number for key, number in ray.trained.items() if key[0] == study.id}
+    return len(mine) == 24 and set(mine.values()) == {1}
+
+
+def test_priority_then_first_come_within_the_limits(dispatcher, database, ray):
+    ray.epoch_seconds = 60.0
+    first, second, urgent, of_bilal = (
+        queued(database, owner, priority) for owner, priority in [("anna", 0), ("anna", 0), ("anna", 9), ("bilal", -1)]
+    )
+    acting = dispatcher(max_running=3, max_running_per_user=2)
+    acting.turn()
+    assert ray.submissions == [urgent.id, first.id, of_bilal.id]
+    assert now(database, second).state is State.QUEUED
+    acting.turn()
+    assert len(ray.submissions) == 3
+
+
+def test_a_free_place_goes_to_the_next(dispatcher, database, ray):
+    studies = [queued(database) for _ in range(3)]
+    acting = dispatcher(max_running=1)
+    for study in studies:
+        until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id for study in studies]
+
+
+def test_pause_and_resume_go_on_from_the_last_epochs(dispatcher, database, ray):
+    ray.epoch_seconds = 0.05
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    while now(database, study).epochs_done < 5:
+        acting.turn()
+    ask(database, study, Action.PAUSE)
+    paused = until(acting, database, study, State.PAUSED)
+    assert (paused.job, paused.reason) == (Job.NONE, "paused")
+    assert ask(database, study, Action.RESUME).state is State.QUEUED
+    ray.epoch_seconds = 0
+    until(acting, database, study, State.SUCCEEDED)
+    assert trained_once(ray, study)
+    assert ray.submissions == [study.id] * 2
+    assert now(database, study).attempt == 2
+
+
+def test_cancelling_a_running_study_stops_its_job(dispatcher, database, ray):
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    ask(database, study, Action.CANCEL)
+    assert until(acting, database, study, State.CANCELLED).finished_at
+    assert ray.jobs[study.id].status == "STOPPED"
+
+
+def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray):
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    ray.jobs[study.id].status = "PENDING"
+    acting.turn()
+    assert now(database, study).reason == "its job waits for a place in Ray"
+    ask(database, study, Action.CANCEL)
+    acting.turn()
+    acting.turn()
+    assert now(database, study).reason == "is being cancelled"
+    ray.jobs[study.id].status = "RUNNING"
+    until(acting, database, study, State.CANCELLED)
+
+
+def test_a_job_that_dies_is_started_again_and_in_the_end_given_up(dispatcher, database, ray, monkeypatch):
+    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    ray.exits = dict.fromkeys(range(1, 9), (1, "error: no memory"))
+    study = queued(database)
+    failed = until(dispatcher(max_setbacks=3), database, study, State.FAILED)
+    assert failed.reason == "its job died 3 times in a row without progress: no memory"
+    assert ray.submissions == [study.id] * 3
+
+
+def test_a_job_that_dies_once_goes_on(dispatcher, database, ray, monkeypatch):
+    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    ray.exits = {1: (1, "error: no memory")}
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id] * 2
+
+
+def test_a_mistake_of_the_user_is_not_tried_again(dispatcher, database, ray):
+    ray.exits = {1: (2, "error: momentum changes nothing; drop it from search")}
+    study = queued(database)
+    failed = until(dispatcher(), database, study, State.FAILED)
+    assert failed.reason == "momentum changes nothing; drop it from search"
+    assert ray.submissions == [study.id]
+
+
+def test_ray_away_before_the_start(dispatcher, database, ray):
+    ray.go_away()
+    study, acting = queued(database), dispatcher()
+    acting.turn()
+    assert (now(database, study).state, now(database, study).attempt) == (State.QUEUED, 0)
+    ray.start()
+    until(acting, database, study, State.SUCCEEDED)
+    assert trained_once(ray, study)
+
+
+def test_ray_away_while_a_study_runs_and_back_with_the_job(dispatcher, database, ray):
+    ray.epoch_seconds = 0.05
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    ray.go_away()
+    queued_again = until(acting, database, study, State.QUEUED)
+    assert "Ray is away" in queued_again.reason
+    assert "refused" in queued_again.reason
+    ray.start()
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id]
+    assert trained_once(ray, study)
+
+
+def test_the_head_is_killed_and_comes_back_knowing_nothing(dispatcher, database, ray):
+    ray.epoch_seconds = 0.05
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    while now(database, study).epochs_done < 3:
+        acting.turn()
+    ray.kill_head()
+    acting.turn()
+    ray.epoch_seconds = 0
+    ray.start()
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id] * 2
+    assert trained_once(ray, study)
+
+
+def test_a_head_lost_after_the_last_epoch_costs_nothing(dispatcher, database, ray):
+    study, acting = queued(database), dispatcher()
+    acting.turn()
+    while ray.jobs[study.id].status == "RUNNING":
+        time.sleep(0.01)
+    ray.kill_head()
+    ray.start()
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id]
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_service_gone_between_writing_and_hearing_of_a_submission(dispatcher, database, ray, monkeypatch, arrived):
+    """The call is lost on its way there, or its answer on its way back; a service of a later process finds out."""
+    study, acting = queued(database), dispatcher()
+    real = RayJobs.submit
+
+    def cut(self: RayJobs, study_id: str, attempt: int) -> None:
+        if arrived:
+            real(self, study_id, attempt)
+        raise RayAway("cut")
+
+    monkeypatch.setattr(RayJobs, "submit", cut)
+    acting.turn()
+    assert now(database, study).job is Job.SUBMITTING
+    monkeypatch.setattr(RayJobs, "submit", real)
+    until(dispatcher(), database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id]
+    assert trained_once(ray, study)
+
+
+def test_a_cancelled_study_whose_submission_arrives_late_is_stopped(dispatcher, database, ray, monkeypatch):
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    real = RayJobs.submit
+    monkeypatch.setattr(RayJobs, "submit", lambda *_: (_ for _ in ()).throw(RayAway("cut")))
+    acting.turn()
+    assert ask(database, study, Action.CANCEL).wanted is Wanted.CANCEL
+    acting.turn()
+    assert now(database, study).state is State.CANCELLED
+    real(acting._jobs, study.id, 1)
+    while ray.jobs[study.id].status == "RUNNING":
+        acting.turn()
+        time.sleep(0.01)
+    assert now(database, study).state is State.CANCELLED
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_study_queued(dispatcher, database, ray, tmp_path):
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    study, acting = queued(database), dispatcher()
+    acting.turn()
+    waits = now(database, study)
+    assert (waits.state, waits.job) == (State.QUEUED, Job.NONE)
+    assert "its folder cannot be written" in waits.reason
+    (tmp_path / "runs").unlink()
+    database.write(lambda c: store.change(c, store.get(c, study.id), retry_at=0.0))
+    until(acting, database, study, State.SUCCEEDED)
+
+
+def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, database, ray, tmp_path):
+    ray.epoch_seconds = 0.05
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    etag = now(database, study).etag
+    database.write(lambda c: store.adjust(c, study.id, etag, priority=None, max_concurrent_trials=9))
+    ask(database, study, Action.PAUSE)
+    until(acting, database, study, State.PAUSED)
+    ask(database, study, Action.RESUME)
+    until(acting, database, study, State.RUNNING)
+    from lncis.studies import folders
+
+    assert folders.read_spec(tmp_path / "runs", study.id).resources.max_concurrent_trials == 9
+    ray.epoch_seconds = 0
+    until(acting, database, study, State.SUCCEEDED)
+    assert trained_once(ray, study)
+
+
+def test_progress_is_copied_once_whoever_copies(dispatcher, database, ray):
+    ray.epoch_seconds = 0.02
+    study = queued(database)
+    acting = dispatcher()
+    until(acting, database, study, State.RUNNING)
+    while now(database, study).state is State.RUNNING:  # each turn as if it were a new process
+        dispatcher().turn()
+    from service import findings
+
+    done = now(database, study)
+    told = database.read(lambda c: findings.events(c, done, after=0, limit=1000))
+    epochs = [(data["trial"], data["epoch"]) for _, kind, data in told if kind == "epoch_finished"]
+    assert len(epochs) == len(set(epochs)) == 24
+    assert [number for number, _, _ in told] == list(range(1, done.events + 1))
+
+
+def test_a_broken_journal_holds_up_its_own_study_alone(dispatcher, database, ray, tmp_path):
+    broken, fine, acting = queued(database), queued(database), dispatcher()
+    (tmp_path / "runs" / broken.id).mkdir(parents=True)
+    (tmp_path / "runs" / broken.id / "journal.jsonl").write_text("nonsense\n")
+    ray.exits = {broken.id: (1, "error: cannot read the journal")}
+    until(acting, database, fine, State.SUCCEEDED)
+    assert "is not an event of a study: b'nonsense" in until(acting, database, broken, State.FAILED).reason
+
+
+def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
+    monkeypatch.setattr("service.jobs.PATIENCE", 0.2)
+    gate = threading.Event()
+    ray.before_answer = lambda: gate.wait(30)
+    study, acting = queued(database), dispatcher()
+    acting.turn()
+    assert now(database, study).state is State.QUEUED
+    gate.set()
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id]

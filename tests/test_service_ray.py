@@ -1,0 +1,60 @@
+"""The whole way, once: a real Ray head and MLflow, `python -m service`, a tiny study on digits, its best trains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_service_faults import Service, eventually
+
+from service import serve
+
+TINY = {
+    "name": "tiny",
+    "base": {
+        "dataset": {"name": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4},
+        "schedule": {"epochs": 2, "stage1_epochs": 1},
+    },
+    "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 8.0]}},
+    "check_knobs": False,
+    "resources": {"max_concurrent_trials": 1},
+}
+
+
+@pytest.mark.timeout(900)
+def test_a_study_goes_through_ray_and_mlflow_and_its_best_trains(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with serve.mlflow(tmp_path / "mlflow.db") as mlflow, serve.ray(cpus=2) as ray:
+        cache = os.environ["LNCIS_CACHE"]
+        service = Service(tmp_path, ray, MLFLOW_TRACKING_URI=mlflow, LNCIS_CACHE=cache, LNCIS_POLL_SECONDS="0.5")
+        try:
+            service.start().ready()
+            study = service.ask("POST", "/studies", TINY)
+            path = study["links"]["self"]
+            eventually(lambda: service.ask("GET", path)["state"] != "queued", seconds=120)
+            service.kill()  # what it started goes on without it
+            service.start().ready()
+
+            def over() -> bool:
+                return service.ask("GET", path)["state"] in ("succeeded", "failed")
+
+            eventually(over, seconds=500)
+            done = service.ask("GET", path)
+            assert (done["state"], done["reason"]) == ("succeeded", "")
+            assert done["progress"]["trials_finished"] == 2
+            assert done["cost"]["trained"] == 3  # of 4: stage 1 is shared
+            url = eventually(lambda: service.ask("GET", path)["mlflow_url"])
+            assert url.startswith(mlflow)
+            best = service.ask("GET", f"{path}/best?top=1")["configurations"][0]
+            import urllib.request
+
+            with urllib.request.urlopen(f"{service.address}{path}/best?format=yaml", timeout=30) as answer:
+                (tmp_path / "best.yaml").write_bytes(answer.read())
+        finally:
+            service.kill()
+    assert best["status"] == "finished"
+    command = [sys.executable, "-m", "lncis", "train", "best.yaml", "--out", "best", "--num-workers", "0"]
+    trained = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "best" / "checkpoint.pt").exists()
