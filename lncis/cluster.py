@@ -42,18 +42,7 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
             "include_dashboard": False,
             "object_store_memory": 256 * 2**20,
         }
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=verbose,
-                configure_logging=True,
-                logging_level=logging.INFO if verbose else logging.ERROR,
-                **({} if address else local),
-            )
-        except Exception as error:  # Ray raises plain Exceptions too, as where one of its processes dies at the start
-            where = f"at RAY_ADDRESS={address}" if address else "on this machine"
-            remedy = "correct or unset RAY_ADDRESS" if address else "try again"
-            raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
+        _start(verbose, address or "local", {} if address else local, attempts=1 if address else 2)
         started_here = True
     else:
         started_here = False
@@ -63,6 +52,27 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _start(verbose: bool, address: str, options: dict[str, Any], attempts: int) -> None:
+    """Call ray.init; again where its processes did not come up, to which Ray gives 30 s on however busy a machine."""
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            configure_logging=True,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            **options,
+        )
+    except Exception as error:  # Ray raises plain Exceptions too
+        if attempts > 1:
+            ray.shutdown()
+            _start(verbose, address, options, attempts - 1)
+            return
+        local = address == "local"
+        where = "on this machine" if local else f"at RAY_ADDRESS={address}"
+        remedy = "try again" if local else "correct or unset RAY_ADDRESS"
+        raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
 
 
 def _check_room(workers: Workers, lanes: int) -> None:

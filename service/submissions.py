@@ -4,15 +4,15 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lncis import documents
-from lncis.config import TrainConfig
 from lncis.errors import ConfigError
+from lncis.studies import spec as specs
 from lncis.studies.spec import StudySpec
 from service import limits
 from service.problems import Problem
@@ -23,8 +23,8 @@ JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "tex
 SOURCE = "study"
 _DEEPEST = 40
 _LARGEST = 2**53  # the integers that every JSON reader keeps exact
-_STUDY_FIELDS = {f.name for f in fields(StudySpec)}
-_TRAIN_FIELDS = {f.name for f in fields(TrainConfig)}
+RECIPES = "recipes"
+"""The folder beside the shipped studies that holds parts of trainings."""
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -144,30 +144,19 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         problems.append(f"set: must be a mapping of dotted paths to values but got {changes!r:.80}")
     if problems:
         raise ConfigError(SOURCE, problems)
-    paths: dict[str, Any] = {}
-    for path, value in changes.items():
-        head = path.partition(".")[0]
-        if head in ("search", "baselines") and head != path:
-            problems.append(f"set.{path}: the keys of {head} are dotted paths themselves; give {head} whole")
-        elif head in _STUDY_FIELDS:
-            paths[path] = value
-        elif head in _TRAIN_FIELDS:
-            paths[f"base.{path}"] = value
-        else:
-            problems.append(f"set.{path}: names no field of a study or a training")
-    if problems:
-        raise ConfigError(SOURCE, problems)
-    return documents.with_overrides(there[name], paths, schema=StudySpec)
+    try:
+        return specs.changed(there[name], changes, source=SOURCE)
+    except ConfigError as error:
+        raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 
 
 def presets(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the shipped studies by name, as documents; those that cannot be read are left out."""
     found = {}
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            found[path.stem] = documents.read_mapping(path)
-        except ConfigError:
-            continue
+    for path in sorted(folder.rglob("*.yaml")):
+        if path.parent.name != RECIPES:
+            with suppress(ConfigError):
+                found[path.relative_to(folder).with_suffix("").as_posix()] = specs.read(path)
     return found
 
 

@@ -35,7 +35,7 @@ SMALL = "--object-store-memory=100000000"
 STUDY = """
 name: NAME
 base:
-  dataset: {train_scenes: 24, val_scenes: 4, test_scenes: 8}
+  dataset: {name: digits, train_scenes: 24, val_scenes: 4, test_scenes: 8}
   schedule: {epochs: 10, stage1_epochs: 0, evaluate_every: 5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}

@@ -31,6 +31,7 @@ def name_of(path: Path) -> str:
 
 def test_the_papers_tables_are_there():
     assert {name_of(path) for path in STUDIES} == {
+        "first",
         "gamma_sweep",
         "own_data",
         *(f"{data}_{part}" for data in ("digits", "voc") for part in ("table1", "table4", "table6", "figure5")),

@@ -322,11 +322,17 @@ def changed(document: dict[str, Any], changes: dict[str, Any], *, source: str) -
     Raises ConfigError for a path that is neither.
     """
     of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
-    heads = {path: path.partition(".")[0] for path in changes}
-    unknown = [path for path, head in heads.items() if head not in of_study | of_training]
-    if unknown:
-        raise ConfigError(source, [f"{path}: names no field of a study or of a training" for path in unknown])
-    paths = {path if heads[path] in of_study else f"base.{path}": value for path, value in changes.items()}
+    problems, paths = list[str](), dict[str, Any]()
+    for path, value in changes.items():
+        head = path.partition(".")[0]
+        if head in ("search", "baselines") and head != path:
+            problems.append(f"{path}: the keys of {head} are dotted paths themselves; give {head} whole")
+        elif head in of_study | of_training:
+            paths[path if head in of_study else f"base.{path}"] = value
+        else:
+            problems.append(f"{path}: names no field of a study or of a training")
+    if problems:
+        raise ConfigError(source, problems)
     return documents.with_overrides(document, paths, schema=StudySpec)
 
 
