@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from lncis.config import PUBLISHED_WEIGHTS
 from lncis.studies.spec import StudySpec
 from service.settings import Settings
 
@@ -60,6 +61,7 @@ def too_long(spec: StudySpec, settings: Settings) -> list[str]:
 def out_of_bounds(spec: StudySpec, document: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     """Yield each file that a study must not name."""
     named = {str(path) for path in _paths(spec.base)}
+    named |= {v for _, v in _named(document, "weights") if isinstance(v, str) and v not in PUBLISHED_WEIGHTS}
     for place in ("base", "search", "baselines", "sampler"):
         named |= {text for text in _texts(document.get(place)) if "/" in text or "\\" in text or text.startswith("~")}
     roots = [root.resolve() for root in settings.data_roots]

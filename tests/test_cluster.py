@@ -21,3 +21,19 @@ def test_a_ray_that_does_not_start_is_one_clear_error(
         monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(StudyError, match=f"{place}.*timed out during startup"), cluster.connected(Workers(), lanes=1):
         pass
+
+
+def test_a_local_ray_that_did_not_come_up_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine its first process may need longer than the 30 s that Ray gives it."""
+    attempts: list[object] = []
+
+    def init(**options: object) -> None:
+        attempts.append(options["address"])
+        if len(attempts) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, cluster.TRIAL_DRIVER: 1000.0})
+    with cluster.connected(Workers(), lanes=1):
+        assert attempts == ["local", "local"]
