@@ -183,6 +183,8 @@ def hosts() -> Iterator[Hosts]:
             network.close()
             for left in set(Path("/tmp").glob("ray_ssh_*/*")) - sockets:  # by Ray, for its connections
                 shutil.rmtree(left)
+                with suppress(OSError):  # others' connections
+                    left.parent.rmdir()
 
 
 @pytest.fixture(scope="module")
