@@ -120,6 +120,8 @@ class Raylets:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
         }
+
+    def start(self) -> None:
         self._start("head", "--head", "--port=6399", "--dashboard-port=8299", "--num-cpus=0",
                     '--resources={"trial_driver": 1000}')  # fmt: skip
         for worker in WORKERS:
@@ -127,10 +129,14 @@ class Raylets:
 
     def _start(self, name: str, *options: str) -> None:
         command = [BIN / "ray", "start", "--block", "--disable-usage-stats", SMALL, *options]
-        log = (self.folder / f"{name}.log").open("ab")
-        self._nodes[name] = subprocess.Popen(
-            command, env=self._environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-        )
+        command += ["--dashboard-agent-listen-port=0"]  # the usual one is for one raylet of a machine
+        said = self.folder / f"{name}.log"
+        with said.open("wb") as log:
+            self._nodes[name] = subprocess.Popen(
+                command, env=self._environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        # one after another: two that start at once on one machine get in each other's way
+        _wait(lambda: "Ray runtime started" in said.read_text(), 120, name)
 
     def on_head(self, command: str) -> str:
         done = subprocess.run(
@@ -146,7 +152,9 @@ class Raylets:
         self.on_head(f"ray job submit --no-wait --submission-id {study['name']} -- {run}")
 
     def kill(self, worker: str) -> None:
-        _kill_tree(self._nodes.pop(worker).pid)
+        process = self._nodes.pop(worker)
+        _kill_tree(process.pid)
+        process.wait()
 
     def revive(self, worker: str) -> None:
         self._start(worker, f"--address={self._address}", "--num-cpus=1")
@@ -175,6 +183,8 @@ def hosts() -> Iterator[Hosts]:
             network.close()
             for left in set(Path("/tmp").glob("ray_ssh_*/*")) - sockets:  # by Ray, for its connections
                 shutil.rmtree(left)
+                with suppress(OSError):  # others' connections
+                    left.parent.rmdir()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +194,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
             raylets = Raylets(Path(folder))
             try:
+                raylets.start()
                 yield raylets
             finally:
                 raylets.close()
