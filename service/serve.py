@@ -26,7 +26,7 @@ from service.settings import from_environment
 HOST = "127.0.0.1"
 CURL = """curl -s {url}/studies -H 'Content-Type: application/yaml' --data-binary @studies/first.yaml"""
 OBJECT_STORE_BYTES = 256 * 2**20  # what passes through it is small: records and configs
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 _QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
