@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import cluster_check, data_command, documents, inference, noise_command
+from lncis import cluster_check, data_command, documents, inference, noise_command, remote
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -20,6 +20,13 @@ app.add_typer(data_command.app, name="data")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
 study.command("compare")(command.compare_studies)
+study.command("submit")(remote.submit)
+study.command("list")(remote.list_studies)
+study.command("watch")(remote.watch)
+study.command("best")(remote.best)
+study.command("cancel")(remote.cancel)
+study.command("pause")(remote.pause)
+study.command("resume")(remote.resume)
 app.command()(inference.evaluate)
 app.command()(inference.predict)
 app.command()(inference.weights)
