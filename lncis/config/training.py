@@ -1,0 +1,97 @@
+"""A training as a whole, and the workers that it is given."""
+
+import math
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from lncis.config.data import DatasetConfig, DigitsData, Noise
+from lncis.config.loss import ClassLossConfig, LncisLoss
+from lncis.config.model import Model
+from lncis.config.strict import STRICT_KEYS
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Schedule:
+    """Epochs, where stage 2 begins, and what the learning rate does."""
+
+    epochs: int = Field(default=20, ge=1)
+    """E, the epochs of the whole training."""
+    stage1_epochs: int | None = Field(default=None, ge=0)
+    """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3)."""
+    lr_drops: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Epochs after which the learning rate is divided by ten; null: once, after 3/4 of `epochs`."""
+    warmup_iterations: int = Field(default=0, ge=0)
+    """Iterations over which the learning rate rises linearly from a third; 0: none."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Epochs between evaluations on `val`; the last epoch is always evaluated, on `test` too."""
+
+    @property
+    def switch_epoch(self) -> int:
+        """E1 as a number: the first epoch, counted from 0, that trains with the stage-2 loss."""
+        return self.epochs // 2 if self.stage1_epochs is None else self.stage1_epochs
+
+    def lr_factor(self, epoch: int) -> float:
+        """What the base learning rate is multiplied by in an epoch counted from 0."""
+        drops = (math.ceil(0.75 * self.epochs),) if self.lr_drops is None else self.lr_drops
+        return 0.1 ** sum(epoch >= drop for drop in drops)
+
+    @model_validator(mode="after")
+    def _epochs_in_order(self) -> "Schedule":
+        if self.switch_epoch >= self.epochs:
+            raise ValueError(f"stage1_epochs must be below epochs ({self.epochs}) but got {self.stage1_epochs}")
+        if self.lr_drops and (late := [drop for drop in self.lr_drops if drop >= self.epochs]):
+            raise ValueError(f"lr_drops must be below epochs ({self.epochs}) but got {late[0]}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Optimizer:
+    """torch.optim's AdamW or SGD."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    """Base learning rate, for the whole batch whatever the number of workers."""
+    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD only."""
+    max_grad_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """L2 norm over all gradients above which they are scaled down to it; null: never."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class TrainConfig:
+    """Everything that decides what a training computes; nothing about where it runs."""
+
+    dataset: DatasetConfig = field(default_factory=DigitsData)
+    noise: Noise = field(default_factory=Noise)
+    val_labels: Literal["noisy", "oracle"] = "noisy"
+    """noisy: `val` is as noisy as `train`; oracle: `val` keeps its clean labels, which nobody has in practice."""
+    flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a training image is mirrored left to right; the digits would not be themselves."""
+    model: Model = field(default_factory=Model)
+    loss: ClassLossConfig = field(default_factory=LncisLoss)
+    schedule: Schedule = field(default_factory=Schedule)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    batch_size: int = Field(default=4, ge=1)
+    """Images an iteration, over all workers."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; the class loss stays in fp32."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of initialisation, data order and sampling."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Workers:
+    """The Ray Train workers of one training."""
+
+    num_workers: int = Field(default=1, ge=1)
+    """Processes that share each batch (DDP)."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """CPUs reserved for each worker; also its torch threads, rounded down, at least 1."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs reserved for each worker; 0 trains on the CPU."""
+    loading_processes: int = Field(default=0, ge=0)
+    """Processes beside each worker that read images ahead of it; 0: it reads them itself. Results do not change."""
