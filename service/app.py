@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import lncis
-from service import openapi, problems, results, studies, system
+from service import openapi, page, problems, results, studies, system
 from service.database import Database
 from service.dispatcher import Dispatcher
 from service.guard import Guard
@@ -52,6 +52,8 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own loads a CDN; service.page has one that does not
+        redoc_url=None,
     )
     app.state.runtime = runtime
     local_only = not settings.tokens and is_loopback(settings.host)
@@ -59,6 +61,6 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)
-    for part in (studies, results, system):
+    for part in (studies, results, system, page):
         app.include_router(part.router)
     return app

@@ -1,8 +1,9 @@
-"""Who asks, and what they may: bearer tokens with a scope, compared in constant time."""
+"""Who asks, and what they may: bearer tokens with a scope, compared in constant time; for browsers a pass to read."""
 
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -67,6 +68,37 @@ def caller_of(authorization: str | None, tokens: Sequence[Token]) -> Caller | No
         if hmac.compare_digest(token.digest, shown) and kind.lower() == "bearer":
             found = Caller(user=token.user, may_write=token.scope == "write")
     return found
+
+
+PASS_COOKIE, PASS_SECONDS = "lncis_pass", 12 * 3600
+"""What a browser that signed in shows instead of its token, and for how long."""
+
+
+def new_pass(secret: str, tokens: Sequence[Token]) -> str | None:
+    """Return a pass for who shows a token's secret, None for nobody known.
+
+    A browser sends its cookies to every port of a host, so to MLflow beside this service too: a pass is not the token,
+    it ends, it ends with the token, and it never writes.
+    """
+    caller = caller_of(f"Bearer {secret}", tokens)
+    if not tokens or caller is None:
+        return None
+    until = str(int(time.time()) + PASS_SECONDS)
+    return f"{until}.{_seal(_digest(secret.strip()), until)}"
+
+
+def caller_of_pass(shown: str | None, tokens: Sequence[Token]) -> Caller | None:
+    """Return who shows a pass that is still good, None for nobody known."""
+    until, _, seal = (shown or "").partition(".")
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(_seal(token.digest, until).encode(), seal.encode("utf-8", "surrogateescape")):
+            found = Caller(user=token.user, may_write=False)
+    return found if found and int(until) > time.time() else None
+
+
+def _seal(key: bytes, until: str) -> str:
+    return hmac.new(key, f"lncis pass until {until}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
 def _digest(secret: str) -> bytes:

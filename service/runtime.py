@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.engine import Connection
 
-from service.auth import Caller, caller_of
+from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass
 from service.database import Database
 from service.metrics import Metrics
 from service.mlflow import Mlflow
@@ -55,12 +55,19 @@ def of(request: Request) -> Runtime:
     return runtime
 
 
+def known(request: Request) -> Caller | None:
+    """Return who asks, by a token or by the pass of a browser that signed in; None for nobody known."""
+    tokens = of(request).settings.tokens
+    shown = request.headers.get("authorization"), request.cookies.get(PASS_COOKIE)
+    return caller_of(shown[0], tokens) or caller_of_pass(shown[1], tokens)
+
+
 _bearer = HTTPBearer(auto_error=False, description="A token of LNCIS_TOKENS; needed where the service has any.")
 
 
 async def reader(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
     """Return who asks; Problem 401 where it is nobody known."""
-    caller = caller_of(request.headers.get("authorization"), of(request).settings.tokens)
+    caller = known(request)
     if caller is None:
         raise Problem(401, "show a token: Authorization: Bearer ...", headers={"WWW-Authenticate": "Bearer"})
     return caller

@@ -186,12 +186,12 @@ def spec_of(connection: Connection, study: Study) -> dict[str, Any]:
 
 
 def page(
-    connection: Connection, *, state: State | None, owner: str | None, before: int | None, limit: int
+    connection: Connection, *, states: Collection[State], owner: str | None, before: int | None, limit: int
 ) -> list[Study]:
-    """Return up to `limit` studies, newest first, those older than number `before`."""
+    """Return up to `limit` studies in some states, newest first, those older than number `before`."""
     query = sa.select(*_COLUMNS).order_by(tables.studies.c.number.desc()).limit(limit)
-    if state is not None:
-        query = query.where(tables.studies.c.state == state)
+    if len(states) < len(State):
+        query = query.where(tables.studies.c.state.in_(states))
     if owner is not None:
         query = query.where(tables.studies.c.owner == owner)
     if before is not None:

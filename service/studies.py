@@ -104,7 +104,8 @@ async def list_studies(
 ) -> Response:
     """Return studies, newest first."""
     before = None if cursor is None else int(cursor)
-    found = await runtime.read(lambda c: store.page(c, state=state, owner=owner, before=before, limit=limit + 1))
+    states = list(State) if state is None else [state]
+    found = await runtime.read(lambda c: store.page(c, states=states, owner=owner, before=before, limit=limit + 1))
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
     return JSONResponse({"studies": [summary(study) for study in shown], "next_cursor": more})

@@ -120,7 +120,7 @@ def test_pages_are_newest_first_and_complete(database):
         found, before = [], None
         while part := database.read(
             lambda c, before=before: store.page(
-                c, **{"state": None, "owner": None, "before": before, "limit": 2, **asked}
+                c, **{"states": list(State), "owner": None, "before": before, "limit": 2, **asked}
             )
         ):
             found += [study.id for study in part]
@@ -129,7 +129,7 @@ def test_pages_are_newest_first_and_complete(database):
 
     assert pages() == [study.id for study in reversed(made)]
     assert pages(owner="anna") == [made[4].id, made[2].id, made[0].id]
-    assert pages(state=State.RUNNING) == [made[0].id]
+    assert pages(states=[State.RUNNING]) == [made[0].id]
     counts = database.read(store.counts)
     assert (counts[State.QUEUED], counts[State.RUNNING], counts[State.FAILED]) == (5, 1, 0)
 
@@ -324,7 +324,7 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk):
         while True:
             kept.append(create(database, request={"filler": "x" * 2000}))
     assert kept
-    found = database.read(lambda c: store.page(c, state=None, owner=None, before=None, limit=200))
+    found = database.read(lambda c: store.page(c, states=list(State), owner=None, before=None, limit=200))
     assert {study.id for study in found} == {study.id for study in kept}
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     create(database)  # it goes on as soon as there is room

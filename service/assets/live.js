@@ -1,0 +1,55 @@
+// Brings the parts of a page that change up to date, where the reader is: focus, scrolling and open details stay.
+"use strict";
+
+const PAUSE = 5000;
+const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part.id, part.outerHTML]));
+const wanted = document.querySelector("#refresh input");
+const trouble = document.getElementById("trouble");
+
+function say(text) {
+  if (trouble.textContent !== text) trouble.textContent = text;
+}
+
+function replace(old, now) {
+  const before = [...old.querySelectorAll(".scroll, pre")].map((box) => [box.scrollLeft, box.scrollTop]);
+  const open = [...old.querySelectorAll("details[open]")].map((box) => box.id);
+  const able = "a, button, summary, [tabindex]";
+  const place = [...old.querySelectorAll(able)].indexOf(document.activeElement);
+  old.replaceWith(now);
+  open.forEach((id) => now.querySelector(`#${id}`)?.setAttribute("open", ""));
+  now.querySelectorAll(".scroll, pre").forEach((box, number) => box.scrollTo(...(before[number] ?? [0, 0])));
+  if (place >= 0) now.querySelectorAll(able)[place]?.focus({ preventScroll: true });
+}
+
+function selecting(part) {
+  const selection = document.getSelection();
+  return !selection.isCollapsed && selection.containsNode(part, true);
+}
+
+async function refresh() {
+  const answer = await fetch(location.href, { signal: AbortSignal.timeout(20000) });
+  if (answer.status === 401) return say("You are no longer signed in: load this page again.");
+  if (!answer.ok) throw new Error(answer.status);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const old of document.querySelectorAll("[data-live]")) {
+    const now = page.getElementById(old.id);
+    if (!now || now.outerHTML === shown.get(old.id) || selecting(old)) continue;
+    shown.set(old.id, now.outerHTML);
+    replace(old, document.adoptNode(now));
+  }
+  document.title = page.title;
+  say("");
+}
+
+async function forever() {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    if (document.hidden || !wanted.checked) continue;
+    await refresh().catch(() => say("The service does not answer; this is what it said last."));
+  }
+}
+
+if (shown.size) {
+  document.getElementById("refresh").hidden = false;
+  forever();
+}
