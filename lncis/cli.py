@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lncis import documents
+from lncis import documents, remote
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
 from lncis.studies import command
@@ -17,6 +17,13 @@ study = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.
 app.add_typer(study, name="study")
 study.command("run")(command.run_file)
 study.command("report")(command.report_study)
+study.command("submit")(remote.submit)
+study.command("list")(remote.list_studies)
+study.command("watch")(remote.watch)
+study.command("best")(remote.best)
+study.command("cancel")(remote.cancel)
+study.command("pause")(remote.pause)
+study.command("resume")(remote.resume)
 
 
 @app.command()

@@ -7,7 +7,8 @@
     ├── DataError           a data set is missing, corrupt or not what it claims
     ├── CheckpointError     a checkpoint is missing, truncated or of another training
     ├── DivergedError       a training loss became NaN or infinite
-    └── StudyError          a study could not run: its workers, trials or cluster failed
+    ├── StudyError          a study could not run: its workers, trials or cluster failed
+    └── ServiceError        the service refused a request, or does not answer
 
 A message names the place, the value and the remedy. The command line prints it on one line, without a
 traceback, and exits with `exit_code`: 2 where the user can mend the input, 1 otherwise.
@@ -50,3 +51,23 @@ class DivergedError(LncisError):
 
 class StudyError(LncisError):
     """A study could not be carried out; says which part failed and what remains on disk."""
+
+
+class ServiceError(LncisError):
+    """The service refused a request, or does not answer.
+
+    `status` is the answer's, None without one; `problems` are the mistakes it names, each with its dotted path;
+    `legal` is what could be asked of the study instead.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        problems: list[str] | None = None,
+        legal: list[str] | None = None,
+    ) -> None:
+        self.status, self.problems, self.legal = status, problems or [], legal or []
+        self.exit_code = 2 if status in (400, 404, 409, 413, 415, 422) else 1
+        super().__init__("; ".join([message, *self.problems]))

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 300, 100
-BINS = 150
-"""More points than twice this are drawn as the range of each of so many stretches."""
+BINS = 100
+"""More points than thrice this are drawn as a band, from the lowest to the highest of each of so many stretches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +26,28 @@ class Chart:
 
     lines: list[Line]
     dots: str = ""
+    band: str = ""
     x: tuple[float, float]
     y: tuple[float, float]
 
 
 def by_trial(values: Sequence[tuple[int, float | None]], mode: str) -> Chart | None:
-    """Return each trial's objective over its number as dots, and the best so far as a line; None without any."""
+    """Return each trial's objective over its number as dots, and the best so far as a line; None without any.
+
+    Of many trials a band stands for the dots.
+    """
     points = [(float(number), value) for number, value in values if value is not None and math.isfinite(value)]
     if not points:
         return None
     best = max if mode == "max" else min
     so_far = list(zip((x for x, _ in points), accumulate((y for _, y in points), best), strict=True))
     x, y = _ends(x for x, _ in points), _ends(y for _, y in points)
-    if len(points) <= 2 * BINS:
-        dots = "".join(f"M{_at(point, x, y)}h0" for point in points)
-    else:
-        dots = "".join(f"M{_at(low, x, y)}V{_at(high, x, y).split()[1]}" for low, high in _stretches(points))
-    return Chart(lines=[Line(path=_steps(so_far, x, y))], dots=dots, x=x, y=y)
+    best_so_far = Line(path=_steps(so_far, x, y))
+    if len(points) <= 3 * BINS:
+        return Chart(lines=[best_so_far], dots="".join(f"M{_at(point, x, y)}h0" for point in points), x=x, y=y)
+    lows, highs = zip(*_stretches(points), strict=True)
+    band = "M" + "L".join(_at(point, x, y) for point in [*lows, *reversed(highs)]) + "Z"
+    return Chart(lines=[best_so_far], band=band, x=x, y=y)
 
 
 def by_epoch(curves: Iterable[tuple[str, Sequence[Point]]]) -> Chart | None:
@@ -52,7 +57,9 @@ def by_epoch(curves: Iterable[tuple[str, Sequence[Point]]]) -> Chart | None:
         return None
     x, y = (_ends(point[axis] for _, points in there for point in points) for axis in (0, 1))
     lines = [
-        Line(path="M" + "L".join(_at(point, x, y) for point in points) + ("h0" if len(points) == 1 else ""), label=label)
+        Line(
+            path="M" + "L".join(_at(point, x, y) for point in points) + ("h0" if len(points) == 1 else ""), label=label
+        )
         for label, points in there
     ]
     return Chart(lines=lines, x=x, y=y)

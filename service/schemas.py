@@ -52,6 +52,7 @@ class StudySummary(BaseModel):
     progress: Progress
     best: dict[str, Any] | None = Field(description="Label and objective of the best configuration so far.")
     mlflow_url: str | None
+    last_event: int = Field(description="Number of its latest event, to follow it from now on.")
     links: Links
 
 
@@ -256,6 +257,7 @@ def summary(study: Study) -> dict[str, Any]:
         },
         "best": study.best,
         "mlflow_url": study.mlflow_url,
+        "last_event": study.events,
         "links": {
             "self": path,
             **{name: f"{path}/{name}" for name in ("trials", "stages", "best", "events")},

@@ -54,9 +54,7 @@ def overview(
             for study, entry in zip(active, queue["studies"], strict=True)
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
-        "ended": [
-            {**_card(connection, study), "position": None, "why": study.reason} for study in ended[:ENDED_SHOWN]
-        ],
+        "ended": [{**_card(connection, study), "position": None, "why": study.reason} for study in ended[:ENDED_SHOWN]],
         "older": ended[ENDED_SHOWN - 1].number if len(ended) > ENDED_SHOWN else None,
         "counts": counts,
         "presets": {name: str(spec.get("question", "")) for name, spec in presets(settings.presets).items()}
