@@ -89,16 +89,21 @@ def new_pass(secret: str, tokens: Sequence[Token]) -> str | None:
 
 def caller_of_pass(shown: str | None, tokens: Sequence[Token]) -> Caller | None:
     """Return who shows a pass that is still good, None for nobody known."""
-    until, _, seal = (shown or "").partition(".")
+    read = _PASS.fullmatch(shown or "")
+    if read is None or int(read["until"]) <= time.time():
+        return None
     found = None
     for token in tokens:
-        if hmac.compare_digest(_seal(token.digest, until).encode(), seal.encode("utf-8", "surrogateescape")):
+        if hmac.compare_digest(_seal(token.digest, read["until"]), read["seal"]):
             found = Caller(user=token.user, may_write=False)
-    return found if found and int(until) > time.time() else None
+    return found
+
+
+_PASS = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<seal>[0-9a-f]{64})")
 
 
 def _seal(key: bytes, until: str) -> str:
-    return hmac.new(key, f"lncis pass until {until}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+    return hmac.new(key, f"lncis pass until {until}".encode(), hashlib.sha256).hexdigest()
 
 
 def _digest(secret: str) -> bytes:

@@ -46,7 +46,7 @@ ASSETS = {"page.css": "text/css", "live.js": "text/javascript"}
 def _duration(seconds: float) -> str:
     """Return a duration in the two units that matter: 4 min 10 s."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    left, parts = round(seconds), []
+    left, parts = round(seconds), list[str]()
     for name, length in units:
         if left >= length or parts or length == 1:
             parts.append(f"{left // length} {name}")
