@@ -19,6 +19,7 @@ from rich.text import Text
 
 from lncis import documents
 from lncis.errors import ConfigError, StudyError
+from lncis.studies import spec as specs
 from lncis.studies.spec import StudySpec
 from lncis.terminal import clear_errors
 
@@ -162,9 +163,12 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
         return {"preset": preset, "set": changes}
+    spec = specs.load(file)
+    if not changes:
+        return documents.read_mapping(file)  # as it was written: the service has defaults of its own
     of_study = {f.name for f in fields(StudySpec)}
     paths = {p if p.partition(".")[0] in of_study else f"base.{p}": value for p, value in changes.items()}
-    document = documents.with_overrides(documents.read_mapping(file), paths, schema=StudySpec)
+    document = documents.with_overrides(documents.dump(spec), paths, schema=StudySpec)
     documents.parse(StudySpec, document, source=str(file))
     return document
 
