@@ -6,12 +6,10 @@ Above lncis.client, which is above lncis.studies: that is why it does not stand 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,7 +17,8 @@ from rich.text import Text
 
 from lncis import documents
 from lncis.errors import ConfigError, StudyError
-from lncis.studies.spec import StudySpec
+from lncis.studies import spec as specs
+from lncis.studies.command import changes as changes_of
 from lncis.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def submit(
 ) -> None:
     """Queue a study at the service, and print its id."""
     with clear_errors():
-        study = _study(file, preset, _changes(changes or []))
+        study = _study(file, preset, changes_of(changes or []))
         with _client(service) as client:
             made = client.submit(study, priority=priority)
             print(made.id, flush=True)
@@ -162,26 +161,10 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
         return {"preset": preset, "set": changes}
-    of_study = {f.name for f in fields(StudySpec)}
-    paths = {p if p.partition(".")[0] in of_study else f"base.{p}": value for p, value in changes.items()}
-    document = documents.with_overrides(documents.read_mapping(file), paths, schema=StudySpec)
-    documents.parse(StudySpec, document, source=str(file))
-    return document
-
-
-def _changes(given: list[str]) -> dict[str, Any]:
-    changes, problems = {}, []
-    for change in given:
-        path, equals, text = change.partition("=")
-        try:
-            changes[path.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            equals = ""
-        if not (equals and path.strip()):
-            problems.append(f"must be PATH=VALUE, such as noise.rate=0.2, but got {change!r}")
-    if problems:
-        raise ConfigError("--set", problems)
-    return changes
+    spec = specs.load(file, changes)
+    return (
+        documents.dump(spec) if changes else specs.read(file)
+    )  # as it was written: the service has defaults of its own
 
 
 def _follow(client: "Client", study_id: str) -> None:

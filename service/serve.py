@@ -43,7 +43,7 @@ def main() -> None:
         environment.setdefault("LNCIS_PORT", str(_free(8000)))
         settings = from_environment(environment)
         url = f"http://{HOST}:{settings.port}"
-        print(f"Ray:     {settings.ray_address}\nMLflow:  {settings.mlflow_tracking_uri}\nservice: {url}/docs\n")
+        print(f"Ray:     {settings.ray_address}\nMLflow:  {settings.mlflow_tracking_uri}\nservice: {url}\n")
         print(f"try it:  {CURL.format(url=url)}\n", flush=True)
         serve(settings)
 

@@ -145,7 +145,8 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     if problems:
         raise ConfigError(SOURCE, problems)
     try:
-        return specs.changed(there[name], changes, source=SOURCE)
+        shipped = documents.parse(StudySpec, there[name], source=name)
+        return specs.changed(shipped, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 

@@ -27,7 +27,8 @@ def importers_of(name: str) -> set[str]:
         ("ray.tune", {"studies/tuning.py", "studies/relay.py"}),
         (
             "ray",
-            {"training.py", "cluster.py", "cluster_check.py"} | {f"studies/{name}.py" for name in ("run", "tuning", "relay", "probing")},
+            {"training.py", "cluster.py", "cluster_check.py"}
+            | {f"studies/{name}.py" for name in ("run", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
         ("optuna", {"studies/search.py", "studies/statistics.py"}),

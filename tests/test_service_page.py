@@ -99,6 +99,10 @@ def test_it_says_what_waits_and_why_and_what_is_best(tmp_path, database):
         assert f"lncis study cancel {waiting}" in study
         known = get(f"{url}/studies?limit=1").json()["studies"][0]
         best = known["best"]
+        at = "http://mlflow:5000/#/experiments/1/runs/abc"
+        database.write(lambda c: c.execute(tables.studies.update().values(mlflow_url=at)))
+        for path in ("/", f"/ui/studies/{known['id']}"):
+            assert f'href="{at}"' in get(url + path).text
         assert f"<strong>{best['objective']['mean']:.1f}</strong>" in text
         one = get(f"{url}/ui/studies/{known['id']}").text
         shown = re.search(r"<pre tabindex=\"0\"># (Number 1.*?)</pre>", one, flags=re.DOTALL)

@@ -124,7 +124,7 @@ def compare_studies(
 
 
 def _spec(
-    file: Path | None, resume: str | None, over: list[Path], changes: list[str], retry_failed: bool, runs: Path
+    file: Path | None, resume: str | None, over: list[Path], given: list[str], retry_failed: bool, runs: Path
 ) -> StudySpec:
     if retry_failed and resume is None:
         raise ConfigError("--retry-failed", ["needs the study whose failed trials it runs again: --resume STUDY_ID"])
@@ -133,22 +133,30 @@ def _spec(
 
         if file is not None:
             raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
-        if changes or over:
+        if given or over:
             raise ConfigError(
                 "--set, --with", [f"must not be given with --resume {resume}, which goes on as it was begun"]
             )
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return specs.load(file, dict(map(_change, changes)), over)
+    return specs.load(file, changes(given), over)
 
 
-def _change(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    try:
-        return path, yaml.safe_load(value if equals else "[")
-    except yaml.YAMLError as error:
-        raise ConfigError("--set", [f"must be PATH=VALUE with a YAML value but got {text!r}"]) from error
+def changes(given: list[str]) -> dict[str, Any]:
+    """Return what `--set PATH=VALUE` asks for; values are YAML."""
+    found, problems = dict[str, Any](), list[str]()
+    for change in given:
+        path, equals, text = change.partition("=")
+        try:
+            found[path.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            equals = ""
+        if not (equals and path.strip()):
+            problems.append(f"must be PATH=VALUE, such as noise.rate=0.2, but got {change!r}")
+    if problems:
+        raise ConfigError("--set", problems)
+    return found
 
 
 @contextmanager

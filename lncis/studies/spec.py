@@ -298,7 +298,10 @@ def load(path: Path, changes: dict[str, Any] | None = None, over: Sequence[Path]
     document = read(path)
     for layer in map(documents.read_mapping, over):
         document["base"] = documents.overlaid(document.get("base", {}), layer, schema=TrainConfig)
-    return documents.parse(StudySpec, changed(document, changes or {}, source=str(path)), source=str(path))
+    spec = documents.parse(StudySpec, document, source=str(path))
+    if not changes:
+        return spec
+    return documents.parse(StudySpec, changed(spec, changes, source=str(path)), source=str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -316,10 +319,10 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
-def changed(document: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
-    """Return a study's document with other values at dotted paths of the study (`seeds`) or its base (`noise.rate`).
+def changed(spec: StudySpec, changes: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """Return a study as a document, with other values at dotted paths of it (`seeds`) or its base (`noise.rate`).
 
-    Raises ConfigError for a path that is neither.
+    Raises ConfigError for a path that is neither; the values are unchecked.
     """
     of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
     problems, paths = list[str](), dict[str, Any]()
@@ -333,7 +336,7 @@ def changed(document: dict[str, Any], changes: dict[str, Any], *, source: str) -
             problems.append(f"{path}: names no field of a study or of a training")
     if problems:
         raise ConfigError(source, problems)
-    return documents.with_overrides(document, paths, schema=StudySpec)
+    return documents.with_overrides(documents.dump(spec), paths, schema=StudySpec)
 
 
 def _or(names: tuple[str, ...]) -> str:
