@@ -207,7 +207,11 @@ class Dispatcher:
                 study, state=State.QUEUED, job=Job.NONE, reason=f"its folder cannot be written: {error}", retry_at=again
             )
             return
-        self._jobs.submit(study.id, study.attempt)
+        try:
+            self._jobs.submit(study.id, study.attempt)
+        except RayAway as error:  # it may have arrived all the same: the next turn asks
+            self._change(study, reason=f"Ray has not taken it yet: {error}")
+            raise
         self._change(study, state=State.RUNNING, job=Job.SUBMITTED, reason="its job waits for a place in Ray")
         log.info("study %s: attempt %d submitted", study.id, study.attempt)
 

@@ -62,22 +62,25 @@ def mlflow(database: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def ray(*, cpus: int | None = None) -> Iterator[str]:
     """Within the block a Ray head runs, with room for studies; yields the address of its dashboard."""
-    dashboard, gcs, client = _free(8265), _free(6379), _free(10001)
+    # each of its own, as another Ray may run here; without its agent a head takes no jobs
+    dashboard, gcs, client, agent = _free(8265), _free(6379), _free(10001), _free(52365)
     # short, as it holds unix sockets
     with tempfile.TemporaryDirectory(prefix="lncis", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--include-dashboard=true"]
         command += [f"--port={gcs}", f"--node-ip-address={HOST}", f"--ray-client-server-port={client}"]
         command += [f"--dashboard-host={HOST}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+        command += [f"--dashboard-agent-listen-port={agent}"]
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}", f'--resources={{"{TRIAL_DRIVER}": 1000}}']
         command += [] if cpus is None else [f"--num-cpus={cpus}"]
         address = f"http://{HOST}:{dashboard}"
-        with _running(command, "ray", f"{address}/api/jobs/", **_QUIET):
+        agent_health = f"http://{HOST}:{agent}/api/local_raylet_healthz"
+        with _running(command, "ray", f"{address}/api/jobs/", agent_health, **_QUIET):
             yield address
 
 
 @contextlib.contextmanager
-def _running(command: list[str], name: str, url: str, **environment: str) -> Iterator[None]:
-    """Within the block a program of its own process group runs, which answered at `url`."""
+def _running(command: list[str], name: str, *urls: str, **environment: str) -> Iterator[None]:
+    """Within the block a program of its own process group runs, which answered at each of `urls`."""
     log = Path(f"runs/{name}.log")
     with log.open("ab") as output:
         process: subprocess.Popen[Any] = subprocess.Popen(
@@ -89,7 +92,8 @@ def _running(command: list[str], name: str, url: str, **environment: str) -> Ite
             start_new_session=True,
         )
     try:
-        _wait(process, name, url, log)
+        for url in urls:
+            _wait(process, name, url, log)
         yield
     finally:
         process.terminate()
