@@ -18,7 +18,7 @@ def view(results: Sequence[StudyResult]) -> RenderableType:
     table = Table(title=Text(_title(results), style="bold"), title_justify="left")
     table.add_column("clean test AP")
     for result in results:
-        table.add_column(f"{described(result.spec.base.noise).replace(' noise', '')}", justify="right")
+        table.add_column(f"{described(result.spec.base.noise).replace(' noise ', ' ')}", justify="right")
     for label in dict.fromkeys(c.trial.label for result in results for c in result.configurations):
         found = [_of(result, label) for result in results]
         table.add_row(Text(label), *("-" if c is None else f"{c.over_seeds(CLEAN_AP)}" for c in found))
