@@ -33,6 +33,7 @@ _QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENAB
 
 def main() -> None:
     """Start what the environment does not name already, print where everything is, and serve until Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C does: what was started here must not stay behind
     with clear_errors(), contextlib.ExitStack() as stack:
         environment = {**os.environ, "LNCIS_HOST": HOST}
         Path("runs").mkdir(exist_ok=True)
@@ -46,6 +47,10 @@ def main() -> None:
         print(f"Ray:     {settings.ray_address}\nMLflow:  {settings.mlflow_tracking_uri}\nservice: {url}\n")
         print(f"try it:  {CURL.format(url=url)}\n", flush=True)
         serve(settings)
+
+
+def _interrupt(*received: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
