@@ -42,7 +42,7 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
             "include_dashboard": False,
             "object_store_memory": 256 * 2**20,
         }
-        _start(verbose, address or "local", {} if address else local, attempts=1 if address else 2)
+        _start(verbose, address or "local", {} if address else local)
         started_here = True
     else:
         started_here = False
@@ -54,25 +54,26 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
             ray.shutdown()
 
 
-def _start(verbose: bool, address: str, options: dict[str, Any], attempts: int) -> None:
-    """Call ray.init; again where its processes did not come up, to which Ray gives 30 s on however busy a machine."""
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            configure_logging=True,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            **options,
-        )
-    except Exception as error:  # Ray raises plain Exceptions too
-        if attempts > 1:
-            ray.shutdown()
-            _start(verbose, address, options, attempts - 1)
+def _start(verbose: bool, address: str, options: dict[str, Any]) -> None:
+    """Call ray.init; for a local Ray twice, as it gives its processes 30 s to come up on however busy a machine."""
+    attempts = [1, 2] if address == "local" else [1]
+    for attempt in attempts:
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                configure_logging=True,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                **options,
+            )
             return
-        local = address == "local"
-        where = "on this machine" if local else f"at RAY_ADDRESS={address}"
-        remedy = "try again" if local else "correct or unset RAY_ADDRESS"
-        raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
+        except Exception as error:  # Ray raises plain Exceptions too
+            ray.shutdown()
+            if attempt == attempts[-1]:
+                local = address == "local"
+                where = "on this machine" if local else f"at RAY_ADDRESS={address}"
+                remedy = "try again" if local else "correct or unset RAY_ADDRESS"
+                raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
 
 
 def _check_room(workers: Workers, lanes: int) -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lncis import files
 from lncis.config import CocoData, DigitsData
 from lncis.errors import DataError
 from lncis.terminal import clear_errors
@@ -125,8 +126,7 @@ def _hand_over(data: CocoData, out: Path) -> None:
     said = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
     snippet = yaml.safe_dump({"dataset": {"name": data.name, **said}}, sort_keys=False)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / SNIPPET).write_text(snippet)
+        files.replace(out / SNIPPET, snippet)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}; name another folder") from error
     console = Console(highlight=False)

@@ -1,8 +1,7 @@
 """`lncis noise`: label noise in any COCO file, into a new file with its manifest."""
 
 import json
-import os
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lncis import documents
+from lncis import documents, files
 from lncis.config import Noise
 from lncis.errors import ConfigError, DataError
 from lncis.noise import Document, corrupt
@@ -135,21 +134,14 @@ def _read(path: Path) -> Document:
 
 def _write(texts: dict[Path, str]) -> None:
     """Write all files, each whole, and none before all are complete."""
-    partials = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in texts}
     try:
-        for path, text in texts.items():
-            with partials[path].open("w", encoding="utf-8") as file:
-                file.write(text)
+        with ExitStack() as stack:
+            for path, text in reversed(texts.items()):  # the stack unwinds: the first takes its place first
+                file = stack.enter_context(files.replacing(path))
+                file.write(text.encode())
                 file.flush()
-                os.fsync(file.fileno())
-        for path, partial in partials.items():
-            partial.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free some room, or name another file") from error
-    finally:
-        for partial in partials.values():
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
 
 
 def _a_field_a_line(manifest: dict[str, Any]) -> str:

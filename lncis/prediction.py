@@ -1,7 +1,7 @@
 """Detections in image files: pictures for people, COCO results for programs."""
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +106,7 @@ def _appears_whole(out: Path) -> Iterator[Path]:
     """Yield a folder that gets the name `out` at the end of the block, or vanishes."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(str(out), ["holds something already; name a new folder"])
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         partial.mkdir(parents=True)
         yield partial

@@ -1,16 +1,14 @@
 """The best configurations of a study, finished or so far, from its trials in the database."""
 
-import math
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.config import TrainConfig
-from lncis.studies.result import interval
+from lncis.studies.result import interval, merit
 from lncis.studies.spec import StudySpec
 from service import tables
 from service.store import Study
@@ -41,7 +39,7 @@ def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> lis
         if not values or any(trial.state in _OUT for trial in trials):
             continue
         finished = len(values) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
-        ranked[finished].append((_merit(spec, values), trials))
+        ranked[finished].append((merit(spec.objective, values), trials))
     chosen = []
     for finished in (True, False):
         ranked[finished].sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
@@ -55,18 +53,6 @@ def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> lis
         _described(study, spec, rank, finished, [by_number[trial.number] for trial in trials])
         for rank, (finished, trials) in enumerate(chosen, start=1)
     ]
-
-
-def _merit(spec: StudySpec, values: list[float]) -> float:
-    """Return what lncis.studies.result.StudyResult.merit does; one seed alone has no lower bound to go by."""
-    sign = 1 if spec.objective.mode == "max" else -1
-    if spec.objective.select == "lower_bound":
-        reached = interval(values)
-        merit = sign * reached.mean - reached.half_width
-    else:  # of thousands of configurations an interval takes most of the time of a request
-        finite = [value for value in values if math.isfinite(value)]
-        merit = sign * float(np.add.reduce(finite)) / len(finite) if finite else math.nan
-    return -math.inf if math.isnan(merit) else merit
 
 
 def _described(study: Study, spec: StudySpec, rank: int, finished: bool, trials: list[Any]) -> dict[str, Any]:

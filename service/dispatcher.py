@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from lncis import documents
+from lncis import documents, files
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
 from lncis.studies.spec import StudySpec
@@ -220,9 +220,7 @@ class Dispatcher:
         spec = self._spec(study)
         folder = folders.claim(self._settings.runs, study.id, spec)
         if folders.read_spec(self._settings.runs, study.id) != spec:  # another max_concurrent_trials
-            partial = folder / f".{folders.SPEC}.service"
-            partial.write_text(documents.to_yaml(spec))
-            partial.replace(folder / folders.SPEC)
+            files.replace(folder / folders.SPEC, documents.to_yaml(spec))
 
     def _spec(self, study: Study) -> StudySpec:
         document = self._database.read(lambda connection: store.spec_of(connection, study))

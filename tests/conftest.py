@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig
 
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,13 @@ from lncis.config import Workers
 from lncis.errors import StudyError
 
 
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Ray that other tests share stays as it is."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
 @pytest.mark.parametrize(("address", "place"), [(None, "on this machine"), ("10.0.0.1:6379", "RAY_ADDRESS=10.0.0.1")])
 def test_a_ray_that_does_not_start_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, address: str | None, place: str
@@ -15,7 +22,6 @@ def test_a_ray_that_does_not_start_is_one_clear_error(
     def init(**options: object) -> None:
         raise Exception("The current node timed out during startup.")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
@@ -32,7 +38,6 @@ def test_a_local_ray_that_did_not_come_up_is_started_once_more(monkeypatch: pyte
         if len(attempts) == 1:
             raise Exception("The current node timed out during startup.")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, cluster.TRIAL_DRIVER: 1000.0})
     with cluster.connected(Workers(), lanes=1):

@@ -141,15 +141,12 @@ def test_a_study_is_queued_runs_and_its_best_come_back(client, ray):
 
 
 def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
-    from functools import partial
-
     from lncis.studies import folders
-    from lncis.studies.result import merit
 
     study = in_state(client, post(client), "succeeded")
     result = folders.read_result(tmp_path / "runs", study["id"])
     best = client.get(study["links"]["best"], params={"top": 3}).json()["configurations"]
-    ranked = sorted(result.searched, key=partial(merit, result.spec.objective), reverse=True)
+    ranked = sorted(result.searched, key=lambda c: c.merit(result.spec.objective), reverse=True)
     assert [entry["label"] for entry in best] == [configuration.trial.label for configuration in ranked]
     assert best[0]["objective"]["ci95"] == pytest.approx(result.best.over_seeds("val/segm_AP").half_width)
     assert study["cost"] == json.loads(json.dumps(result.cost.__dict__))

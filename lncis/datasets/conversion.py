@@ -6,7 +6,6 @@ What is done is kept beside the result, a line for an image, and becomes the COC
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lncis import files
 from lncis.datasets.images import UNREADABLE, size_of
 from lncis.datasets.masks import instance
 from lncis.errors import DataError
@@ -69,7 +69,7 @@ def run(conversion: Conversion, on_progress: OnProgress = lambda done, total: No
                 file.write(f"{lines[-1]}\n".encode())
                 file.flush()
                 on_progress(len(lines), total)
-            write(target, json.dumps(_assemble(conversion, info, [json.loads(line) for line in lines])))
+            files.replace(target, json.dumps(_assemble(conversion, info, [json.loads(line) for line in lines])))
             progress_path.unlink()
     except OSError as error:
         raise DataError(
@@ -133,16 +133,6 @@ def _assemble(conversion: Conversion, info: dict[str, Any], converted: list[dict
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in conversion.categories.items()],
     }
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def listed(path: Path) -> list[str]:

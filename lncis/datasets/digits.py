@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lncis import files
 from lncis.config import CocoData, DigitsData
-from lncis.datasets import conversion
 from lncis.datasets.masks import instance
 from lncis.errors import DataError
 from lncis.noise import Document
@@ -95,7 +95,7 @@ def export(
                 Image.fromarray(image).save(folder / entry["file_name"])
                 done += 1
                 on_progress(done, sum(scenes[f"{split}_scenes"] for split in SPLITS))
-            conversion.write(out / f"{split}.json", json.dumps(document))
+            files.replace(out / f"{split}.json", json.dumps(document))
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}; make room or name another folder") from error
     return CocoData(images=folder, train=out / "train.json", val=out / "val.json", test=out / "test.json")

@@ -25,8 +25,8 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
 
     `stream` names an independent draw of the same seed ("train", "val"). The manifest holds the requested and realised
     rate, overall and by class, the law and the realised counts `[given_clean, given_noisy]`, and a hash of the labels.
-    Raises DataError for a document that is no COCO document, or that is noisy already: its labels stay with kind none,
-    and its flips are never flipped again.
+    Raises DataError for a document that is no COCO document, or that is noisy already: its flips are never flipped
+    again. With kind none its labels stay, and the manifest counts the flips that it came with.
     """
     categories = sorted(_entries(document, "categories", id=int, name=str), key=lambda category: category["id"])
     annotations = _entries(document, "annotations", id=int, category_id=int)
@@ -39,8 +39,8 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
 
     flippable = [k for k, annotation in enumerate(annotations) if not annotation.get("iscrowd", 0)]
     flippable.sort(key=[annotation["id"] for annotation in annotations].__getitem__)
-    clean = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
-    noisy = _draw(clean, law, np.random.default_rng([noise.seed, *stream.encode()]))
+    given = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
+    noisy = _draw(given, law, np.random.default_rng([noise.seed, *stream.encode()]))
 
     labels = [annotation["category_id"] for annotation in annotations]
     for k, label in zip(flippable, noisy.tolist(), strict=True):
@@ -51,6 +51,7 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
         for annotation, label in zip(annotations, labels, strict=True)
     ]
     names = [category["name"] for category in categories]
+    clean = np.array([place[relabelled[k]["clean_category_id"]] for k in flippable], dtype=np.int64)
     return {**document, "annotations": relabelled}, _manifest(noise, stream, names, law, clean, noisy)
 
 
@@ -128,12 +129,13 @@ def _check_names(categories: list[dict[str, Any]]) -> None:
 
 
 def _check_labels(annotations: list[dict[str, Any]], known: Mapping[int, int]) -> None:
-    unknown = next((a for a in annotations if a["category_id"] not in known), None)
-    if unknown is not None:
-        raise DataError(
-            f"annotation {unknown['id']} has category_id {unknown['category_id']}, which is not among the categories "
-            f"({', '.join(map(str, known))}); add the category or drop the annotation"
-        )
+    for label in ("category_id", "clean_category_id"):
+        unknown = next((a for a in annotations if label in a and a[label] not in known), None)
+        if unknown is not None:
+            raise DataError(
+                f"annotation {unknown['id']} has {label} {unknown[label]}, which is not among the categories "
+                f"({', '.join(map(str, known))}); add the category or drop the annotation"
+            )
 
 
 def _check_clean(annotations: list[dict[str, Any]]) -> None:

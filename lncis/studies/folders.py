@@ -4,7 +4,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lncis.errors import ConfigError
 from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End, Observation, WarmStarted
-from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal, merit
+from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal
 from lncis.studies.spec import StudySpec, Trial, load
 from lncis.studies.stages import STAGES
 from lncis.studies.trials import Observer
@@ -139,7 +138,7 @@ class LoserCheckpoints(Observer):
         ]
         candidates = [c for c in ended if all(t.end is End.FINISHED for t in c.trials)]
         if candidates:
-            best = max(candidates, key=partial(merit, self._spec.objective))
+            best = max(candidates, key=lambda c: c.merit(self._spec.objective))
             for beaten in _drop_beaten(ended, best, running=self._running.values()):
                 del self._ends[beaten.trial.configuration]
 

@@ -56,7 +56,7 @@ def render(result: StudyResult) -> str:
         about=table.title(result).removeprefix(f"{spec.name}: "),
         findings=_findings(result),
         parameters=_short(list(spec.search)),
-        headings=[table.heading(goal) for goal in spec.goals],
+        headings=[table.heading(spec, goal) for goal in spec.goals],
         figures=table.FIGURES,
         paper_figures=", ".join(table.FIGURES[: table.paper_figures(spec)]),
         baselines=[c.trial.label for c in baselines],

@@ -45,14 +45,15 @@ class Drawing:
 def drawings(result: StudyResult) -> Iterator[Drawing]:
     """Yield every figure that the study has data for, one after another."""
     metric, several = result.spec.objective.metric, len(result.spec.replicates) > 1
+    labels = result.spec.base.val_labels
     across = "; lines across are baselines" if result.spec.baselines else ""
     if result.searched:
         dots = "Large dots are means, small ones single trainings" if several else "A dot is a training"
         whiskers = ", whiskers 95 % intervals" if _whiskers(result, result.searched) else ""
         yield Drawing(
             title="Each parameter",
-            caption=f"Clean test AP and noisy {metric} against each searched parameter. {dots}{whiskers}{across}; the "
-            "star is the best configuration.",
+            caption=f"Clean test AP and {labels} {metric} against each searched parameter. {dots}{whiskers}{across}; "
+            "the star is the best configuration.",
             figure=responses(result),
         )
     if any(metric in record for t in result.trials for record in t.records):
@@ -75,9 +76,9 @@ def drawings(result: StudyResult) -> Iterator[Drawing]:
     if len(result.searched) > 2:
         tau = result.rank_agreement
         yield Drawing(
-            title="Noisy val against clean test",
-            caption="Each dot is the mean of a configuration. Selection sees noisy val alone; the nearer the dots lie "
-            "to a rising line, the better that serves clean test"
+            title=f"{labels.capitalize()} val against clean test",
+            caption=f"Each dot is the mean of a configuration. Selection sees {labels} val alone; the nearer the dots "
+            "lie to a rising line, the better that serves clean test"
             + (f" (Kendall's tau {tau:+.2f})." if math.isfinite(tau) else "."),
             figure=agreement(result),
         )
@@ -134,7 +135,7 @@ def curves(result: StudyResult) -> Figure:
 
 
 def agreement(result: StudyResult) -> Figure:
-    """Return clean test AP against noisy val AP, a dot for each searched configuration."""
+    """Return clean test AP against val AP, a dot for each searched configuration."""
     figure = Figure(figsize=(5.6, 4.6), layout="constrained")
     axes = figure.subplots()
     shown = _baselines(result) + result.searched
@@ -156,7 +157,7 @@ def agreement(result: StudyResult) -> Figure:
         axes.plot(*points[c.trial.configuration], mark, color="black", markersize=5, label=_legible(c.trial.label))
     best = result.best.trial
     axes.plot(*points[best.configuration], "*", color=TEST_COLOR, markersize=14, label=_legible(best.label))
-    axes.set_xlabel(f"{VAL_AP}, noisy (%)")
+    axes.set_xlabel(f"{VAL_AP}, {result.spec.base.val_labels} (%)")
     axes.set_ylabel("test AP, clean (%)")
     axes.legend(fontsize=7)
     return figure
@@ -165,6 +166,7 @@ def agreement(result: StudyResult) -> Figure:
 def pareto(result: StudyResult) -> Figure:
     """Return each further goal against the objective, with the front."""
     first, *others = result.spec.goals
+    labels = result.spec.base.val_labels
     figure = Figure(figsize=(5.2 * len(others), 4.4), layout="constrained")
     front = marked(result)[1]
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
@@ -180,8 +182,8 @@ def pareto(result: StudyResult) -> Figure:
         axes.plot(*_columns(along), line, color=TEST_COLOR, linewidth=0.8, label="Pareto front")
         chosen = points[result.best.trial.configuration]
         axes.plot(*chosen, "*", color=TEST_COLOR, markersize=14, label=_legible(result.best.trial.label))
-        axes.set_xlabel(f"{first.metric}, noisy (%), {_wanted(first.mode)}")
-        axes.set_ylabel(f"{other.metric}, noisy (%), {_wanted(other.mode)}")
+        axes.set_xlabel(f"{first.metric}, {labels} (%), {_wanted(first.mode)}")
+        axes.set_ylabel(f"{other.metric}, {labels} (%), {_wanted(other.mode)}")
         axes.legend(fontsize=7)
     return figure
 
@@ -237,7 +239,7 @@ def _draw_parameter(result: StudyResult, parameter: str, test: Axes, val: Axes, 
     for axes, figure, name, color in ((test, CLEAN_AP, "test AP, clean", TEST_COLOR), (val, metric, metric, VAL_COLOR)):
         _draw_response(result, parameter, figure, axes, color)
         if named:
-            axes.set_ylabel(f"{name} (%)" if axes is test else f"{name},\nnoisy (%)")
+            axes.set_ylabel(f"{name} (%)" if axes is test else f"{name},\n{result.spec.base.val_labels} (%)")
     test.tick_params(labelbottom=False)
     val.set_xlabel(parameter)
     handles, labels = test.get_legend_handles_labels()
@@ -318,7 +320,7 @@ def _draw_curves(result: StudyResult, axes: Axes) -> None:
         axes.annotate(" stage 2", (switch, 0.01), fontsize=7, color="grey", xycoords=("data", "axes fraction"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{metric}, noisy (%)")
+    axes.set_ylabel(f"{metric}, {result.spec.base.val_labels} (%)")
     handles, labels = axes.get_legend_handles_labels()
     if faint:
         handles, labels = [*handles, Line2D([], [], color=FAINT)], [*labels, "the other configurations"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Interval:
         return "-" if math.isnan(self.mean) else f"{self.mean:{sign}.1f}{spread}"
 
 
-def interval(values: list[float]) -> Interval:
+def interval(values: Sequence[float]) -> Interval:
     """Return the interval of finite values; NaN for none."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -66,6 +66,21 @@ def interval(values: list[float]) -> Interval:
         return Interval(mean=finite[0], half_width=math.nan)
     error = float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
     return Interval(mean=float(np.mean(finite)), half_width=_student(len(finite) - 1) * error)
+
+
+def merit(objective: Objective, values: Sequence[float]) -> float:
+    """Return what the best has most of, from a configuration's objective with each seed.
+
+    That is the mean or its lower bound, negative where less is better; -inf where there is none.
+    """
+    if objective.select == "lower_bound":
+        reached = interval(values)
+        mean, margin = reached.mean, reached.half_width
+    else:  # of thousands of configurations an interval would take the service most of a request
+        finite = [value for value in values if math.isfinite(value)]
+        mean, margin = (math.fsum(finite) / len(finite) if finite else math.nan), 0.0
+    reached_most = (mean if objective.mode == "max" else -mean) - margin
+    return -math.inf if math.isnan(reached_most) else reached_most
 
 
 @cache
@@ -90,12 +105,9 @@ class ConfigurationResult:
         """Return the mean of a metric over the trials that finished, and its interval."""
         return interval([trial.last(metric) for trial in self.trials])
 
-
-def merit(objective: Objective, configuration: ConfigurationResult) -> float:
-    """Return what the best has most of: the mean objective or its lower bound, negative where less is better."""
-    reached = configuration.over_seeds(objective.metric)
-    mean = reached.mean if objective.mode == "max" else -reached.mean
-    return mean - (reached.half_width if objective.select == "lower_bound" else 0.0)
+    def merit(self, objective: Objective) -> float:
+        """Return what the best configuration has most of."""
+        return merit(objective, [trial.last(objective.metric) for trial in self.trials])
 
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
@@ -145,7 +157,7 @@ class StudyResult:
         if not self.searched:
             reasons = sorted({t.reason for t in self.trials if t.reason}) or ["it was stopped"]
             raise StudyError(f"no configuration of study {self.study_id} finished: {'; '.join(reasons)}")
-        return max(self.searched, key=partial(merit, self.spec.objective))
+        return max(self.searched, key=lambda c: c.merit(self.spec.objective))
 
     @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:
@@ -176,7 +188,7 @@ class StudyResult:
 
     @cached_property
     def rank_agreement(self) -> float:
-        """Kendall's tau between noisy val and clean test AP over the searched configurations; NaN with fewer than 3."""
+        """Kendall's tau between val and clean test AP over the searched configurations; NaN with fewer than 3."""
         from scipy import stats
 
         if len(self.searched) < 3:

@@ -23,7 +23,7 @@ class Goal:
     """A metric and which way is better."""
 
     metric: str = "val/segm_AP"
-    """A metric on the noisy validation split, after the last epoch."""
+    """A metric on the validation split, after the last epoch; its labels are those of `val_labels`."""
     mode: Literal["max", "min"] = "max"
 
     @model_validator(mode="after")

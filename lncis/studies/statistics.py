@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna  # whose `importance` loads scikit-learn when it is first used
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lncis.studies.result import ConfigurationResult, StudyResult, merit
+from lncis.studies.result import ConfigurationResult, StudyResult
 from lncis.studies.search import distribution, empty_study
 from lncis.studies.spec import StudySpec
 
@@ -24,7 +23,7 @@ def ranked(result: StudyResult) -> list[ConfigurationResult]:
     """Return all but the baselines: those that may be selected, best first, then those that came farthest."""
     done = {c.trial.configuration for c in result.searched}
     others = [c for c in result.configurations if c.trial.baseline is None and c.trial.configuration not in done]
-    best_first = sorted(result.searched, key=partial(merit, result.spec.objective), reverse=True)
+    best_first = sorted(result.searched, key=lambda c: c.merit(result.spec.objective), reverse=True)
     return [*best_first, *sorted(others, key=_progress, reverse=True)]
 
 

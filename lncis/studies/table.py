@@ -37,7 +37,7 @@ def view(result: StudyResult) -> RenderableType:
     table = Table(title=Text(title(result), style="bold"), title_justify="left")
     table.add_column("configuration", overflow="fold")
     for goal in spec.goals:
-        table.add_column(Text(heading(goal)), justify="right")
+        table.add_column(Text(heading(spec, goal)), justify="right")
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
@@ -111,9 +111,9 @@ def selected_by(objective: Objective) -> str:
     return f"the {'lower' if objective.mode == 'max' else 'upper'} end of the 95 % interval of {mean}"
 
 
-def heading(goal: Goal) -> str:
+def heading(spec: StudySpec, goal: Goal) -> str:
     """Return what stands above a goal's column."""
-    return f"{goal.metric}\n(noisy{', min' if goal.mode == 'min' else ''})"
+    return f"{goal.metric}\n({spec.base.val_labels}{', min' if goal.mode == 'min' else ''})"
 
 
 def state(result: StudyResult, configuration: ConfigurationResult) -> str:
@@ -209,7 +209,8 @@ def _statistics(result: StudyResult) -> list[str]:
     number = f"{len(result.searched)} configurations"
     if math.isfinite(tau):
         lines.append(
-            f"rank agreement of noisy val with clean test: Kendall's tau {tau:+.2f} over {number} (+1: same order)"
+            f"rank agreement of {result.spec.base.val_labels} val with clean test: Kendall's tau {tau:+.2f} "
+            f"over {number} (+1: same order)"
         )
     if shares := importance(result):
         named = ", ".join(f"{path} {share:.0%}" for path, share in shares.items())
