@@ -1,5 +1,6 @@
 """Connecting to Ray: the cluster that RAY_ADDRESS names, else a quiet one of this machine for as long as needed."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -51,7 +52,22 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
         yield
     finally:
         if started_here:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Call ray.shutdown with the garbage collector at rest.
+
+    Were another thread, such as MLflow's, to collect an ObjectRef while Ray's core worker ends, Ray 2.60 would end the
+    whole process with code 1.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _start(verbose: bool, address: str, options: dict[str, Any]) -> None:
@@ -68,7 +84,7 @@ def _start(verbose: bool, address: str, options: dict[str, Any]) -> None:
             )
             return
         except Exception as error:  # Ray raises plain Exceptions too
-            ray.shutdown()
+            _shut_down()
             if attempt == attempts[-1]:
                 local = address == "local"
                 where = "on this machine" if local else f"at RAY_ADDRESS={address}"

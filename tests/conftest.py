@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_ray import FakeRay
 
 from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from service.database import Database
 
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
@@ -77,3 +79,18 @@ def tiny() -> TrainConfig:
         schedule=Schedule(epochs=4),
         optimizer=Optimizer(lr=1e-5),
     )
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[FakeRay]:
+    """What answers as Ray's dashboard does, for the service."""
+    fake = FakeRay(tmp_path / "runs")
+    yield fake
+    fake.kill_head()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+    yield made
+    made.close()

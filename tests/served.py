@@ -1,9 +1,16 @@
-"""The service for tests, answering on a free port of loopback, with a database filled without Ray."""
+"""The service for tests, in this process or in one of its own, on a free port of loopback."""
 
 import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +54,71 @@ def served(folder: Path, database: Database, **changes: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+class Service:
+    """A service as a process; started again it listens on the same port."""
+
+    def __init__(self, folder: Path, ray_address: str, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("LNCIS_", "MLFLOW_"))},
+            "PYTHONPATH": str(ROOT),
+            "LNCIS_PORT": str(self.port),
+            "LNCIS_DATABASE_URL": f"sqlite:///{folder / 'lncis.db'}",
+            "LNCIS_RUNS": str(folder / "runs"),
+            "LNCIS_POLL_SECONDS": "0.05",
+            "LNCIS_RAY_GRACE_SECONDS": "0.2",
+            "LNCIS_MAX_RUNNING": "4",
+            "LNCIS_MAX_RUNNING_PER_USER": "4",
+            "RAY_ADDRESS": ray_address,
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Service":
+        with (self._folder / f"{self.port}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service"], cwd=self._folder, env=self._environment, stdout=log, stderr=log
+            )
+        return self
+
+    @property
+    def log(self) -> str:
+        return (self._folder / f"{self.port}.log").read_text()
+
+    def ready(self) -> "Service":
+        eventually(lambda: self.ask("GET", "/healthz"))
+        return self
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(60)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Return an answer; None where there was none, for whatever reason."""
+        request = urllib.request.Request(
+            f"{self.address}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", **headers},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return None
+
+
+def eventually(look: Callable[[], Any], *, seconds: float = 120.0) -> Any:
+    """Return the first true answer."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, "it did not come to that in time"
+        time.sleep(0.02)
+    return found

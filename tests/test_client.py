@@ -16,8 +16,7 @@ import httpx2
 import pytest
 import yaml
 from fake_ray import SPEC, FakeRay
-from served import ROOT, filler, served
-from test_service_faults import Service
+from served import ROOT, Service, filler, served
 from typer.testing import CliRunner
 
 from lncis import cli, client, documents
@@ -35,20 +34,6 @@ runner = CliRunner()
 def no_service_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (client.URL, client.TOKEN):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def ray(tmp_path: Path) -> Iterator[FakeRay]:
-    fake = FakeRay(tmp_path / "runs")
-    yield fake
-    fake.kill_head()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import ray
 
@@ -42,3 +45,39 @@ def test_a_local_ray_that_did_not_come_up_is_started_once_more(monkeypatch: pyte
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, cluster.TRIAL_DRIVER: 1000.0})
     with cluster.connected(Workers(), lanes=1):
         assert attempts == ["local", "local"]
+
+
+SHUT_DOWN_AMONG_GARBAGE = """
+import gc, threading, time
+import ray
+from lncis import cluster
+from lncis.config import Workers
+
+gc.set_threshold(1)
+over = threading.Event()
+
+def litter():
+    while references and not over.is_set():
+        cycle = [references.pop()]
+        cycle.append(cycle)
+        del cycle
+        time.sleep(0.0005)
+
+with cluster.connected(Workers(), lanes=1):
+    references = [ray.put(0) for _ in range(4000)]
+    thread = threading.Thread(target=litter)
+    thread.start()
+assert references, "too few to last until Ray had gone"
+assert gc.isenabled()
+over.set()
+thread.join()
+print("alive")
+"""
+
+
+def test_a_thread_that_collects_garbage_while_ray_shuts_down_does_not_end_the_process() -> None:
+    """MLflow's thread once did: Ray ended the process with code 1, after the training and before the report."""
+    script = subprocess.run(
+        [sys.executable, "-c", SHUT_DOWN_AMONG_GARBAGE], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (script.returncode, script.stdout) == (0, "alive\n"), script.stderr

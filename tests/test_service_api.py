@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from fake_ray import SPEC, FakeRay
+from served import eventually
 from starlette.testclient import TestClient
 
 from lncis import documents
@@ -22,22 +23,6 @@ from service.settings import Settings
 
 PRESETS = Path(__file__).parents[1] / "studies"
 ANNA, BILAL = "anna:write:secret-of-anna", "bilal:read:secret-of-bilal"
-
-
-def eventually(look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """Return the first true answer."""
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, "it did not come to that in time"
-        time.sleep(0.02)
-    return found
-
-
-@pytest.fixture
-def ray(tmp_path: Path) -> Iterator[FakeRay]:
-    fake = FakeRay(tmp_path / "runs")
-    yield fake
-    fake.kill_head()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,6 @@ from service.jobs import RayAway, RayJobs
 from service.settings import Settings
 from service.states import Action, Job, State, Wanted
 from service.submissions import plain
-
-
-@pytest.fixture
-def ray(tmp_path: Path) -> Iterator[FakeRay]:
-    fake = FakeRay(tmp_path / "runs")
-    yield fake
-    fake.kill_head()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
-    yield made
-    made.close()
-
 
 Turns = Callable[..., Dispatcher]
 

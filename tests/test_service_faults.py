@@ -4,9 +4,7 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -17,83 +15,15 @@ from typing import Any
 
 import pytest
 from fake_ray import SPEC, FakeRay
+from served import Service, eventually
 
-ROOT = Path(__file__).parents[1]
 ROUNDS = int(os.environ.get("LNCIS_SERVICE_KILLS", "8"))
 
 
-class Service:
-    """A service as a process; started again it listens on the same port."""
-
-    def __init__(self, folder: Path, ray_address: str, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("LNCIS_", "MLFLOW_"))},
-            "PYTHONPATH": str(ROOT),
-            "LNCIS_PORT": str(self.port),
-            "LNCIS_DATABASE_URL": f"sqlite:///{folder / 'lncis.db'}",
-            "LNCIS_RUNS": str(folder / "runs"),
-            "LNCIS_POLL_SECONDS": "0.05",
-            "LNCIS_RAY_GRACE_SECONDS": "0.2",
-            "LNCIS_MAX_RUNNING": "4",
-            "LNCIS_MAX_RUNNING_PER_USER": "4",
-            "RAY_ADDRESS": ray_address,
-            **environment,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> "Service":
-        with (self._folder / f"{self.port}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"], cwd=self._folder, env=self._environment, stdout=log, stderr=log
-            )
-        return self
-
-    @property
-    def log(self) -> str:
-        return (self._folder / f"{self.port}.log").read_text()
-
-    def ready(self) -> "Service":
-        eventually(lambda: self.ask("GET", "/healthz"))
-        return self
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(60)
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """Return an answer; None where there was none, for whatever reason."""
-        request = urllib.request.Request(
-            f"{self.address}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **headers},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
-        except (OSError, ValueError):
-            return None
-
-
-def eventually(look: Callable[[], Any], *, seconds: float = 120.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, "it did not come to that in time"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
-def ray(tmp_path: Path) -> Iterator[FakeRay]:
-    fake = FakeRay(tmp_path / "runs", epoch_seconds=0.05)
-    yield fake
-    fake.kill_head()
+def ray(ray: FakeRay) -> FakeRay:
+    ray.epoch_seconds = 0.05
+    return ray
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import browser as chromium
@@ -56,13 +55,6 @@ def create(
         return study.id
 
     return database.write(write)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

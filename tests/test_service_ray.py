@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_service_faults import Service, eventually
+from served import Service, eventually
 
 from service import serve
 

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from test_service_faults import ROOT, Service
+from served import ROOT, Service
 
 CASES = int(os.environ.get("LNCIS_SCHEMA_CASES", "8"))
 """For each operation; 150 make more than 2,000."""
