@@ -20,10 +20,29 @@ _OUT = ("failed", "pruned")
 def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> list[dict[str, Any]]:
     """Return up to `top` configurations that finished with every seed, then up to `top` that have not, each best first.
 
-    What finished ranks as in the study's own report. The others rank by what they reached at their last evaluation;
-    where some seeds are still to come, the interval is over those that are there. A configuration of which a trial
-    failed or was pruned is never among them, nor is a baseline.
+    What finished ranks as in the study's own report. The others rank behind, by what they reached at their last
+    evaluation; where some seeds are still to come, the interval is over those that are there. A configuration of which
+    a trial failed or was pruned is never among them, nor is a baseline.
     """
+    finished, others = _ranked(connection, study, spec)
+    chosen = [
+        *enumerate(finished[:top], start=1),
+        *enumerate(others[:top], start=len(finished) + 1),
+    ]
+    return [_described(connection, study, spec, rank, rank <= len(finished), trials) for rank, trials in chosen]
+
+
+def of_rank(connection: Connection, study: Study, spec: StudySpec, rank: int) -> dict[str, Any] | None:
+    """Return the configuration that `best` gives a rank; None if there are fewer."""
+    finished, others = _ranked(connection, study, spec)
+    every = finished + others
+    if rank > len(every):
+        return None
+    return _described(connection, study, spec, rank, rank <= len(finished), every[rank - 1])
+
+
+def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the configurations that finished with every seed and those that have not, best first, as trial numbers."""
     columns = tables.trials.c
     rows = connection.execute(
         sa.select(columns.number, columns.configuration, columns.state, columns.objective)
@@ -33,29 +52,27 @@ def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> lis
     groups: dict[int, list[Any]] = defaultdict(list)
     for row in rows.all():
         groups[row.configuration].append(row)
-    ranked: dict[bool, list[tuple[float, list[Any]]]] = {True: [], False: []}
+    ranked: dict[bool, list[tuple[float, list[int]]]] = {True: [], False: []}
     for trials in groups.values():
         values = [trial.objective for trial in trials if trial.objective is not None]
         if not values or any(trial.state in _OUT for trial in trials):
             continue
         finished = len(values) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
-        ranked[finished].append((merit(spec.objective, values), trials))
-    chosen = []
-    for finished in (True, False):
-        ranked[finished].sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
-        chosen += [(finished, trials) for _, trials in ranked[finished][:top]]
-    numbers = [trial.number for _, trials in chosen for trial in trials]
-    whole = connection.execute(
-        sa.select(tables.trials).where(columns.study == study.number, columns.number.in_(numbers))
-    )
-    by_number = {row.number: row for row in whole}
-    return [
-        _described(study, spec, rank, finished, [by_number[trial.number] for trial in trials])
-        for rank, (finished, trials) in enumerate(chosen, start=1)
-    ]
+        ranked[finished].append((merit(spec.objective, values), [trial.number for trial in trials]))
+    for entries in ranked.values():
+        entries.sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
+    return [numbers for _, numbers in ranked[True]], [numbers for _, numbers in ranked[False]]
 
 
-def _described(study: Study, spec: StudySpec, rank: int, finished: bool, trials: list[Any]) -> dict[str, Any]:
+def _described(
+    connection: Connection, study: Study, spec: StudySpec, rank: int, finished: bool, numbers: list[int]
+) -> dict[str, Any]:
+    columns = tables.trials.c
+    trials = connection.execute(
+        sa.select(tables.trials)
+        .where(columns.study == study.number, columns.number.in_(numbers))
+        .order_by(columns.number)
+    ).all()
     metrics = sorted({key for trial in trials for key in trial.metrics if key.startswith(("val/", "test/"))})
     first = trials[0]
     return {

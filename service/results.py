@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from lncis import documents
 from lncis.studies.spec import StudySpec
 from service import findings, store
-from service.best import as_yaml, best
+from service.best import as_yaml, best, of_rank
 from service.problems import Problem, documented
 from service.runtime import At, Reader, Runtime
 from service.schemas import Best, StagePage, TrialPage
@@ -69,14 +69,17 @@ async def best_configurations(
     format: Annotated[
         Literal["json", "yaml"], Query(description="yaml: the one of `rank`, as a file that `lncis train` runs.")
     ] = "json",
-    rank: Annotated[int, Query(ge=1, le=200, description="Which one, as YAML.")] = 1,
+    rank: Annotated[int, Query(ge=1, le=2**31 - 1, description="Which one, as YAML.")] = 1,
 ) -> Response:
     """Return the best configurations so far: those that finished, then what still runs, each marked as such."""
 
     def look(connection: Connection) -> tuple[store.Study, StudySpec, list[dict[str, Any]]]:
         study = store.get(connection, study_id)
         spec = documents.parse(StudySpec, store.spec_of(connection, study), source=study_id)
-        return study, spec, best(connection, study, spec, top if format == "json" else max(top, rank))
+        if format == "json":
+            return study, spec, best(connection, study, spec, top)
+        one = of_rank(connection, study, spec, rank)
+        return study, spec, [one] if one else []
 
     study, spec, entries = await runtime.read(look)
     if format == "json":
@@ -84,10 +87,10 @@ async def best_configurations(
         return JSONResponse(
             {"study": study.id, "state": study.state, "objective": objective, "configurations": entries}
         )
-    if len(entries) < rank:
-        there = f"has {len(entries)} configurations to rank" if entries else "has evaluated no configuration yet"
+    if not entries:
+        there = f"has no configuration of rank {rank}" if rank > 1 else "has evaluated no configuration yet"
         raise Problem(409, f"study {study.id} is {study.state} and {there}")
-    return Response(as_yaml(study, spec, entries[rank - 1]), media_type="application/yaml")
+    return Response(as_yaml(study, spec, entries[0]), media_type="application/yaml")
 
 
 @router.get(

@@ -17,6 +17,8 @@ from service.store import Study
 
 SILENT_SECONDS = 15.0
 """A dispatcher that has not been seen for so long is gone, or stuck."""
+PATIENCE_SECONDS = 60.0
+"""Of a study that runs so long without an epoch, people ask why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +88,12 @@ def why(study: Study, seen: Outlook, settings: Settings, running: int, of_owner:
     """Return why a study is not running, or not yet doing what was asked; empty where it runs as it should."""
     now = time.time()
     if study.state is State.RUNNING or study.wanted is Wanted.CANCEL:
+        begins = study.state is State.RUNNING and study.epochs_done == study.epochs_at_start
+        if begins and not study.reason and now - study.state_since > PATIENCE_SECONDS:
+            return "no epoch is finished yet: its workers train the first one, or wait for room in the cluster"
         return study.reason
     if study.state is State.PAUSED:
-        return f"paused; POST /studies/{study.id}/resume lets it go on"
+        return "paused until someone resumes it"
     if now - seen.seen_at >= SILENT_SECONDS:
         return _silent(seen)
     if not seen.ray_ok:

@@ -133,6 +133,8 @@ def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
     best = client.get(study["links"]["best"], params={"top": 3}).json()["configurations"]
     ranked = sorted(result.searched, key=lambda c: c.merit(result.spec.objective), reverse=True)
     assert [entry["label"] for entry in best] == [configuration.trial.label for configuration in ranked]
+    third = client.get(study["links"]["best"], params={"format": "yaml", "rank": 3, "top": 1}).text
+    assert third.startswith(f"# Number 3 of study {study['id']}: {best[2]['label']}")
     assert best[0]["objective"]["ci95"] == pytest.approx(result.best.over_seeds("val/segm_AP").half_width)
     assert study["cost"] == json.loads(json.dumps(result.cost.__dict__))
 

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from lncis.errors import ConfigError
 from service import store, tables, waiting
 from service.database import Database, DatabaseAway, Leadership
+from service.settings import Settings
 from service.states import Action, Job, State, Wanted
 
 AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
@@ -329,3 +331,16 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk):
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     create(database)  # it goes on as soon as there is room
     database.close()
+
+
+def test_a_running_study_without_an_epoch_says_what_it_may_wait_for(database: Database) -> None:
+    study = create(database)
+
+    def why(**columns: Any) -> str:
+        running = change(database, study, state=State.RUNNING, **columns)
+        later = replace(running, state_since=running.state_since - 2 * waiting.PATIENCE_SECONDS)
+        return waiting.why(later, waiting.NOBODY, Settings(), running=1, of_owner=1, position=1)
+
+    assert "wait for room in the cluster" in why(reason="", epochs_done=0)
+    assert why(reason="its job waits for a place in Ray") == "its job waits for a place in Ray"
+    assert why(reason="", epochs_done=1) == ""
