@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study serve test torture cluster-test check format lock mlflow clean
+.PHONY: help study serve test test-slow torture cluster-test check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,8 +25,11 @@ study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the ta
 serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl-C
 	@$(BIN)/python -m service.serve
 
-test: $(STAMP)  ## all tests but torture, about thirteen minutes on two cores
+test: $(STAMP)  ## all fast tests, about fifteen minutes on two cores
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the tests that take a minute and more each
+	@$(BIN)/python -m pytest -m slow
 
 torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, about an hour (LNCIS_KILLS, LNCIS_SEED)
 	@$(BIN)/python -m pytest -m torture -s tests/test_torture.py

@@ -22,6 +22,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_goes_through_ray_and_mlflow_and_its_best_trains(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
