@@ -14,7 +14,7 @@ from lncis.studies.spec import StudySpec
 TABLE_6 = StudySpec(
     name="table6",
     base=TrainConfig(
-        dataset=DigitsData(train_scenes=200, val_scenes=32, test_scenes=64),
+        dataset=DigitsData(train_scenes=300, val_scenes=32, test_scenes=64),
         schedule=Schedule(epochs=12, stage1_epochs=6, evaluate_every=3),
     ),
     search={"loss.gamma": Categorical(choices=[4.0, 5.0, 6.0, 7.0, 8.0])},
@@ -25,7 +25,7 @@ TABLE_6 = StudySpec(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=200, help="training scenes; fewer for a quick look")
+    parser.add_argument("--scenes", type=int, default=300, help="training scenes; fewer for a quick look")
     scenes = parser.parse_args().scenes
     spec = replace(TABLE_6, base=replace(TABLE_6.base, dataset=replace(TABLE_6.base.dataset, train_scenes=scenes)))
     with tempfile.TemporaryDirectory() as runs:
