@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 FILE = ROOT / "service" / "deploy" / "own-machines.yaml"
 WORKERS = ["one", "two"]
-PORTS = {"MLflow": "5000/health", "Ray's dashboard": "8265/api/version"}
+PORTS = {"the service": "8000/readyz", "MLflow": "5000/health", "Ray's dashboard": "8265/api/version"}
+SERVICE = "http://127.0.0.1:8000"
 SMALL = "--object-store-memory=100000000"
 
 STUDY = """
@@ -55,8 +56,10 @@ class Cluster(Protocol):
 
     def on_head(self, command: str) -> str: ...
 
-    def submit(self, study: dict[str, Any]) -> None:
-        """Send a study. Here it is a Ray job; with the service, this is POST /studies."""
+    def submit(self, study: dict[str, Any]) -> None: ...
+
+    def finished(self, name: str) -> bool:
+        """Say whether a study is; AssertionError where it failed."""
 
     def kill(self, worker: str) -> None: ...
 
@@ -69,6 +72,7 @@ class Hosts:
 
     network: Network
     file: Path
+    _ids: dict[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> Path:
@@ -92,9 +96,15 @@ class Hosts:
         return done.stdout
 
     def submit(self, study: dict[str, Any]) -> None:
+        """POST it to the service."""
         (self.network.shared / f"{study['name']}.yaml").write_text(yaml.safe_dump(study))
-        run = f"$HOME/lncis/service/deploy/in-cluster lncis study run {SHARED}/{study['name']}.yaml"
-        self.on_head(f"ray job submit --no-wait --submission-id {study['name']} -- {run}")
+        body = f"-H 'Content-Type: application/yaml' --data-binary @{SHARED}/{study['name']}.yaml"
+        self._ids[study["name"]] = json.loads(self.on_head(f"curl -sS --fail-with-body {SERVICE}/studies {body}"))["id"]
+
+    def finished(self, name: str) -> bool:
+        study = json.loads(self.on_head(f"curl -sS --fail-with-body {SERVICE}/studies/{self._ids[name]}"))
+        assert study["state"] not in ("failed", "cancelled"), study["reason"]
+        return bool(study["state"] == "succeeded")
 
     def kill(self, worker: str) -> None:
         self.network.kill(worker)
@@ -146,10 +156,16 @@ class Raylets:
         return done.stdout
 
     def submit(self, study: dict[str, Any]) -> None:
+        """Make it a job of Ray's."""
         file = self.folder / f"{study['name']}.yaml"
         file.write_text(yaml.safe_dump(study))
         run = f"{BIN}/lncis study run {file} --runs {self.runs}"
         self.on_head(f"ray job submit --no-wait --submission-id {study['name']} -- {run}")
+
+    def finished(self, name: str) -> bool:
+        status = self.on_head(f"ray job status {name}").lower()
+        assert "failed" not in status, self.on_head(f"ray job logs {name}")
+        return "succeeded" in status
 
     def kill(self, worker: str) -> None:
         process = self._nodes.pop(worker)
@@ -246,7 +262,7 @@ def test_trials_run_on_different_nodes_and_survive_the_loss_of_one(cluster, alon
     killed_after = _epochs(cluster, "spread")
     assert killed_after < 20, "the study was over before its node was killed"
     cluster.revive("two")
-    _wait(lambda: _finished(cluster, "spread"), 600, "the end of the study")
+    _wait(lambda: cluster.finished("spread"), 600, "the end of the study")
     assert _results(cluster.runs, "spread")["cost"]["lost_seconds"] > 0, "the node was killed with nothing to lose"
     assert _figures(cluster.runs, "spread") == alone(study)
 
@@ -256,7 +272,7 @@ def test_a_training_shared_by_two_nodes_gives_what_two_processes_of_one_machine_
     study = yaml.safe_load(STUDY) | DISTRIBUTED | {"name": "shared"}
     cluster.submit(study)
     _wait(lambda: len(_nodes_with_trials(cluster)) == 2, 240, "a training on two nodes")
-    _wait(lambda: _finished(cluster, "shared"), 600, "the end of the study")
+    _wait(lambda: cluster.finished("shared"), 600, "the end of the study")
     assert _figures(cluster.runs, "shared") == alone(study)
 
 
@@ -303,13 +319,6 @@ def _journal(cluster: Cluster, name: str) -> str:
 
 def _epochs(cluster: Cluster, name: str) -> int:
     return _journal(cluster, name).count('"epoch_finished"')
-
-
-def _finished(cluster: Cluster, name: str) -> bool:
-    status = cluster.on_head(f"ray job status {name}")
-    if "failed" in status.lower():
-        raise AssertionError(cluster.on_head(f"ray job logs {name}"))
-    return "succeeded" in status.lower()
 
 
 def _figures(runs: Path, name: str) -> dict[str, list[Any]]:
