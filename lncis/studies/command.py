@@ -119,7 +119,7 @@ def compare_studies(
         from lncis.studies import comparison, folders
 
         results = [folders.read_result(runs, study_id) for study_id in study_ids]
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
         console.print(comparison.view(results))
 
 

@@ -16,7 +16,7 @@ def view(results: Sequence[StudyResult]) -> RenderableType:
     Below each configuration stand the gain over the first baseline, paired by seed, and what the paper got.
     """
     table = Table(title=Text(_title(results), style="bold"), title_justify="left")
-    table.add_column("clean test AP")
+    table.add_column("clean test AP", overflow="fold")
     for result in results:
         table.add_column(f"{described(result.spec.base.noise).replace(' noise ', ' ')}", justify="right")
     for label in dict.fromkeys(c.trial.label for result in results for c in result.configurations):
