@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis import documents
-from lncis.config import Noise, TrainConfig
+from lncis.config import CocoData, Noise, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
@@ -80,7 +80,7 @@ def title(result: StudyResult) -> str:
     spec, schedule = result.spec, result.spec.base.schedule
     parts = [
         spec.base.dataset.name,
-        "noise as searched" if {"noise.kind", "noise.rate"} & spec.search.keys() else described(spec.base.noise),
+        _noise(spec),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
         *([] if SWITCH in spec.search else [f"E1 = {schedule.switch_epoch}"]),
@@ -88,6 +88,13 @@ def title(result: StudyResult) -> str:
         *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
     ]
     return f"{spec.name}: {', '.join(parts)}"
+
+
+def _noise(spec: StudySpec) -> str:
+    if {"noise.kind", "noise.rate"} & spec.search.keys():
+        return "noise as searched"
+    as_they_are = spec.base.noise.kind == "none" and isinstance(spec.base.dataset, CocoData)  # which may be noisy
+    return "labels as they are" if as_they_are else described(spec.base.noise)
 
 
 def described(noise: Noise) -> str:
