@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -296,6 +297,12 @@ def test_one_seed_decides_nothing():
 )
 def test_the_title_says_the_noise(noise, words):
     assert f"s: digits, {words}, E = 4" in table.title(small(base={"schedule": {"epochs": 4}, "noise": noise}))
+
+
+def test_ones_own_labels_are_not_said_to_be_clean():
+    own = {"name": "coco", "images": "images", "train": "noisy.json", "test": "clean.json"}
+    spec = study_spec(base={"dataset": own, "noise": {"kind": "none"}})
+    assert "s: coco, labels as they are, E = 12" in table.title(replace(small(), spec=spec))
 
 
 def test_noise_draws_count_as_replicates_and_their_share_is_told():
