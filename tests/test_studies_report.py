@@ -302,7 +302,7 @@ def test_the_title_says_the_noise(noise, words):
 def test_ones_own_labels_are_not_said_to_be_clean():
     own = {"name": "coco", "images": "images", "train": "noisy.json", "test": "clean.json"}
     spec = study_spec(base={"dataset": own, "noise": {"kind": "none"}})
-    assert "s: coco, labels as they are, E = 12" in table.title(replace(small(), spec=spec))
+    assert "s: coco, labels as they are, E = 20" in table.title(replace(small(), spec=spec))
 
 
 def test_noise_draws_count_as_replicates_and_their_share_is_told():
