@@ -56,8 +56,8 @@ class Scratch:
         found = storage.fetch(task.after.shared, origin)
         if found != task.after.until:
             raise StorageError(
-                f"{storage.shown(task.after.shared)} holds {found or 'no'} epochs where {task.after.until} are needed to "
-                "go on from; run the failed trials again, and they are trained"
+                f"{storage.shown(task.after.shared)} holds {found or 'no'} epochs where {task.after.until} were "
+                "published; run the failed trials again, and those that are missing are trained"
             )
         return Copy(directory=directory, fork_from=origin, epoch=found)
 
