@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,4 +160,4 @@ def test_a_scratch_that_cannot_be_written_is_told(base, tmp_path, monkeypatch):
         closing(Scratch()) as here,
         pytest.raises(StorageError, match=r"file/lncis cannot be written: .*LNCIS_SCRATCH"),
     ):
-        here.copy(replace(task(base, "a", 2)))
+        here.copy(task(base, "a", 2))
