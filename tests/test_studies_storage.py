@@ -14,7 +14,7 @@ from lncis import checkpoint, documents, histograms, storage, trained
 from lncis.engine import CHECKPOINT
 from lncis.errors import StorageError
 from lncis.metrics import Record
-from lncis.studies import journal
+from lncis.studies import journal, run
 from lncis.studies.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec, Trial
@@ -107,11 +107,11 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
             assert SECRET not in path.read_bytes().decode(errors="replace"), path
     (started,) = (e for e in journal.read(again.directory) if isinstance(e, journal.SessionStarted))
     assert started.storage == f"s3://{s3.bucket}/lncis/stages"
+    assert run._other_storage([started], None) == (
+        f"the study's stages were at {started.storage}, and are now in its folder: what is not there is trained again"
+    )
     run_study(spec(), study_id="again", observers=[watch])
-    assert watch.notes == [
-        f"the study's stages were at s3://{s3.bucket}/lncis/stages, and are now in its folder: what is not there is "
-        "trained again"
-    ]
+    assert watch.notes == [], "a finished study needs no storage"
 
 
 def test_two_workers_each_fetch_what_they_go_on_from(local_ray: None, s3: ObjectStore) -> None:

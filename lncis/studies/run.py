@@ -74,8 +74,6 @@ def run_study(
         finished = _finished(journal.events)
         if retry_failed or not finished:
             _same_code(folder, journal.events)
-        if note := _other_storage(journal.events, published):
-            _to_all(observers)(note)
         mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), published and published.url)
         mirror.start()
         try:
@@ -90,6 +88,8 @@ def run_study(
                 retry_failed=retry_failed,
             )
             if trials.unfinished or not finished:
+                if note := _other_storage(journal.events, published):
+                    _to_all(observers)(note)
                 with _session(spec, trials, queue, journal, published):
                     if trials.unfinished:
                         _train(spec, folder, trials, queue, observers, verbose)
