@@ -36,7 +36,7 @@ class Mirror:
         events: Sequence[Event],
         tags: Mapping[str, str],
         on_note: Callable[[str], None],
-        published: str | None = None,
+        published: str = "",
     ) -> None:
         self._spec, self._folder, self._events, self._tags, self._on_note = spec, folder, events, tags, on_note
         self._published = published

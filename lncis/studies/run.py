@@ -74,13 +74,14 @@ def run_study(
         finished = _finished(journal.events)
         if retry_failed or not finished:
             _same_code(folder, journal.events)
-        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), published and published.url)
+        at = published.url if published else ""
+        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), at)
         mirror.start()
         try:
             trials = Trials(
                 spec,
                 Configurations(spec, earlier),
-                chains(spec, folder / STAGES, published.url if published else ""),
+                chains(spec, folder / STAGES, at),
                 queue,
                 journal,
                 published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None),
