@@ -7,6 +7,7 @@
     ├── DataError           a data set is missing, corrupt or not what it claims
     ├── CheckpointError     a checkpoint is missing, truncated or of another training
     ├── DivergedError       a training loss became NaN or infinite
+    ├── StorageError        what is kept at a URL cannot be reached, written or read, or is damaged
     ├── StudyError          a study could not run: its workers, trials or cluster failed
     └── ServiceError        the service refused a request, or does not answer
 
@@ -47,6 +48,10 @@ class CheckpointError(LncisError):
 
 class DivergedError(LncisError):
     """A loss is NaN or infinite; the training that met it cannot go on, others can."""
+
+
+class StorageError(LncisError):
+    """A storage (`s3://...`) cannot be reached or refuses, or what lies there is not what was written."""
 
 
 class StudyError(LncisError):

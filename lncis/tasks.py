@@ -38,6 +38,8 @@ class Task:
     until: int
     directory: Path
     after: "Task | None" = None
+    shared: str = field(default="", repr=False)
+    """The URL at which it is published after every epoch (lncis.storage); empty: all see `directory`."""
     probe: bool = False
     """Only a few steps of each stage, for what they come to (lncis.engine.probe); nothing is written."""
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,13 @@ from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
-from lncis import datasets, documents, engine, files, histograms
+from lncis import datasets, documents, engine, files, histograms, storage
 from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
 from lncis.errors import DivergedError, LncisError, StudyError
 from lncis.metrics import Record
+from lncis.scratch import Copy, Scratch
 from lncis.tasks import POLL_SECONDS, State, Task, TaskQueue
 
 GOING_HOME_SECONDS = 10
@@ -149,8 +150,9 @@ def _data_of(config: TrainConfig) -> tuple[object, ...]:
 def _work(lane: dict[str, Any]) -> None:
     """The loop of every worker of a lane; rank 0 talks to the queue, all ranks do the same."""
     torch.set_num_threads(lane["threads"])
-    with _said_to_live(lane["queue"], lane["lane"]) if _first_rank() else nullcontext():
-        _work_on(lane)
+    alive = _said_to_live(lane["queue"], lane["lane"]) if _first_rank() else nullcontext()
+    with alive, closing(Scratch()) as scratch:
+        _work_on(lane, scratch)
 
 
 @contextmanager
@@ -170,7 +172,7 @@ def _said_to_live(queue: Any, lane: str) -> Iterator[None]:
         over.set()
 
 
-def _work_on(lane: dict[str, Any]) -> None:
+def _work_on(lane: dict[str, Any], scratch: Scratch) -> None:
     queue, loaded = lane["queue"], _Loaded()
     while True:
         try:
@@ -183,7 +185,7 @@ def _work_on(lane: dict[str, Any]) -> None:
             time.sleep(POLL_SECONDS)
             continue
         try:
-            _do(task, queue, loaded, lane["loading_processes"])
+            _do(task, queue, loaded, scratch, lane["loading_processes"])
         except DivergedError as error:  # agreed on by all ranks: the lane goes on
             _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
         except Exception as error:
@@ -201,30 +203,49 @@ def _reason(task: Task, error: Exception) -> str | None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f"out of memory; lower batch_size ({task.config.batch_size}) or the image size ({error})"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{task.directory} cannot be written: {error}; free some room on its disk, and retry"
+        return f"{error.filename or task.directory} cannot be written: {error}; free some room on its disk, and retry"
     return None
 
 
-def _do(task: Task, queue: Any, loaded: _Loaded, loading_processes: int) -> None:
+def _do(task: Task, queue: Any, loaded: _Loaded, scratch: Scratch, loading_processes: int) -> None:
     data = loaded.get(task.config)
     if task.probe:
         record = engine.probe(task.config, data, get_device())
         _from_rank_zero(partial(_ask, queue.report, task.key, record))
     else:
-        with _sole_trainer(task.directory) if _first_rank() else nullcontext():
+        copy = _copy(task, scratch)
+        with _sole_trainer(copy.directory) if _first_rank() else nullcontext():
             if _first_rank():
-                _write_manifest(data, task.directory / NOISE_MANIFEST)
+                _write_manifest(data, copy.directory / NOISE_MANIFEST)
             engine.train(
                 task.config,
                 data,
-                task.directory,
+                copy.directory,
                 until=task.until,
-                fork_from=task.after.directory if task.after else None,
+                fork_from=copy.fork_from,
                 device=get_device(),
                 loading_processes=loading_processes,
-                on_epoch=lambda record: bool(_from_rank_zero(partial(_ask, queue.report, task.key, record))),
+                on_epoch=lambda record: bool(_from_rank_zero(partial(_epoch_finished, task, copy, queue, record))),
             )
     _from_rank_zero(partial(_ask, queue.finish, task.key))
+
+
+def _copy(task: Task, scratch: Scratch) -> Copy:
+    """Return where this rank trains a task: in the folder that all share, or in a copy of what is published."""
+    if not task.shared:
+        return Copy(directory=task.directory, fork_from=task.after.directory if task.after else None, epoch=0)
+    copy = scratch.copy(task)
+    first = _from_rank_zero(lambda: copy.epoch)
+    if copy.epoch != first:  # in a new group of workers all find the same
+        raise RuntimeError(f"{copy.epoch} epochs are published where rank 0 found {first}: another lane is at it")
+    return copy
+
+
+def _epoch_finished(task: Task, copy: Copy, queue: Any, record: Record) -> Any:
+    """Publish an epoch that is new, and tell the queue, which then may hand out what comes after."""
+    if task.shared and record["epoch"] > copy.epoch:
+        storage.publish(copy.directory, task.shared, int(record["epoch"]))
+    return _ask(queue.report, task.key, record)
 
 
 @contextmanager

@@ -102,6 +102,8 @@ class RayJobs:
         passed = {name: os.environ[name] for name in ("LNCIS_CACHE", "PYTHONPATH") if name in os.environ}
         if settings.mlflow_tracking_uri:
             passed["MLFLOW_TRACKING_URI"] = settings.mlflow_tracking_uri
+        if settings.storage:
+            passed["LNCIS_STORAGE"] = settings.storage
         job = {
             "entrypoint": shlex.join(command),
             "submission_id": study_id,

@@ -58,6 +58,8 @@ class Settings:
     """The Python that runs a study on the head node; it must have lncis."""
     store_gb: float = Field(default=20.0, ge=0)
     """Room for finished stages of all studies."""
+    storage: str = field(default="", repr=False)
+    """URL below which studies publish stages and checkpoints, such as s3://bucket/lncis; empty: in `runs`."""
     ray_address: str = ""
     """`$RAY_ADDRESS`, the address of Ray's dashboard such as http://127.0.0.1:8265; empty: studies wait."""
     mlflow_tracking_uri: str = ""

@@ -31,6 +31,7 @@ def importers_of(name: str) -> set[str]:
             | {f"studies/{name}.py" for name in ("run", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
+        ("pyarrow", {"storage.py"}),
         ("optuna", {"studies/search.py", "studies/statistics.py"}),
     ],
 )

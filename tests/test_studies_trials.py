@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,6 +332,22 @@ def test_a_configuration_that_does_not_validate_is_left_out_and_the_count_ends(t
     assert len(session.ends) == 2 * (12 - misfits)
     assert session.trials.unfinished == 0
     assert session.trials.start_next() is None
+
+
+class FoundAtOnce:
+    """A store in which others find a stage as soon as it is trained, as at a URL."""
+
+    def publish(self, task: Task) -> None: ...
+
+    def adopt(self, task: Task) -> bool:
+        return Session._checkpoint(replace(task, after=None)) == task.until
+
+
+def test_what_a_study_trained_itself_it_does_not_adopt(tmp_path):
+    plain = Session(study(seeds=[0, 1]), tmp_path / "plain").run().result.cost
+    Session(study(seeds=[0, 1]), tmp_path / "s", store=FoundAtOnce()).run(epochs=5)
+    cost = Session(study(seeds=[0, 1]), tmp_path / "s", store=FoundAtOnce()).run().result.cost
+    assert (cost.trained, cost.shared, cost.adopted) == (plain.trained, plain.shared, 0)
 
 
 def test_stages_are_adopted_from_the_store_by_every_trial_that_shares_them(tmp_path):

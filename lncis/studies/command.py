@@ -41,6 +41,14 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume
 NoSharing = Annotated[bool, typer.Option("--no-sharing", help="Train every trial alone, for comparison.")]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check that each parameter changes the training.")]
 StoreGB = Annotated[float, typer.Option(min=0, help="Room for finished stages of all studies, for the next one.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LNCIS_STORAGE",
+        help="Where workers publish stages and checkpoints, such as s3://bucket/lncis; else in the study's folder.",
+        metavar="URL",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray say all it has to say.")]
 
 
@@ -56,6 +64,7 @@ def run_file(
     no_check: NoCheck = False,
     runs: Runs = Path("runs"),
     store_gb: StoreGB = 20.0,
+    storage: Storage = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
@@ -90,6 +99,7 @@ def run_file(
                 runs=runs,
                 observers=[display],
                 store_bytes=store_gb * 1e9,
+                storage=storage,
                 retry_failed=retry_failed,
                 verbose=verbose,
             )

@@ -44,6 +44,8 @@ class SessionStarted:
     """Packages, and the commit if known."""
     code: str
     """Digest of the code that computes trainings (stages.code_digest)."""
+    storage: str = ""
+    """URL below which the stages are published, without secrets; empty: they lie in the study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

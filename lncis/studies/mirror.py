@@ -13,6 +13,7 @@ from typing import Any
 
 from lncis import documents
 from lncis.metrics import Record
+from lncis.storage import below, shown
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
@@ -26,7 +27,7 @@ STATUS = {End.FINISHED: "FINISHED", End.PRUNED: "KILLED", End.FAILED: "FAILED"}
 
 
 class Mirror:
-    """Follows the events of one study; `finish` says the last words."""
+    """Follows the events of one study, whose stages may be `published` below a URL; `finish` says the last words."""
 
     def __init__(
         self,
@@ -35,8 +36,10 @@ class Mirror:
         events: Sequence[Event],
         tags: Mapping[str, str],
         on_note: Callable[[str], None],
+        published: str = "",
     ) -> None:
         self._spec, self._folder, self._events, self._tags, self._on_note = spec, folder, events, tags, on_note
+        self._published = published
         self._told = 0
         self._progressed = 0.0  # when MLflow last took something
         self._runs: StudyRuns | None = None
@@ -159,12 +162,13 @@ class Mirror:
 
     def _open_trial(self, runs: StudyRuns, event: TrialStarted) -> None:
         trial = trial_of(self._spec, event)
-        checkpoint = self._folder / STAGES / list(event.stages)[-1]
+        stage = list(event.stages)[-1]
+        checkpoint = shown(below(self._published, stage)) if self._published else str(self._folder / STAGES / stage)
         runs.start(
             trial.name,
             f"{trial.label}, seed {trial.replicate}",
             flat(documents.dump(trial.config)),
-            tags={"lncis.stages": ", ".join(event.stages), "lncis.checkpoint": str(checkpoint)},
+            tags={"lncis.stages": ", ".join(event.stages), "lncis.checkpoint": checkpoint},
         )
         self._open.add(trial.name)
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 
-from lncis import cluster, datasets, tracking, training, weights
+from lncis import cluster, datasets, histograms, tracking, training, weights
+from lncis.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
+from lncis.storage import below, resolved, shown
 from lncis.studies import folders, report
 from lncis.studies.folders import SPEC
 from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
@@ -26,7 +28,7 @@ from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, code_digest
 from lncis.studies.statistics import importance
-from lncis.studies.store import StageStore
+from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.trials import Observer, Trials
 from lncis.studies.tuning import StudyQueue, follow
 
@@ -41,6 +43,7 @@ def run_study(
     study_id: str | None = None,
     observers: Sequence[Observer] = (),
     store_bytes: float = STORE_BYTES,
+    storage: str | None = None,
     retry_failed: bool = False,
     verbose: bool = False,
 ) -> StudyResult:
@@ -48,17 +51,20 @@ def run_study(
 
     Everything goes to `runs/<study_id>`: spec, journal, stages with their checkpoints, results, table, plots, report
     and best configuration; the curves also to MLflow. Finished stages go to the store `runs/stages`, up to
-    `store_bytes`. A trial that fails does not end the study; `retry_failed` runs those of earlier sessions again.
+    `store_bytes`; or, with `storage`, a URL, stages are published there, and what the study reads of them comes to its
+    folder (lncis.storage). A trial that fails does not end the study; `retry_failed` runs those of earlier sessions
+    again.
 
     Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
     there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,
-    where `runs` cannot be written or where the folder holds another study.
+    where `runs` cannot be written or where the folder holds another study, StorageError where `storage` is of no use.
     """
     datasets.load(spec.base)
     if spec.base.model.weights != "none":
         weights.find(spec.base.model.weights)
     tracking.check_uri()
     study_id = study_id or folders.new_study_id(spec)
+    published = _published(spec, study_id, storage) if storage else None
     earlier = folders.observations(runs, spec, study_id)
     folder = folders.claim(runs, study_id, spec)
     with _a_full_disk_explained(study_id), sole_driver(folder):
@@ -68,24 +74,29 @@ def run_study(
         finished = _finished(journal.events)
         if retry_failed or not finished:
             _same_code(folder, journal.events)
-        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers))
+        at = published.url if published else ""
+        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), at)
         mirror.start()
         try:
             trials = Trials(
                 spec,
                 Configurations(spec, earlier),
-                chains(spec, folder / STAGES),
+                chains(spec, folder / STAGES, at),
                 queue,
                 journal,
-                StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None,
+                published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None),
                 [*observers, folders.LoserCheckpoints(spec)],
                 retry_failed=retry_failed,
             )
             if trials.unfinished or not finished:
-                with _session(spec, trials, queue, journal):
+                if note := _other_storage(journal.events, published):
+                    _to_all(observers)(note)
+                with _session(spec, trials, queue, journal, published):
                     if trials.unfinished:
                         _train(spec, folder, trials, queue, observers, verbose)
             result = from_journal(study_id, spec, folder, journal.events)
+            if published and result.searched:
+                _bring_best(result, published)
             files = report.write(result)
             folders.tidy(result)
         except BaseException as error:
@@ -99,10 +110,40 @@ def run_study(
     return result
 
 
+def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
+    """Return where workers publish the stages: for all studies, or, where trials share nothing, for this one alone."""
+    url = below(resolved(storage), STAGES if spec.sharing else study_id)
+    return PublishedStages(url, read=(histograms.FILE, training.NOISE_MANIFEST), adopted=spec.sharing)
+
+
+def _where(published: PublishedStages | None) -> str:
+    return shown(published.url) if published else ""
+
+
+def _other_storage(events: Sequence[Event], published: PublishedStages | None) -> str:
+    """Return what should be known where a study goes on with another storage than it had; empty if it does not."""
+    last = next((event for event in reversed(events) if isinstance(event, SessionStarted)), None)
+    if last is None or last.storage == _where(published):
+        return ""
+    before, now = (f"at {place}" if place else "in its folder" for place in (last.storage, _where(published)))
+    return f"the study's stages were {before}, and are now {now}: what is not there is trained again"
+
+
+def _bring_best(result: StudyResult, published: PublishedStages) -> None:
+    """Have the best configuration's checkpoints in the study's folder; what lies there already stays."""
+    for trial in result.best.trials:
+        if not (trial.directory / CHECKPOINT).exists():
+            published.bring(trial.directory)
+
+
 @contextmanager
-def _session(spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journal) -> Iterator[None]:
+def _session(
+    spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journal, published: PublishedStages | None
+) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
-    journal.append(SessionStarted(lanes=_lanes(spec, trials), versions=versions(), code=code_digest()))
+    journal.append(
+        SessionStarted(lanes=_lanes(spec, trials), versions=versions(), code=code_digest(), storage=_where(published))
+    )
     reason = ""
     try:
         yield

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lncis
-from lncis import documents
+from lncis import documents, storage
 from lncis.config import (
     PUBLISHED_WEIGHTS,
     ClassLossConfig,
@@ -45,10 +45,15 @@ COMPUTING = (
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
 
 
-def chains(spec: StudySpec, directory: Path) -> Callable[[Trial], list[Task]]:
-    """Return what turns each trial of a study into its tasks; `directory` holds all stages."""
+def chains(spec: StudySpec, directory: Path, shared: str = "") -> Callable[[Trial], list[Task]]:
+    """Return what turns each trial of a study into its tasks; `directory`, or the URL `shared`, holds all stages."""
     cut = partial(
-        chain, workers=spec.resources, directory=directory, switches=switch_epochs(spec), alone=not spec.sharing
+        chain,
+        workers=spec.resources,
+        directory=directory,
+        shared=shared,
+        switches=switch_epochs(spec),
+        alone=not spec.sharing,
     )
     judged = rungs(spec)
     return lambda trial: cut(trial, rungs=() if trial.baseline else judged)  # a baseline is never pruned
@@ -92,22 +97,27 @@ def chain(
     switches: Collection[int] = (),
     rungs: Collection[int] = (),
     alone: bool = False,
+    shared: str = "",
 ) -> list[Task]:
     """Return the tasks of a trial in order: stage 1, cut at `switches`, and stage 2, cut at `rungs`.
 
-    Trained `alone` it is one task that no other trial has.
+    Trained `alone` it is one task that no other trial has. With the URL `shared` they are published below that.
     """
     config, tasks = trial.config, list[Task]()
+
+    def task(key: str, until: int, after: Task | None) -> Task:
+        at = storage.below(shared, key) if shared else ""
+        return Task(key=key, config=config, until=until, directory=directory / key, after=after, shared=at)
+
     epochs, switch = config.schedule.epochs, switch_of(config)
     if alone:
         key = f"{trial.name}-{_key(config, workers, until=epochs, stage=2)}"
-        return [Task(key=key, config=config, until=epochs, directory=directory / key)]
+        return [task(key, epochs, None)]
     leaves = epochs if switch is None else switch
     ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if (switch or 0) < rung < epochs}
     for until in sorted((ends | {leaves, epochs}) - {0}):
         key = _key(config, workers, until=until, stage=1 if until <= leaves else 2)
-        after = tasks[-1] if tasks else None
-        tasks.append(Task(key=key, config=config, until=until, directory=directory / key, after=after))
+        tasks.append(task(key, until, tasks[-1] if tasks else None))
     return tasks
 
 

@@ -1,16 +1,20 @@
-"""The stage store: finished stages of all studies in one folder, for the next study that needs them.
+"""The stage store: finished stages of all studies in one place, for the next study that needs them.
 
-A stage is there whole or not at all. Files are hard links: beside the study that trained a stage, or those that adopted
-it, the store takes no room, and what it lets go stays with those who use it.
+A stage is there whole or not at all. In a folder its files are hard links: beside the study that trained a stage, or
+those that adopted it, the store takes no room, and what it lets go stays with those who use it. At a URL it is where
+workers publish their stages, and nothing is let go: that is for the bucket's own rules.
 """
 
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from lncis import storage
+from lncis.errors import StorageError
 from lncis.tasks import Task
 
 ABANDONED_SECONDS = 3600
@@ -56,6 +60,33 @@ class StageStore:
             stage.rename(doomed)  # gone at once for others, not file by file
             shutil.rmtree(doomed)
             surplus -= size
+
+
+class PublishedStages:
+    """The stages that workers publish below `url`; of these a study fetches what it reads, the files `read` first."""
+
+    def __init__(self, url: str, read: Collection[str], *, adopted: bool) -> None:
+        """Without `adopted` each study trains its own; StorageError where `url` cannot be used."""
+        storage.check(url)
+        self.url, self._read, self._adopted = url, read, adopted
+
+    def publish(self, task: Task) -> None:
+        """Fetch what the study reads of a stage that a worker has published; of a trial's last one alone."""
+        if task.completes:
+            with suppress(StorageError):  # a picture will lack it; the checkpoint is safe where it is
+                storage.fetch(task.shared, task.directory, only=self._read)
+
+    def adopt(self, task: Task) -> bool:
+        """Say whether a stage is there to its end; a worker will find it."""
+        with suppress(StorageError):  # away: a worker that finds the stage later takes it all the same
+            return self._adopted and storage.published_epoch(task.shared) == task.until
+        return False
+
+    def bring(self, stage: Path) -> None:
+        """Put all of a stage where its study expects it; StorageError where that cannot be done."""
+        at = storage.below(self.url, stage.name)
+        if storage.fetch(at, stage) is None:
+            raise StorageError(f"{storage.shown(at)} holds nothing any more; restore it, or run the study anew")
 
 
 def _link(source: Path, target: Path) -> None:

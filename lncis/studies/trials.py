@@ -16,7 +16,6 @@ from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial, label
 from lncis.studies.stages import rungs, switch_of
-from lncis.studies.store import StageStore
 from lncis.tasks import Task
 
 
@@ -28,6 +27,16 @@ class Queue(Protocol):
 
     def withdraw(self, owner: str, reason: str) -> None:
         """Take that back."""
+
+
+class Store(Protocol):
+    """Where finished stages go, and come from (lncis.studies.store)."""
+
+    def publish(self, task: Task) -> None:
+        """Keep a finished stage."""
+
+    def adopt(self, task: Task) -> bool:
+        """Say whether a stage was kept by an earlier study, and is now this one's."""
 
 
 class Observer:
@@ -74,7 +83,7 @@ class Trials:
         chain: Callable[[Trial], list[Task]],
         queue: Queue,
         journal: Journal,
-        store: StageStore | None = None,
+        store: Store | None = None,
         observers: Sequence[Observer] = (),
         *,
         retry_failed: bool = False,
@@ -86,6 +95,7 @@ class Trials:
         self._known: dict[int, list[Trial]] = {}  # by configuration, in the order of the study
         self._judged: dict[int, int] = {}  # configuration -> the last rung it was judged at
         self._adopted: set[str] = set()  # keys of the tasks that the store had for some trial
+        self._begun: set[str] = set()  # of those that are trained here
         self._rejected = 0
         for number, (name, overrides) in enumerate(spec.baselines.items()):
             self._known[number] = spec.trials(number, overrides, baseline=name)
@@ -155,7 +165,7 @@ class Trials:
             self._judge_and_go_on(course.trial.configuration)
 
     def _adopt(self, task: Task) -> bool:
-        return self._store is not None and self._store.adopt(task)
+        return self._store is not None and task.key not in self._begun and self._store.adopt(task)
 
     def _publish(self, course: _Course, epoch: int) -> None:
         # what lies before an adopted stage is not this trial's: another one may be training it just now
@@ -209,8 +219,10 @@ class Trials:
     def _apply(self, event: Event) -> None:
         if isinstance(event, TrialStarted):
             trial = trial_of(self._spec, event)
-            self._courses[trial.name] = _Course(trial, self._chain(trial), event.adopted)
+            course = self._courses[trial.name] = _Course(trial, self._chain(trial), event.adopted)
             self._adopted.update(event.adopted)
+            own = _without_what_came_before(course.tasks, event.adopted)
+            self._begun.update(task.key for task in own if task.key not in event.adopted)
             for observer in self._observers:
                 observer.on_trial_start(trial, self._courses[trial.name].tasks)
         elif isinstance(event, EpochFinished):

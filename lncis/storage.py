@@ -1,0 +1,330 @@
+"""Folders published at a URL that a whole cluster reaches: `s3://`, `file://`, and what else pyarrow.fs knows.
+
+A published folder is what a training left after an epoch: an object for each file, and a manifest that names them with
+their digests. The manifest is written last, and that one write is the commit. Each epoch has names of its own, so a
+process that is late, and knows nothing of what happened since, cannot put an earlier epoch in the place of a later one;
+readers take the latest, and what came before it is removed afterwards.
+"""
+
+import hashlib
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote
+
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from lncis import files
+from lncis.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""Seconds between attempts while a storage is away: what passes within half a minute costs a study nothing."""
+
+REREADINGS = (0.2, 1.0, 3.0)
+"""Seconds between readings of a folder whose objects are gone or differ: another process may just be replacing it."""
+
+CHUNK_BYTES = 2**24
+"""Each is a request to an object store."""
+
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""File systems of pyarrow that show a file once it is written, and not before."""
+
+REMEDIES = (
+    (("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No response body"),
+     "give this process credentials that may list, read, write and delete there"),
+    (("NO_SUCH_BUCKET", "Bucket not found", "bucket does not exist"), "make the bucket, or correct the URL"),
+    (("Permission denied", "Read-only file system", "Not a directory"), "name a folder that may be written to"),
+    (("No space left", "Disk quota exceeded"), "free some room there"),
+)  # fmt: skip
+"""What a storage says where asking again is of no use -> what is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """Where a file lies, and what it must be."""
+
+    object: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    epoch: int
+    files: dict[str, _Entry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A folder of a file system."""
+
+    url: str
+    file_system: Any
+    path: str
+
+    def at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+
+class _Away(Exception):
+    """The storage did not do what it was asked; it may when it is asked again."""
+
+
+class _Unlike(Exception):
+    """An object is gone, or is not what its manifest says."""
+
+
+def publish(folder: Path, url: str, epoch: int) -> bool:
+    """Publish the files of `folder` as what is there after `epoch`; say whether readers of `url` are given them.
+
+    They are not where a later epoch is published already, which stays. May be called again, to the same effect. Raises
+    StorageError where the storage refuses, or stays away.
+    """
+    place, entries = _place(url), dict[str, _Entry]()
+    if max(_insisting(place, partial(_epochs, place)), default=0) > epoch:
+        return False
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            entry = _Entry(object=_named(epoch, f"{path.name}.{digest[:16]}"), sha256=digest, bytes=content.tell())
+            _insisting(place, partial(_put, place, entry.object, content))
+        entries[path.name] = entry
+    manifest = TypeAdapter(_Manifest).dump_json(_Manifest(epoch=epoch, files=entries), indent=1)
+    _insisting(place, partial(_put, place, _named(epoch, MANIFEST), BytesIO(manifest)))
+    with suppress(_Away):  # what is left over goes after the next epoch
+        for earlier, names in _listed(place).items():
+            for name in names if earlier < epoch else ():
+                _delete(place, name)
+    return True
+
+
+def published_epoch(url: str) -> int | None:
+    """Return the epoch after which a folder was published at `url`; None where none is. Raises StorageError."""
+    place = _place(url)
+    return max(_insisting(place, partial(_epochs, place)), default=None)
+
+
+def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | None:
+    """Make the files of `folder` those that are published at `url`, and return the epoch; None, and no files, without.
+
+    With `only`, these alone are fetched, as far as they are published, and others stay as they are. Each is here whole
+    and as it was published, or not at all; one that is here already is not fetched again. Raises StorageError where the
+    storage stays away, where what it holds is damaged, or where `folder` cannot be written.
+    """
+    place = _place(url)
+    for pause in (*REREADINGS, None):
+        epoch = published_epoch(url)
+        try:
+            entries = _manifest(place, epoch).files if epoch is not None else {}
+            if only is None:
+                _remove_all_but(entries, folder)
+            for name in entries if only is None else entries.keys() & only:
+                if not _is(folder / name, entries[name]):
+                    _insisting(place, partial(_bring, place, entries[name], folder / name))
+            return epoch
+        except _Unlike as error:
+            if pause is None:
+                raise StorageError(
+                    f"{shown(url)}: {error}; delete what lies below that URL, and it is trained again"
+                ) from error
+            time.sleep(pause)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} cannot be written: {error}; free some room there, or name another place: LNCIS_SCRATCH"
+            ) from error
+    raise AssertionError("the last pause is None")
+
+
+def check(url: str) -> None:
+    """Raise StorageError, saying why, unless objects can be written, listed, read and deleted at `url`."""
+    place, name = _place(url), f"probe-{secrets.token_hex(8)}"
+    try:
+        _put(place, name, BytesIO(name.encode()))
+        _listed(place)
+        same = _read(place, name) == name.encode()
+        _delete(place, name)
+    except (_Away, _Unlike) as error:
+        raise _unusable(place, error) from error
+    if not same:
+        raise StorageError(f"{shown(url)} does not give back what was written there; name another storage")
+
+
+def resolved(url: str) -> str:
+    """Return the URL of a storage that is given as a URL or as the path of a folder."""
+    return url if "://" in url else Path(url).absolute().as_uri()
+
+
+def below(url: str, *names: str) -> str:
+    """Return the URL of something below `url`, which keeps its query."""
+    place, question, query = url.partition("?")
+    return "/".join([place.rstrip("/"), *map(quote, names)]) + question + query
+
+
+def shown(url: str) -> str:
+    """Return a URL as it may be printed: without what can be secret in it, which are user, password and query."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+@lru_cache(maxsize=16)
+def _place(url: str) -> _Place:
+    from pyarrow.fs import FileSystem
+
+    try:
+        file_system, path = FileSystem.from_uri(resolved(url))
+    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+        reason = _cause(url, error)
+        remedy = "name a URL such as s3://bucket/folder or file:///folder"
+        raise StorageError(f"{shown(url)} cannot be used: {reason}; {remedy}") from None  # it may show the password
+    return _Place(url=url, file_system=file_system, path=path.rstrip("/"))
+
+
+def _named(epoch: int, what: str) -> str:
+    return f"{epoch:06d}-{what}"
+
+
+def _listed(place: _Place) -> dict[int, list[str]]:
+    """Return the names of all objects there, by epoch."""
+    from pyarrow.fs import FileSelector
+
+    with _asked(place):
+        found = place.file_system.get_file_info(FileSelector(place.path, allow_not_found=True))
+    names: dict[int, list[str]] = {}
+    for info in found:
+        if epoch := re.match(r"(\d{6,})-", info.base_name):
+            names.setdefault(int(epoch[1]), []).append(info.base_name)
+    return names
+
+
+def _epochs(place: _Place) -> list[int]:
+    """Return the epochs that were published and not yet removed."""
+    return [epoch for epoch, names in _listed(place).items() if _named(epoch, MANIFEST) in names]
+
+
+def _manifest(place: _Place, epoch: int) -> _Manifest:
+    try:
+        content = _insisting(place, partial(_read, place, _named(epoch, MANIFEST)))
+        manifest = TypeAdapter(_Manifest).validate_json(content)
+    except ValidationError as error:
+        raise _Unlike(f"{_named(epoch, MANIFEST)} is damaged") from error
+    if strange := [name for name in manifest.files if Path(name).name != name]:
+        raise _Unlike(f"{_named(epoch, MANIFEST)} names a file outside of its folder, {strange[0]!r}")
+    return manifest
+
+
+def _put(place: _Place, name: str, content: BinaryIO) -> None:
+    """Give an object its content; who reads it sees that whole, or what was there before."""
+    from pyarrow.fs import LocalFileSystem
+
+    content.seek(0)
+    path = place.at(name)
+    with _asked(place):
+        if isinstance(place.file_system, LocalFileSystem):
+            with files.replacing(Path(path)) as file:
+                shutil.copyfileobj(content, file, CHUNK_BYTES)
+            return
+        written = path if place.file_system.type_name in OBJECT_STORES else f"{path}.{secrets.token_hex(4)}"
+        with place.file_system.open_output_stream(written) as stream:
+            while chunk := content.read(CHUNK_BYTES):
+                stream.write(chunk)
+        if written != path:
+            place.file_system.move(written, path)
+
+
+def _chunks(place: _Place, name: str) -> Iterator[bytes]:
+    with _asked(place):
+        try:
+            with place.file_system.open_input_file(place.at(name)) as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError:
+            raise _Unlike(f"{name} is gone") from None
+
+
+def _read(place: _Place, name: str) -> bytes:
+    return b"".join(_chunks(place, name))
+
+
+def _delete(place: _Place, name: str) -> None:
+    with _asked(place), suppress(FileNotFoundError):
+        place.file_system.delete_file(place.at(name))
+
+
+def _bring(place: _Place, entry: _Entry, target: Path) -> None:
+    digest, size = hashlib.sha256(), 0
+    with files.replacing(target) as file:
+        for chunk in _chunks(place, entry.object):
+            digest.update(chunk)
+            size += len(chunk)
+            file.write(chunk)
+        if size != entry.bytes:
+            raise _Unlike(f"{entry.object} is damaged: it has {size} bytes, and had {entry.bytes}")
+        if digest.hexdigest() != entry.sha256:
+            raise _Unlike(f"{entry.object} is damaged: it is not what was published (its sha256 differs)")
+
+
+def _is(path: Path, entry: _Entry) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.bytes:
+        return False
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == entry.sha256
+
+
+def _remove_all_but(names: Collection[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in names and not path.name.startswith("."):
+            path.unlink()
+
+
+@contextmanager
+def _asked(place: _Place) -> Iterator[None]:
+    """Within the block what goes wrong is the storage's doing."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise _Away(_cause(place.url, error)) from None
+
+
+T = TypeVar("T")
+
+
+def _insisting(place: _Place, ask: Callable[[], T]) -> T:
+    """Return what `ask` answers, asked again while the storage is away; StorageError where that takes too long."""
+    for pause in (*PAUSES, None):
+        try:
+            return ask()
+        except _Away as error:
+            if pause is None or _remedy(error):
+                raise _unusable(place, error) from None
+            time.sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
+def _unusable(place: _Place, error: Exception) -> StorageError:
+    remedy = _remedy(error) or "see that it can be reached from here, and try again"
+    return StorageError(f"{shown(place.url)} cannot be used: {error}; {remedy}")
+
+
+def _remedy(error: Exception) -> str:
+    return next((remedy for said, remedy in REMEDIES if any(words in str(error) for words in said)), "")
+
+
+def _cause(url: str, error: Exception) -> str:
+    """Return what an error says, in one line, without the secrets of a URL."""
+    secret = url.partition("://")[2].partition("?")[0].rpartition("@")[0]
+    said = (str(error).splitlines() or [type(error).__name__])[0].replace(url, shown(url))
+    return said.replace(secret, "***") if secret else said
