@@ -75,23 +75,46 @@ def fit(
         stop_lanes(queue, [lane])
 
 
-def start_queue() -> Any:
+def start_queue(**options: Any) -> Any:
     """Return the handle of a new TaskQueue actor; it lives where trials are driven, not on a worker that may go."""
-    return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote()
+    return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote(**options)
 
 
-def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
-    """Start a Ray Train run that works on the tasks of a queue until the queue is closed.
+class Lane(threading.Thread):
+    """A Ray Train run that works on the tasks of a queue until the queue tells it to stop.
 
-    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch. A lane that
-    cannot go on leaves its task to the others; the last one closes the queue with the reason.
+    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch.
     """
-    thread = threading.Thread(target=_run_lane, args=(name, queue, workers), name=f"lane-{name}", daemon=True)
-    thread.start()
-    return thread
+
+    def __init__(self, name: str, queue: Any, workers: Workers) -> None:
+        super().__init__(name=name, daemon=True)
+        self._queue, self._workers = queue, workers
+        self.lost = ""
+        """Why it cannot go on; its task is left to the others."""
+        self.abandoned = threading.Event()
+        """Set where its driver does not wait for it: Ray may be gone when it next has a say."""
+
+    def run(self) -> None:
+        """Train until told to stop, or until that cannot go on."""
+        try:
+            _run_lane(self.name, self._queue, self._workers)
+        except Exception as error:
+            if self.abandoned.is_set():
+                return
+            said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
+            self.lost = f"the workers of lane {self.name} could not go on: {type(error).__name__}: {said[0]}"
+            with suppress(RayError):  # where the queue has gone too, those who wait know it
+                ray.get(self._queue.lane_lost.remote(self.name, self.lost))
 
 
-def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
+def start_lane(name: str, queue: Any, workers: Workers) -> Lane:
+    """Return a lane that has begun to start; its name must be new to this Ray."""
+    lane = Lane(name, queue, workers)
+    lane.start()
+    return lane
+
+
+def stop_lanes(queue: Any, lanes: Sequence[Lane]) -> None:
     """Close the queue and give the lanes time to go home; one in the middle of an epoch ends with its driver."""
     with suppress(RayError):  # where Ray has gone already, so have they
         ray.get(queue.close.remote(), timeout=GOING_HOME_SECONDS)
@@ -103,29 +126,23 @@ def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
 def _run_lane(name: str, queue: Any, workers: Workers) -> None:
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
-    try:
-        # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
-        with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
-            TorchTrainer(
-                _work,
-                train_loop_config={
-                    "lane": name,
-                    "queue": queue,
-                    "threads": max(int(workers.cpus_per_worker), 1),
-                    "loading_processes": workers.loading_processes,
-                },
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
-                ),
-                run_config=ray.train.RunConfig(
-                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
-                ),
-            ).fit()
-    except Exception as error:
-        said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
-        reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {said[0]}"
-        with suppress(RayError):  # where the queue has gone too, those who wait know it
-            ray.get(queue.lane_lost.remote(name, reason))
+    # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
+    with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
+        TorchTrainer(
+            _work,
+            train_loop_config={
+                "lane": name,
+                "queue": queue,
+                "threads": max(int(workers.cpus_per_worker), 1),
+                "loading_processes": workers.loading_processes,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
+            ),
+        ).fit()
 
 
 @dataclass
