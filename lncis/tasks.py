@@ -121,6 +121,7 @@ class TaskQueue:
         self._heard: dict[str, float] = {}  # lane -> when its workers last said anything
         self._idle: dict[str, float] = {}  # lane -> since when it has nothing to do
         self._come_and_go, self._idle_seconds = come_and_go, idle_seconds
+        self._known: set[str] = set()  # lanes that were ever heard
         self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
@@ -138,6 +139,7 @@ class TaskQueue:
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
         self._hear(lane)
+        self._known.add(lane)
         if self._closed is not None:
             return "stop"
         if lane in self._running:
@@ -298,6 +300,10 @@ class TaskQueue:
         """Return how long workers trained what was lost when they died, their return included."""
         return self._lost_seconds
 
-    def close(self, reason: str = "the queue was closed") -> None:
-        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason."""
+    def close(self, reason: str = "the queue was closed") -> frozenset[str]:
+        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason.
+
+        Returns the lanes that were ever heard: those that will hear of it.
+        """
         self._closed = self._closed or reason
+        return frozenset(self._known)

@@ -98,7 +98,7 @@ class Workers:
 
     @model_validator(mode="after")
     def _gpus_can_be_had(self) -> "Workers":
-        if self.gpus_per_worker.is_integer() or (self.gpus_per_worker < 1 and self.num_workers == 1):
+        if self.gpus_per_worker % 1 == 0 or (self.gpus_per_worker < 1 and self.num_workers == 1):
             return self
         if self.gpus_per_worker > 1:
             raise ValueError(f"gpus_per_worker must be a whole number above 1 but got {self.gpus_per_worker:g}")
