@@ -34,8 +34,8 @@ test-slow: $(STAMP)  ## the tests that take a minute and more each
 torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, about an hour (LNCIS_KILLS, LNCIS_SEED)
 	@$(BIN)/python -m pytest -m torture -s tests/test_torture.py
 
-cluster-test: $(STAMP)  ## bring up service/deploy/own-machines.yaml on hosts in network namespaces, and use it; root
-	@$(BIN)/python -m pytest -m cluster -s tests/test_cluster_up.py
+cluster-test: $(STAMP)  ## bring up service/deploy/own-machines.yaml on hosts in network namespaces, and use it (root); a cluster that grows
+	@$(BIN)/python -m pytest -m cluster -s tests/test_elastic.py tests/test_cluster_up.py
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

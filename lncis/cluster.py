@@ -30,6 +30,19 @@ _LOCAL = {
 }
 
 
+def grows() -> bool:
+    """Say whether Ray is a cluster, whose nodes may come and go and serve others too, and not one of our own."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def room(workers: Workers) -> int:
+    """Return how many more groups of workers have room on the nodes that are there now."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    each = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
+    groups = (free.get(name, 0) / (workers.num_workers * count) for name, count in each.items() if count)
+    return int(min(groups) + 1e-6)  # Ray counts to the fourth decimal
+
+
 @contextmanager
 def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterator[None]:
     """Within the block Ray runs and has room for `lanes` groups of workers; StudyError says what is missing."""
@@ -101,7 +114,7 @@ def _check_room(workers: Workers, lanes: int) -> None:
         ("GPU", workers.gpus_per_worker, "gpus_per_worker"),
     ):
         needed = groups * each
-        if "RAY_ADDRESS" not in os.environ and needed > there.get(resource, 0):
+        if not grows() and needed > there.get(resource, 0):
             raise StudyError(
                 f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"

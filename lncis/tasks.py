@@ -5,8 +5,9 @@ its key, is done once. Lanes (groups of workers) take one ready task after anoth
 a Ray actor of it.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,9 @@ PATIENCE_SECONDS = 1200.0
 
 SILENCE_SECONDS = 120.0
 """After so long without a word from its workers, another lane may have a lane's task: their node is gone."""
+
+IDLE_SECONDS = 60.0
+"""After so long with nothing to do a lane gives its workers back: about what it takes to start one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,16 @@ class Progress:
     """Why it failed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What there is to do, and who is there for it."""
+
+    up: frozenset[str]
+    """Lanes whose workers were heard of of late."""
+    tasks: int
+    """Those that run, and those that could."""
+
+
 @dataclass
 class _Entry:
     task: Task
@@ -85,9 +99,19 @@ class _Entry:
 
 
 class TaskQueue:
-    """See the module; each method but `take` may be called again with the same arguments, to the same effect."""
+    """See the module; each method but `take` may be called again with the same arguments, to the same effect.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Where lanes come and go, one that had nothing to do for `idle_seconds` is told to stop, unless it is the last, and
+    the queue is not closed for want of lanes: whoever starts them knows when there will be none.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        come_and_go: bool = False,
+        idle_seconds: float = math.inf,
+    ) -> None:
         self._entries: dict[str, _Entry] = {}
         self._waiting: dict[str, None] = {}  # keys in the order of submission, which is the order of work
         self._running: dict[str, str] = {}  # lane -> key
@@ -95,8 +119,11 @@ class TaskQueue:
         self._withdrawn: dict[str, str] = {}
         self._closed: str | None = None
         self._clock = clock
-        self._started = clock()
+        self._last_word = clock()  # of any lane
         self._heard: dict[str, float] = {}  # lane -> when its workers last said anything
+        self._idle: dict[str, float] = {}  # lane -> since when it has nothing to do
+        self._come_and_go, self._idle_seconds = come_and_go, idle_seconds
+        self._known: set[str] = set()  # lanes that were ever heard
         self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
@@ -113,7 +140,8 @@ class TaskQueue:
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
         """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
-        self._heard[lane] = self._clock()
+        self._hear(lane)
+        self._known.add(lane)
         if self._closed is not None:
             return "stop"
         if lane in self._running:
@@ -122,19 +150,50 @@ class TaskQueue:
             if self._may_return(entry):
                 entry.heard = self._clock()
                 return entry.task
-        for key in self._waiting:
+        for key in self._ready():
             entry = self._entries[key]
-            if entry.task.after is None or self._entries[entry.task.after.key].state is State.DONE:
-                del self._waiting[key]
-                self._running[lane] = key
-                entry.state, entry.heard = State.RUNNING, self._clock()
-                return entry.task
+            del self._waiting[key]
+            self._idle.pop(lane, None)
+            self._running[lane] = key
+            entry.state, entry.heard = State.RUNNING, self._clock()
+            return entry.task
         self._take_from_the_silent()
-        return "wait"
+        return "stop" if self._can_do_without(lane) else "wait"
 
     def alive(self, lane: str) -> None:
         """Note that a lane's workers live; told while an epoch takes its time."""
-        self._heard[lane] = self._clock()
+        if lane in self._heard:  # not one that was told to stop meanwhile
+            self._hear(lane)
+
+    def _hear(self, lane: str) -> None:
+        self._heard[lane] = self._last_word = self._clock()
+
+    def outlook(self) -> Outlook:
+        """Return how many tasks there are for how many lanes."""
+        return Outlook(up=self._up(), tasks=len(self._running) + sum(1 for _ in self._ready()))
+
+    def _ready(self) -> Iterator[str]:
+        for key in self._waiting:
+            after = self._entries[key].task.after
+            if after is None or self._entries[after.key].state is State.DONE:
+                yield key
+
+    def _up(self) -> frozenset[str]:
+        now = self._clock()
+        return frozenset(lane for lane, heard in self._heard.items() if now - heard <= SILENCE_SECONDS)
+
+    def _can_do_without(self, lane: str) -> bool:
+        """Say whether a lane has had nothing to do for long enough, and others are there; then it is known no more."""
+        now = self._clock()
+        long = now - self._idle.setdefault(lane, now) >= self._idle_seconds
+        if long and self._up() != {lane} and not any(self._ready()):
+            self._forget(lane)
+            return True
+        return False
+
+    def _forget(self, lane: str) -> None:
+        self._heard.pop(lane, None)
+        self._idle.pop(lane, None)
 
     def _take_from_the_silent(self) -> None:
         """Put the tasks of lanes whose workers are not heard of back into the line; a lane that returns gets another.
@@ -191,11 +250,11 @@ class TaskQueue:
         self._entries[key].note = text
 
     def lane_lost(self, lane: str, reason: str) -> None:
-        """Note that a lane will not come back: another takes over its task; without any, the queue closes."""
-        self._heard.pop(lane, None)
+        """Note that a lane will not come back: another takes over its task; without any to come, the queue closes."""
+        self._forget(lane)
         if lane in self._running:
             self._put_back(lane)
-        if not self._heard:
+        if not self._heard and not self._come_and_go:
             self.close(reason)
 
     def _leave(self, key: str) -> None:
@@ -208,7 +267,7 @@ class TaskQueue:
         if owner not in self._chains:
             reason = self._withdrawn.get(owner, "it was withdrawn")
             return Progress(state=State.FAILED, records=[], reason=reason)
-        if self._clock() - max(self._heard.values(), default=self._started) > PATIENCE_SECONDS:
+        if self._clock() - self._last_word > PATIENCE_SECONDS:
             self.close(
                 f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
                 "cannot start it; see `ray status` and the study's ray.log"
@@ -243,6 +302,10 @@ class TaskQueue:
         """Return how long workers trained what was lost when they died, their return included."""
         return self._lost_seconds
 
-    def close(self, reason: str = "the queue was closed") -> None:
-        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason."""
+    def close(self, reason: str = "the queue was closed") -> frozenset[str]:
+        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason.
+
+        Returns the lanes that were ever heard: those that will hear of it.
+        """
         self._closed = self._closed or reason
+        return frozenset(self._known)

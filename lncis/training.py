@@ -7,6 +7,7 @@ and take one task after another from a queue. `fit` is a lane with one task.
 import errno
 import fcntl
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
@@ -76,57 +78,105 @@ def fit(
         stop_lanes(queue, [lane])
 
 
-def start_queue() -> Any:
+def start_queue(**options: Any) -> Any:
     """Return the handle of a new TaskQueue actor; it lives where trials are driven, not on a worker that may go."""
-    return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote()
+    return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote(**options)
 
 
-def start_lane(name: str, queue: Any, workers: Workers) -> threading.Thread:
-    """Start a Ray Train run that works on the tasks of a queue until the queue is closed.
+class Lane(threading.Thread):
+    """A Ray Train run that works on the tasks of a queue until the queue tells it to stop.
 
-    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch. A lane that
-    cannot go on leaves its task to the others; the last one closes the queue with the reason.
+    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch.
     """
-    thread = threading.Thread(target=_run_lane, args=(name, queue, workers), name=f"lane-{name}", daemon=True)
-    thread.start()
-    return thread
+
+    def __init__(self, name: str, queue: Any, workers: Workers) -> None:
+        super().__init__(name=name, daemon=True)
+        self._queue, self._workers = queue, workers
+        self._called_off = threading.Event()
+        self.lost = ""
+        """Why it cannot go on; its task is left to the others."""
+
+    def run(self) -> None:
+        """Train until told to stop, or until that cannot go on."""
+        try:
+            _run_lane(self.name, self._queue, self._workers)
+        except Exception as error:
+            if self._called_off.is_set():  # Ray may be gone by now, and would start anew if asked for anything
+                return
+            said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
+            self.lost = f"the workers of lane {self.name} could not go on: {type(error).__name__}: {said[0]}"
+            with suppress(RayError):  # where the queue has gone too, those who wait know it
+                ray.get(self._queue.lane_lost.remote(self.name, self.lost))
+
+    def call_off(self) -> None:
+        """End it whatever it does: in the middle of an epoch, or while it waits for a place."""
+        self._called_off.set()
+        controller = self._controller()
+        if controller is not None:
+            ray.kill(controller)
+
+    def _controller(self) -> ActorHandle | None:
+        """Return the actor that leads the workers.
+
+        It alone can end a run from outside, and TorchTrainer.fit keeps it to itself: in a local variable.
+        """
+        frame = sys._current_frames().get(self.ident or 0)
+        while frame is not None:
+            for value in frame.f_locals.values():
+                if isinstance(value, ActorHandle) and value is not self._queue:
+                    return value
+            frame = frame.f_back
+        return None
 
 
-def stop_lanes(queue: Any, lanes: Sequence[threading.Thread]) -> None:
-    """Close the queue and give the lanes time to go home; one in the middle of an epoch ends with its driver."""
+def start_lane(name: str, queue: Any, workers: Workers) -> Lane:
+    """Return a lane that has begun to start; its name must be new to this Ray."""
+    lane = Lane(name, queue, workers)
+    lane.start()
+    return lane
+
+
+def stop_lanes(queue: Any, lanes: Sequence[Lane]) -> None:
+    """Close the queue, give the lanes at work time to go home, and call off those that do not.
+
+    None is left behind: a thread that waits for Ray when ray.shutdown is called may end the process with code 1, or
+    start another Ray.
+    """
+    known = frozenset[str]()
     with suppress(RayError):  # where Ray has gone already, so have they
-        ray.get(queue.close.remote(), timeout=GOING_HOME_SECONDS)
+        known = ray.get(queue.close.remote(), timeout=GOING_HOME_SECONDS)
     deadline = time.monotonic() + GOING_HOME_SECONDS
     for lane in lanes:
-        lane.join(max(deadline - time.monotonic(), 0))
+        if lane.name in known:
+            lane.join(max(deadline - time.monotonic(), 0))
+    deadline = time.monotonic() + GOING_HOME_SECONDS
+    while (there := [lane for lane in lanes if lane.is_alive()]) and time.monotonic() < deadline:
+        for lane in there:
+            with suppress(RayError):
+                lane.call_off()
+        there[0].join(POLL_SECONDS)
 
 
 def _run_lane(name: str, queue: Any, workers: Workers) -> None:
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
-    try:
-        # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
-        with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
-            TorchTrainer(
-                _work,
-                train_loop_config={
-                    "lane": name,
-                    "queue": queue,
-                    "threads": max(int(workers.cpus_per_worker), 1),
-                    "loading_processes": workers.loading_processes,
-                },
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
-                ),
-                run_config=ray.train.RunConfig(
-                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
-                ),
-            ).fit()
-    except Exception as error:
-        said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
-        reason = f"the workers of lane {name} could not go on: {type(error).__name__}: {said[0]}"
-        with suppress(RayError):  # where the queue has gone too, those who wait know it
-            ray.get(queue.lane_lost.remote(name, reason))
+    # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
+    with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
+        TorchTrainer(
+            _work,
+            train_loop_config={
+                "lane": name,
+                "queue": queue,
+                "threads": max(int(workers.cpus_per_worker), 1),
+                "loading_processes": workers.loading_processes,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
+            ),
+        ).fit()
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """What the API's documents look like: models for OpenAPI, and the functions that fill them from rows."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lncis.studies.spec import NUMBER_OR_AUTO
 from service.states import Action, State, legal
 from service.store import Study
 
@@ -47,7 +48,7 @@ class StudySummary(BaseModel):
     started_at: str | None
     finished_at: str | None
     priority: int
-    max_concurrent_trials: int
+    max_concurrent_trials: int | Literal["auto"]
     legal: list[Action] = Field(description="What may be asked of it now.")
     progress: Progress
     best: dict[str, Any] | None = Field(description="Label and objective of the best configuration so far.")
@@ -211,9 +212,9 @@ class Adjustment(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 10}]})
 
     priority: int | None = Field(default=None, ge=-1000, le=1000, description="Higher first.", strict=True)
-    max_concurrent_trials: int | None = Field(
-        default=None, ge=1, le=10_000, description="Counts from the next start of the study.", strict=True
-    )
+    max_concurrent_trials: (
+        Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True)] | Literal["auto"], NUMBER_OR_AUTO] | None
+    ) = Field(default=None, description="Counts from the next start of the study.")
 
 
 def time_of(seconds: float | None) -> str | None:

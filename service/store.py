@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -31,7 +31,7 @@ class Study:
     started_at: float | None
     finished_at: float | None
     priority: int
-    max_concurrent_trials: int
+    max_concurrent_trials: int | Literal["auto"]
     revision: int
     events: int
     job: Job
@@ -96,7 +96,7 @@ class NewStudy:
     owner: str
     spec: dict[str, Any]
     priority: int
-    max_concurrent_trials: int
+    max_concurrent_trials: int | Literal["auto"]
     trials_total: int
     epochs_total: int
     key: str | None
@@ -256,7 +256,12 @@ def act(connection: Connection, study_id: str, action: Action) -> Study:
 
 
 def adjust(
-    connection: Connection, study_id: str, etag: str, *, priority: int | None, max_concurrent_trials: int | None
+    connection: Connection,
+    study_id: str,
+    etag: str,
+    *,
+    priority: int | None,
+    max_concurrent_trials: int | Literal["auto"] | None,
 ) -> Study:
     """Return a study with another priority or number of trials at a time, which counts from its next start.
 

@@ -1,5 +1,7 @@
 """The database's tables. Times are seconds since 1970 in UTC; migrations/ holds how a database got here."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -13,10 +15,27 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 
 metadata = MetaData()
+
+
+class NumberOrAuto(TypeDecorator[Any]):
+    """A number from 1, or `auto`, which the database keeps as 0."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """Return what the database keeps."""
+        return 0 if value == "auto" else value
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """Return what it means."""
+        return "auto" if value == 0 else value
+
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
 
@@ -34,7 +53,7 @@ studies = Table(
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("priority", Integer, nullable=False),
-    Column("max_concurrent_trials", Integer, nullable=False),
+    Column("max_concurrent_trials", NumberOrAuto, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("revision", Integer, nullable=False),  # counts what a reader can see change; the ETag
     Column("events", Integer, nullable=False),  # how many rows of `events` it has

@@ -112,6 +112,8 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (Workers, "num_workers", 0, 1),
         (Workers, "cpus_per_worker", 0, 0.5),
         (Workers, "gpus_per_worker", -1, 0),
+        (Workers, "gpus_per_worker", 1.5, 0.5),
+        (Workers, "gpus_per_worker", math.inf, 2),
         (Workers, "loading_processes", -1, 0),
     ],
 )
@@ -119,6 +121,13 @@ def test_bounds(part, field, refused, accepted):
     assert getattr(part(**{field: accepted}), field) == accepted
     with pytest.raises(ValidationError, match=field):
         part(**{field: refused})
+
+
+def test_workers_of_one_training_share_no_gpu():
+    assert Workers(num_workers=2, gpus_per_worker=1).gpus_per_worker == 1
+    problem = r"gpus_per_worker must be a whole number where num_workers is above 1 \(it is 2\).*but got 0.25"
+    with pytest.raises(ValidationError, match=problem):
+        Workers(num_workers=2, gpus_per_worker=0.25)
 
 
 @pytest.mark.parametrize(

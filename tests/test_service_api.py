@@ -361,6 +361,12 @@ def test_a_change_needs_if_match(idle):
     assert (answer.json()["priority"], answer.json()["spec"]["resources"]["max_concurrent_trials"]) == (3, 7)
     assert answer.headers["etag"] != etag
     problem(idle.patch(path, json={"name": "x"}, headers={"If-Match": "*"}), 422)
+    auto = idle.patch(path, json={"max_concurrent_trials": "auto"}, headers={"If-Match": "*"}).json()
+    assert auto["max_concurrent_trials"] == auto["spec"]["resources"]["max_concurrent_trials"] == "auto"
+    for wrong in (0, "2", "many", 10_001):
+        told = problem(idle.patch(path, json={"max_concurrent_trials": wrong}, headers={"If-Match": "*"}), 422)
+        (error,) = told["errors"]
+        assert error["problem"].startswith("Input should be a whole number from 1, or auto but got")
 
 
 def test_an_illegal_transition_names_the_legal_ones(idle):

@@ -253,6 +253,17 @@ def test_a_change_needs_the_present_etag(database):
     assert (anyway.priority, anyway.max_concurrent_trials) == (1, 5)
 
 
+def test_a_number_of_trials_may_be_left_to_the_cluster(database):
+    study = create(database, max_concurrent_trials="auto")
+    assert study.max_concurrent_trials == "auto"
+    assert database.read(lambda c: store.get(c, study.id)) == study
+    changed = database.write(lambda c: store.adjust(c, study.id, "*", priority=None, max_concurrent_trials=2))
+    again = database.write(lambda c: store.adjust(c, study.id, "*", priority=None, max_concurrent_trials="auto"))
+    assert (changed.max_concurrent_trials, again.max_concurrent_trials) == (2, "auto")
+    assert database.read(lambda c: store.get(c, study.id)) == again
+    assert database.read(lambda c: store.spec_of(c, again))["resources"]["max_concurrent_trials"] == "auto"
+
+
 def test_what_the_dispatcher_sees_is_kept(database):
     assert database.read(waiting.outlook) == waiting.NOBODY
     for ok in (True, False):

@@ -4,6 +4,7 @@ from lncis.studies.cost import cost_of
 from lncis.studies.journal import (
     End,
     EpochFinished,
+    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
@@ -31,6 +32,9 @@ class Diary:
 
     def session(self, lanes: int = 1) -> None:
         self.events.append(SessionStarted(time=self.now, lanes=lanes, versions={}, code=""))
+
+    def lanes(self, up: int) -> None:
+        self.events.append(LanesUp(time=self.now, lanes=up))
 
     def ended(self, lost: float = 0.0) -> None:
         self.events.append(SessionEnded(time=self.now, reason="", lost_seconds=lost))
@@ -140,6 +144,32 @@ def test_time_between_sessions_is_not_counted(diary):
     diary.ended(lost=1)
     cost = diary.cost
     assert (cost.seconds, cost.held_seconds, cost.lost_seconds) == (30, (20 * 2 + 10) * 2, 5 * 2)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_lanes_that_come_and_go_are_held_while_they_are_there(diary, killed):
+    diary.session(lanes=64)
+    diary.lanes(0)
+    diary.at(20).lanes(2)
+    one = diary.start(0, {"a": 4})
+    diary.at(50).lanes(3)
+    diary.at(60).lanes(1)
+    diary.epochs(one, 1)
+    diary.at(100).epochs(one, 2)
+    if not killed:
+        diary.ended()
+    assert diary.cost.held_seconds == (30 * 2 + 10 * 3 + 40 * 1) * 2
+    assert diary.cost.seconds == 100
+
+
+def test_a_killed_session_lost_no_more_than_its_last_lanes_can_have_trained(diary):
+    diary.session(lanes=64)
+    diary.at(5).lanes(1)
+    for number in range(3):  # two of them wait for a stage of the first
+        diary.epochs(diary.start(number, {"s": 4}), 1)
+    diary.at(9).lanes(1)
+    diary.at(900).session()
+    assert diary.cost.lost_seconds == 4 * 2
 
 
 def test_a_killed_session_lost_what_its_running_trials_trained_since_their_last_epochs(diary):

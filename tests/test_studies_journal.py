@@ -15,6 +15,7 @@ from lncis.studies.journal import (
     EpochFinished,
     Event,
     Journal,
+    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
@@ -38,6 +39,7 @@ STARTED = TrialStarted(
 EVENTS: list[Event] = [
     SessionStarted(lanes=2, versions={"lncis": "0.1.0"}, code="abc"),
     STARTED,
+    LanesUp(lanes=2),
     EpochFinished(trial=STARTED.trial, record={"epoch": 1.0, "lr": 1e-3, "seconds": 0.1 + 0.2}),
     EpochFinished(trial=STARTED.trial, record={"epoch": 2.0, "val/segm_AP": -1 / 3}),
     TrialEnded(trial=STARTED.trial, end=End.FAILED, reason='the loss is nan\nin epoch 3 \u2013 "lower" lr'),

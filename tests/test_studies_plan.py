@@ -203,3 +203,12 @@ def test_the_wall_time_is_that_of_the_lanes(tiny):
     earlier("like it", study, [60.0])
     shown = text(estimate.view(plan(study), Path("runs")))
     assert f"wall time: about {24 + 40 / 60:.1f} min, {36 + 40 / 60:.1f} min without sharing" in shown
+
+
+def test_with_auto_the_wall_time_is_that_with_room_for_all():
+    study = spec({"loss.gamma": choices(4.0, 5.0, 6.0)}, resources={"max_concurrent_trials": "auto"})
+    earlier("like it", study, [60.0])
+    shown = text(estimate.view(plan(study), Path("runs")))
+    assert f"wall time: about {12 + 40 / 60:.1f} min, {12 + 40 / 60:.1f} min without sharing" in shown
+    assert "with room for 3 trials at a time)" in shown
+    assert "3 trials, as many at a time as there is room for; " in text(plan(study).view())

@@ -200,6 +200,14 @@ def test_base_seed_is_not_set():
         ({"pruner": {"type": "none", "first_rung": 1}}, "pruner.first_rung: no such field; known are type"),
         ({"objective": {"metrics": "x"}}, "objective.metrics: no such field; did you mean metric?"),
         ({"resources": {"num_worker": 2}}, "resources.num_worker: no such field; did you mean num_workers?"),
+        (
+            {"resources": {"max_concurrent_trials": 0}},
+            "resources.max_concurrent_trials: must be a whole number from 1, or auto but got 0",
+        ),
+        (
+            {"resources": {"max_concurrent_trials": "Auto"}},
+            "resources.max_concurrent_trials: must be a whole number from 1, or auto but got 'Auto'",
+        ),
         ({"paper": {"table": "6", "rows": [], "row": 1}}, "paper.row: no such field; did you mean rows?"),
     ],
 )
@@ -413,7 +421,7 @@ EVERYTHING = {
     "seeds": [4, 5],
     "noise_seeds": [0, 9],
     "objective": {"metric": "val/segm_AP50", "mode": "min", "select": "lower_bound"},
-    "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 0.25, "max_concurrent_trials": 3},
+    "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 2, "max_concurrent_trials": "auto"},
     "sharing": False,
     "check_knobs": False,
     "keep_checkpoints": "best",

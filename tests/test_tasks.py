@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
-from lncis.tasks import MAX_RETURNS, PATIENCE_SECONDS, SILENCE_SECONDS, Progress, State, Task, TaskQueue
+from lncis.tasks import (
+    IDLE_SECONDS,
+    MAX_RETURNS,
+    PATIENCE_SECONDS,
+    SILENCE_SECONDS,
+    Outlook,
+    Progress,
+    State,
+    Task,
+    TaskQueue,
+)
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 STAGE_1 = Task(key="stage 1", config=CONFIG, until=2, directory=Path("stage 1"))
@@ -501,3 +511,121 @@ def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
         timed.finish(STAGE_1.key)
         assert timed.take(lane) == "wait"
     assert epochs(timed.progress("anna")) == [2]
+
+
+# lanes that come and go
+
+
+@pytest.fixture
+def elastic(clock) -> TaskQueue:
+    return TaskQueue(clock, come_and_go=True, idle_seconds=IDLE_SECONDS)
+
+
+def outlook(tasks: int, *up: str) -> Outlook:
+    return Outlook(up=frozenset(up), tasks=tasks)
+
+
+def test_the_outlook_counts_what_runs_and_what_could(elastic):
+    assert elastic.outlook() == outlook(0)
+    elastic.submit("anna", [STAGE_1, A])
+    elastic.submit("bert", [STAGE_1, B])
+    assert elastic.outlook() == outlook(1), "both wait for the same stage"
+    elastic.take("one")
+    assert elastic.outlook() == outlook(1, "one")
+    elastic.report(STAGE_1.key, record(2))
+    elastic.finish(STAGE_1.key)
+    assert elastic.outlook() == outlook(2, "one")
+    elastic.take("one")
+    elastic.take("two")
+    assert elastic.outlook() == outlook(2, "one", "two")
+    elastic.withdraw("bert")
+    elastic.finish(B.key)
+    assert elastic.outlook() == outlook(1, "one", "two")
+
+
+def test_a_lane_that_is_silent_is_not_up_but_its_task_is_there(elastic, clock):
+    elastic.submit("anna", [STAGE_1])
+    elastic.take("gone")
+    clock.now += SILENCE_SECONDS + 1
+    assert elastic.outlook() == outlook(1)
+    elastic.alive("gone")
+    assert elastic.outlook() == outlook(1, "gone")
+
+
+def test_a_lane_with_nothing_to_do_leaves_and_the_last_one_stays(elastic, clock):
+    assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
+    clock.now += IDLE_SECONDS - 1
+    assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
+    clock.now += 1
+    assert elastic.take("one") == "stop"
+    assert elastic.outlook() == outlook(0, "two")
+    clock.now += 10 * IDLE_SECONDS
+    assert elastic.take("two") == "wait"
+
+
+def test_a_lane_that_waits_for_a_stage_others_train_leaves_too(elastic, clock):
+    elastic.submit("anna", [STAGE_1, A])
+    elastic.submit("bert", [STAGE_1, B])
+    elastic.take("busy")
+    for lane in ("two", "three"):
+        elastic.take(lane)
+    clock.now += IDLE_SECONDS
+    assert [elastic.take("two"), elastic.take("three")] == ["stop", "stop"]
+    elastic.report(STAGE_1.key, record(2))
+    elastic.finish(STAGE_1.key)
+    assert elastic.take("busy") == A
+    assert elastic.outlook() == outlook(2, "busy"), "one more is worth its while now"
+    assert elastic.take("four") == B
+
+
+def test_work_interrupts_idleness(elastic, clock):
+    elastic.take("one")
+    elastic.take("two")
+    clock.now += IDLE_SECONDS - 1
+    elastic.submit("anna", [STAGE_1])
+    assert elastic.take("two") == STAGE_1
+    elastic.report(STAGE_1.key, record(2))
+    elastic.finish(STAGE_1.key)
+    clock.now += 1
+    assert elastic.take("two") == "wait", "its time begins anew"
+    assert elastic.take("one") == "stop"
+
+
+def test_a_lane_stays_where_the_others_are_silent(elastic, clock):
+    elastic.submit("anna", [STAGE_1])
+    elastic.take("gone")
+    elastic.take("idle")
+    clock.now += SILENCE_SECONDS + 1
+    assert elastic.take("idle") == "wait"
+    assert elastic.take("idle") == STAGE_1
+
+
+def test_a_lane_that_was_told_to_stop_is_known_no_more(elastic, clock):
+    elastic.take("one")
+    elastic.take("two")
+    clock.now += IDLE_SECONDS
+    assert elastic.take("two") == "stop"
+    elastic.alive("two")  # its last word may be late
+    assert elastic.outlook() == outlook(0, "one")
+    assert elastic.take("two") == "wait", "it died before it heard, and was replaced"
+    assert elastic.outlook() == outlook(0, "one", "two")
+
+
+def test_without_come_and_go_a_lane_stays_for_ever(timed, clock):
+    timed.take("one")
+    timed.take("two")
+    clock.now += 1000 * IDLE_SECONDS
+    assert [timed.take("one"), timed.take("two")] == ["wait", "wait"]
+
+
+def test_where_lanes_come_and_go_the_last_one_lost_closes_nothing(elastic, clock):
+    elastic.submit("anna", [STAGE_1])
+    elastic.take("one")
+    clock.now += 2 * PATIENCE_SECONDS
+    elastic.alive("one")
+    elastic.lane_lost("one", "its controller died")
+    assert elastic.progress("anna").state is State.WAITING, "patience begins with the last word"
+    assert elastic.take("two") == STAGE_1
+    elastic.lane_lost("two", "its controller died")
+    clock.now += PATIENCE_SECONDS + 1
+    assert elastic.progress("anna").state is State.CLOSED

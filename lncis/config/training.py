@@ -92,6 +92,17 @@ class Workers:
     cpus_per_worker: float = Field(default=1, gt=0)
     """CPUs reserved for each worker; also its torch threads, rounded down, at least 1."""
     gpus_per_worker: float = Field(default=0, ge=0)
-    """GPUs reserved for each worker; 0 trains on the CPU."""
+    """GPUs reserved for each worker; 0 trains on the CPU, 0.5 lets two trainings share a GPU."""
     loading_processes: int = Field(default=0, ge=0)
     """Processes beside each worker that read images ahead of it; 0: it reads them itself. Results do not change."""
+
+    @model_validator(mode="after")
+    def _gpus_can_be_had(self) -> "Workers":
+        if self.gpus_per_worker % 1 == 0 or (self.gpus_per_worker < 1 and self.num_workers == 1):
+            return self
+        if self.gpus_per_worker > 1:
+            raise ValueError(f"gpus_per_worker must be a whole number above 1 but got {self.gpus_per_worker:g}")
+        raise ValueError(
+            f"gpus_per_worker must be a whole number where num_workers is above 1 (it is {self.num_workers}), as NCCL "
+            f"does not let workers of one training share a GPU, but got {self.gpus_per_worker:g}"
+        )

@@ -8,6 +8,7 @@ from lncis.studies.journal import (
     End,
     EpochFinished,
     Event,
+    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
@@ -81,7 +82,7 @@ def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
         wasted=sum(served[where] <= failed for where in trained),
         lost_seconds=sum(_lost(session) for session in sessions) * workers,
         training_seconds=sum(trained.values()) * workers,
-        held_seconds=sum(_seconds(session) * _lanes(session) for session in sessions) * workers,
+        held_seconds=sum(_held(session) for session in sessions) * workers,
         seconds=sum(_seconds(session) for session in sessions),
     )
 
@@ -106,7 +107,17 @@ def _seconds(session: Sequence[Event]) -> float:
 
 
 def _lanes(session: Sequence[Event]) -> int:
-    return session[0].lanes if isinstance(session[0], SessionStarted) else 0
+    """Return the lanes that a session had at its end."""
+    return next((e.lanes for e in reversed(session) if isinstance(e, LanesUp | SessionStarted)), 0)
+
+
+def _held(session: Sequence[Event]) -> float:
+    """Return for how long a session held its lanes, summed over them."""
+    changes = [event for event in session if isinstance(event, LanesUp)]
+    if not changes:  # written before lanes came and went
+        return _seconds(session) * _lanes(session)
+    ends = [*(event.time for event in changes[1:]), session[-1].time]
+    return sum(event.lanes * (end - event.time) for event, end in zip(changes, ends, strict=True))
 
 
 def _lost(session: Sequence[Event]) -> float:

@@ -37,6 +37,7 @@ class Display(Observer):
         self._started = time.monotonic()
         self._replaying = True
         self._seconds: dict[tuple[str, int], float] = {}  # (task, epoch) -> duration; shared epochs count once
+        self._of_earlier = 0  # how many of those earlier sessions trained
         self._live = Live(
             console=console,
             get_renderable=self._view,
@@ -58,7 +59,7 @@ class Display(Observer):
 
     def on_session_start(self) -> None:
         """Begin to show what happens now."""
-        self._replaying = False
+        self._replaying, self._of_earlier = False, len(self._seconds)
         if self._seconds and not self._console.is_terminal:
             self._console.print(f"going on after {len(self._seconds)} of {self._total} epochs", highlight=False)
 
@@ -103,8 +104,14 @@ class Display(Observer):
         elapsed = time.monotonic() - self._started
         if not done:
             return f"{_clock(elapsed)} elapsed, starting Ray and its workers"
-        each = sum(self._seconds.values()) / done
-        left = (self._total - done) * each / self._spec.resources.max_concurrent_trials
+        at_a_time = self._spec.resources.max_concurrent_trials
+        if at_a_time != "auto":
+            each = sum(self._seconds.values()) / done / at_a_time
+        elif done == self._of_earlier:
+            return f"{_clock(elapsed)} elapsed, {done}/{self._total} epochs"
+        else:  # as many as there were so far
+            each = elapsed / (done - self._of_earlier)
+        left = (self._total - done) * each
         return f"{_clock(elapsed)} elapsed, {done}/{self._total} epochs, about {_clock(left)} left"
 
     def _view(self) -> RenderableType:

@@ -36,7 +36,7 @@ class Estimate:
     pace: Pace | None
     """None where it is not known before a first study with this data and model on these workers."""
     seconds: float | None
-    """Wall time, from the start of the study."""
+    """Wall time, from the start of the study; with `max_concurrent_trials: auto` where there is room for all."""
     seconds_without_sharing: float | None
     checkpoint_bytes: int
     bytes_while_running: int
@@ -48,7 +48,7 @@ def estimate(plan: Plan, runs: Path) -> Estimate:
     """Return what a plan will take at its spec's resources; without an earlier study like it a few steps are timed."""
     spec, chains = plan.spec, [tasks for _, tasks in plan.trials]
     alone = [[replace(tasks[-1], key=trial.name, after=None)] for trial, tasks in plan.trials]
-    pace, lanes = pace_of(spec, runs), spec.resources.max_concurrent_trials
+    pace, lanes = pace_of(spec, runs), spec.resources.at_a_time(spec.total_trials)
     shared, unshared = (
         (START_SECONDS + makespan(c, lanes, pace.seconds) for c in (chains, alone)) if pace else (None, None)
     )
@@ -74,9 +74,11 @@ def view(plan: Plan, runs: Path) -> RenderableType:
         lines.append("wall time: not known before a first study with this data and model on these workers")
     else:
         bound = "about" if spec.pruner.type == "none" else "at most about"
+        many = spec.resources.at_a_time(spec.total_trials)
+        room = f", with room for {many} trials at a time" if spec.resources.max_concurrent_trials == "auto" else ""
         lines.append(
             f"wall time: {bound} {_duration(found.seconds)}, {_duration(found.seconds_without_sharing)} without "
-            f"sharing ({found.pace.seconds:.2g} s an epoch, {found.pace.source})"
+            f"sharing ({found.pace.seconds:.2g} s an epoch, {found.pace.source}{room})"
         )
     lines.append(
         f"disk: {_size(found.checkpoint_bytes)} a checkpoint, at most {_size(found.bytes_while_running)} while it "

@@ -39,7 +39,7 @@ class SessionStarted:
     event: Literal["session_started"] = "session_started"
     time: float = field(default_factory=time.time)
     lanes: int
-    """Groups of workers it may use."""
+    """Groups of workers it may use, at most."""
     versions: dict[str, str]
     """Packages, and the commit if known."""
     code: str
@@ -58,6 +58,15 @@ class SessionEnded:
     """Empty where the study is complete."""
     lost_seconds: float
     """What the workers trained and lost when they died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanesUp:
+    """The study holds another number of groups of workers from now on."""
+
+    event: Literal["lanes_up"] = "lanes_up"
+    time: float = field(default_factory=time.time)
+    lanes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +143,7 @@ class TrialRetried:
     trial: str
 
 
-Event = SessionStarted | SessionEnded | WarmStarted | TrialStarted | EpochFinished | TrialEnded | TrialRetried
+Event = SessionStarted | SessionEnded | LanesUp | WarmStarted | TrialStarted | EpochFinished | TrialEnded | TrialRetried
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

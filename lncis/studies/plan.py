@@ -58,9 +58,10 @@ class Plan:
         lines = [f"and {hidden} trials more"] if hidden > 0 else []
         if not self.exact:
             lines.append("TPE decides as it goes: the configurations above are random draws from the same space")
+        number = spec.resources.max_concurrent_trials
+        at_a_time = f"{number} at a time" if number != "auto" else "as many at a time as there is room for"
         lines.append(
-            f"{spec.total_trials} trials, {spec.resources.max_concurrent_trials} at a time; "
-            f"{about}{cost.trained} epochs to train for {cost.asked} asked"
+            f"{spec.total_trials} trials, {at_a_time}; {about}{cost.trained} epochs to train for {cost.asked} asked"
         )
         if isinstance(parameter := spec.search.get(SWITCH), Range) and spec.sharing:
             lengths = {trial.config.schedule.switch_epoch for trial, _ in self.trials}

@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from lncis.storage import below, resolved, shown
 from lncis.studies import folders, report
 from lncis.studies.folders import SPEC
 from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
+from lncis.studies.lanes import Lanes, idle_seconds
 from lncis.studies.mirror import Mirror
 from lncis.studies.probing import KnobCheck
 from lncis.studies.result import StudyResult, from_journal
@@ -93,7 +93,7 @@ def run_study(
                     _to_all(observers)(note)
                 with _session(spec, trials, queue, journal, published):
                     if trials.unfinished:
-                        _train(spec, folder, trials, queue, observers, verbose)
+                        _train(spec, folder, trials, queue, journal, observers, verbose)
             result = from_journal(study_id, spec, folder, journal.events)
             if published and result.searched:
                 _bring_best(result, published)
@@ -141,9 +141,8 @@ def _session(
     spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journal, published: PublishedStages | None
 ) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
-    journal.append(
-        SessionStarted(lanes=_lanes(spec, trials), versions=versions(), code=code_digest(), storage=_where(published))
-    )
+    lanes = spec.resources.at_a_time(trials.unfinished)
+    journal.append(SessionStarted(lanes=lanes, versions=versions(), code=code_digest(), storage=_where(published)))
     reason = ""
     try:
         yield
@@ -198,26 +197,30 @@ def versions() -> dict[str, str]:
 
 
 def _train(
-    spec: StudySpec, folder: Path, trials: Trials, queue: StudyQueue, observers: Sequence[Observer], verbose: bool
+    spec: StudySpec,
+    folder: Path,
+    trials: Trials,
+    queue: StudyQueue,
+    journal: Journal,
+    observers: Sequence[Observer],
+    verbose: bool,
 ) -> None:
-    lanes = _lanes(spec, trials)
-    # a pruner waits for all seeds of a configuration, so they must be able to run beside others
-    relays = lanes if spec.pruner.type == "none" else lanes + len(spec.replicates) - 1
+    auto = spec.resources.max_concurrent_trials == "auto"
     with (
         nullcontext() if verbose else _output_to(folder / "ray.log"),
-        cluster.connected(spec.resources, lanes, verbose=verbose),
+        cluster.connected(spec.resources, 1 if auto else spec.resources.at_a_time(trials.unfinished), verbose=verbose),
     ):
-        check, running = None, list[threading.Thread]()
+        check, lanes = None, Lanes(spec, folder.name, trials.unfinished, journal)
         try:
-            queue.actor = training.start_queue()
+            queue.actor = training.start_queue(come_and_go=True, idle_seconds=idle_seconds())
             check = KnobCheck(spec, queue.actor, _to_all(observers)) if spec.check_knobs else None
-            running += [training.start_lane(f"{folder.name}-{i}", queue.actor, spec.resources) for i in range(lanes)]
-            follow(trials, queue, relays, folder.name)
+            lanes.begin(queue.actor)
+            follow(trials, queue, lanes, folder.name)
         except RayError as error:
             queue.why_closed = f"Ray failed ({type(error).__name__})"
         finally:
             queue.note_losses()
-            training.stop_lanes(queue.actor, running)
+            lanes.stop(queue.actor)
     if check:
         check.result()
     if trials.unfinished:
@@ -226,10 +229,6 @@ def _train(
             f"{queue.why_closed or 'Ray stopped them'} (more in {folder / 'ray.log'}); "
             f"go on with: lncis study run --resume {folder.name}"
         )
-
-
-def _lanes(spec: StudySpec, trials: Trials) -> int:
-    return min(spec.resources.max_concurrent_trials, trials.unfinished)
 
 
 def _to_all(observers: Sequence[Observer]) -> Callable[[str], None]:

@@ -6,8 +6,9 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from lncis import documents
 from lncis.config import STRICT_KEYS, TrainConfig, Workers
@@ -43,11 +44,31 @@ class Objective(Goal):
     """Over the seeds of a configuration: their mean, or the pessimistic end of its 95 % interval."""
 
 
+def _told_at_once(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise PydanticCustomError("number_or_auto", "Input should be a whole number from 1, or auto") from error
+
+
+MOST_AT_ONCE = 64
+"""What `auto` goes up to: each lane, and each trial that is followed, has a process where the study is driven."""
+
+NUMBER_OR_AUTO = WrapValidator(_told_at_once)
+"""Marks a field that is a number or `auto`."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Resources(Workers):
     """The workers of one trial, and how many trials train at a time."""
 
-    max_concurrent_trials: int = Field(default=2, ge=1)
+    max_concurrent_trials: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NUMBER_OR_AUTO] = 2
+    """auto: as many as the cluster has room for, also on nodes that come while the study runs; at most MOST_AT_ONCE."""
+
+    def at_a_time(self, trials: int) -> int:
+        """Return how many of so many trials may train at a time; with auto, where there is room for them."""
+        return min(MOST_AT_ONCE if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)

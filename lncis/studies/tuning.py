@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
@@ -44,16 +44,26 @@ class StudyQueue:
             self.lost_seconds = ray.get(self.actor.lost_seconds.remote(), timeout=10)
 
 
-def follow(trials: Trials, queue: StudyQueue, relays: int, name: str) -> None:
-    """Follow the trials to their ends, at most `relays` at a time, or until the queue is closed."""
+class Attended(Protocol):
+    """Those who train (lncis.studies.lanes)."""
+
+    at_once: int
+    """How many trials to follow now."""
+
+    def attend(self, queue: Any) -> None:
+        """Called again and again while trials are followed; `queue` is the handle of a TaskQueue actor."""
+
+
+def follow(trials: Trials, queue: StudyQueue, lanes: Attended, name: str) -> None:
+    """Follow the trials to their ends, as many at a time as the lanes say, or until the queue is closed."""
     # nothing is restored through Tune: the journal knows
     with tempfile.TemporaryDirectory(prefix="lncis-tune-") as storage:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Relay, queue=queue.actor), {"CPU": 0, TRIAL_DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_Suggestions(trials, queue),
+                search_alg=_Suggestions(trials, queue, lanes),
                 num_samples=trials.unfinished,
-                max_concurrent_trials=relays,
+                max_concurrent_trials=trials.unfinished,  # without it Tune would start them one after the other
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -61,6 +71,7 @@ def follow(trials: Trials, queue: StudyQueue, relays: int, name: str) -> None:
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=MAX_RELAY_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
+                callbacks=[_Attendance(queue, lanes)],
                 verbose=0,
             ),
         )
@@ -73,16 +84,33 @@ def follow(trials: Trials, queue: StudyQueue, relays: int, name: str) -> None:
             queue.why_closed = f"Ray failed ({type(cause or error).__name__})"
 
 
+class _Attendance(tune.Callback):
+    """Lets lanes be attended to whenever Ray Tune has come round, a few times a second."""
+
+    def __init__(self, queue: StudyQueue, lanes: Attended) -> None:
+        self._queue, self._lanes = queue, lanes
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Attend to them."""
+        self._lanes.attend(self._queue.actor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles its parts for a restore that we do not use."""
+        return {}
+
+
 class _Suggestions(Searcher):
     """`Trials` as Ray Tune asks and tells."""
 
-    def __init__(self, trials: Trials, queue: StudyQueue) -> None:
+    def __init__(self, trials: Trials, queue: StudyQueue, lanes: Attended) -> None:
         super().__init__()
-        self._trials, self._queue = trials, queue
+        self._trials, self._queue, self._lanes = trials, queue, lanes
         self._names: dict[str, str] = {}  # Tune's id of a relay -> the trial that it follows
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # FINISHED is a str
-        """Return what the next Relay follows."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        """Return what the next Relay follows; None where enough are followed now, so that Tune asks again."""
+        if self._names and len(self._names) >= self._lanes.at_once:
+            return None
         try:
             trial = None if self._queue.why_closed else self._trials.start_next()
         except RayActorError:

@@ -1,0 +1,92 @@
+"""Relays that are held back: real Tune, a real queue, lanes made of threads."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from lncis import training
+from lncis.config import Schedule, TrainConfig
+from lncis.studies.journal import End, Journal
+from lncis.studies.search import Configurations
+from lncis.studies.space import Categorical
+from lncis.studies.spec import StudySpec
+from lncis.studies.stages import chains
+from lncis.studies.trials import Observer, Trials
+from lncis.studies.tuning import StudyQueue, follow
+from lncis.tasks import Task
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+TRIALS = 6
+SECONDS = 0.5
+"""For each task."""
+
+
+class Held(Observer):
+    """One trial at a time until two have ended, then three; sees how many there were."""
+
+    def __init__(self) -> None:
+        self.at_once = 1
+        self.looks = self.running = self.ended = 0
+        self.most: dict[int, int] = {1: 0, 3: 0}
+
+    def attend(self, queue: Any) -> None:
+        self.looks += 1
+
+    def on_trial_start(self, trial: object, tasks: object) -> None:
+        self.running += 1
+        self.most[self.at_once] = max(self.most[self.at_once], self.running)
+
+    def on_trial_end(self, trial: object, end: End, reason: str) -> None:
+        assert not reason
+        self.running -= 1
+        self.ended += 1
+        self.at_once = 1 if self.ended < 2 else 3
+
+
+def lane(name: str, queue: Any) -> None:
+    while (task := ray.get(queue.take.remote(name))) != "stop":
+        if isinstance(task, Task):
+            time.sleep(SECONDS)
+            ray.get(queue.report.remote(task.key, {"epoch": float(task.until), "seconds": SECONDS}))
+            ray.get(queue.finish.remote(task.key))
+        time.sleep(0.05)
+
+
+def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
+    """A searcher's None is no end, no busy loop and no line in the log."""
+    spec = StudySpec(
+        name="held",
+        base=TrainConfig(schedule=Schedule(epochs=2, stage1_epochs=0)),
+        search={"loss.gamma": Categorical(choices=[float(n) for n in range(TRIALS)])},
+    )
+    held, queue = Held(), StudyQueue()
+    queue.actor = training.start_queue()
+    journal = Journal(tmp_path)
+    trials = Trials(spec, Configurations(spec), chains(spec, tmp_path), queue, journal, observers=[held])
+    lanes = [threading.Thread(target=lane, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
+    for thread in lanes:
+        thread.start()
+    said: list[logging.LogRecord] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger("ray").addHandler(listener)
+    started = time.monotonic()
+    try:
+        follow(trials, queue, held, "held")
+    finally:
+        logging.getLogger("ray").removeHandler(listener)
+        ray.get(queue.actor.close.remote())
+    seconds = time.monotonic() - started
+    for thread in lanes:
+        thread.join(10)
+    journal.close()
+    assert (trials.unfinished, held.ended) == (0, TRIALS)
+    assert held.most == {1: 1, 3: 3}
+    assert [record.getMessage() for record in said] == []
+    assert 2 < held.looks < 50 * seconds
