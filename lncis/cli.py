@@ -51,6 +51,12 @@ def train(
     """Train one configuration on Ray Train workers, or in this process."""
     with clear_errors():
         parsed = documents.load_merged(TrainConfig, config)
+        asked = {
+            "num_workers": num_workers,
+            "gpus_per_worker": gpus_per_worker,
+            "loading_processes": loading_processes,
+        }
+        workers = documents.parse(Workers, asked, source="options") if num_workers else None
         console = Console(highlight=False)
 
         def show(record: Record) -> bool:
@@ -63,7 +69,7 @@ def train(
             weights.find(parsed.model.weights)
         data = datasets.load(parsed)
         documents.claim(out, parsed)
-        if num_workers == 0:
+        if workers is None:
             import torch
 
             torch.set_num_threads(1)  # as a worker with one CPU has: the same numbers to the bit
@@ -72,9 +78,6 @@ def train(
         else:
             from lncis import cluster, training
 
-            workers = Workers(
-                num_workers=num_workers, gpus_per_worker=gpus_per_worker, loading_processes=loading_processes
-            )
             with cluster.connected(workers, lanes=1, verbose=verbose):
                 training.fit(parsed, out, workers, on_epoch=show)
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)

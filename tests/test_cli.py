@@ -53,6 +53,16 @@ def test_an_unknown_metric_is_refused_with_those_that_are_known() -> None:
     assert "Traceback" not in ran.stderr
 
 
+def test_workers_that_cannot_be_are_refused_before_anything_starts() -> None:
+    Path("config.yaml").write_text("{}")
+    ran = CliRunner().invoke(
+        cli.app, ["train", "config.yaml", "--out", "out", "--num-workers", "2", "--gpus-per-worker", "0.5"]
+    )
+    assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1)
+    assert ran.stderr.startswith("error: options: gpus_per_worker must be a whole number where num_workers is above 1")
+    assert not Path("out").exists()
+
+
 def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("LNCIS_CACHE", str(Path("file/cache").absolute()))

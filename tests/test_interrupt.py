@@ -46,3 +46,40 @@ def test_ctrl_c_ends_a_study_and_all_its_processes() -> None:
     client = mlflow.MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("long")
     assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"KILLED"}
+
+
+LEFT_AT_WORK = """
+import threading, time
+from pathlib import Path
+import ray
+from lncis import cluster, training
+from lncis.config import DigitsData, Model, Schedule, TrainConfig, Workers
+from lncis.tasks import Task
+
+training.GOING_HOME_SECONDS = 3
+large = TrainConfig(  # an epoch takes minutes
+    dataset=DigitsData(train_scenes=80, val_scenes=4, test_scenes=4),
+    model=Model(min_size=1000, max_size=1000),
+    schedule=Schedule(epochs=2),
+)
+for again in range(2):
+    with cluster.connected(Workers(), lanes=1):
+        queue = training.start_queue(come_and_go=True)
+        folder = Path(f"{again}").absolute()
+        ray.get(queue.submit.remote("owner", [Task(key="long", config=large, until=2, directory=folder)]))
+        lanes = [training.start_lane("at work", queue, Workers())]
+        lanes.append(training.start_lane("in wait", queue, Workers(cpus_per_worker=100)))
+        while not (folder / ".trainer").exists():
+            time.sleep(0.1)
+        started = time.monotonic()
+        training.stop_lanes(queue, lanes)
+        assert not any(lane.is_alive() or lane.lost for lane in lanes)
+        assert time.monotonic() - started < 10
+print("alive")
+"""
+
+
+def test_lanes_that_do_not_go_home_are_gone_before_ray_is() -> None:
+    """One that waits for Ray while Ray shuts down may end the process with code 1; the next Ray would hang, or too."""
+    script = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=400)
+    assert (script.returncode, script.stdout.splitlines()[-1:]) == (0, ["alive"]), script.stderr

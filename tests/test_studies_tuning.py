@@ -63,7 +63,7 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     spec = StudySpec(
         name="held",
         base=TrainConfig(schedule=Schedule(epochs=2, stage1_epochs=0)),
-        search={"loss.gamma": Categorical(choices=[float(n) for n in range(TRIALS)])},
+        search={"loss.gamma": Categorical(choices=[1.0 + n for n in range(TRIALS)])},
     )
     held, queue = Held(), StudyQueue()
     queue.actor = training.start_queue()
