@@ -115,7 +115,7 @@ class Lane(threading.Thread):
         if controller is not None:
             ray.kill(controller)
 
-    def _controller(self) -> ActorHandle | None:
+    def _controller(self) -> "ActorHandle[Any] | None":
         """Return the actor that leads the workers.
 
         It alone can end a run from outside, and TorchTrainer.fit keeps it to itself: in a local variable.
