@@ -115,7 +115,7 @@ class Lane(threading.Thread):
         if controller is not None:
             ray.kill(controller)
 
-    def _controller(self) -> "ActorHandle[Any] | None":
+    def _controller(self) -> ActorHandle[Any] | None:
         """Return the actor that leads the workers.
 
         It alone can end a run from outside, and TorchTrainer.fit keeps it to itself: in a local variable.
@@ -157,9 +157,14 @@ def stop_lanes(queue: Any, lanes: Sequence[Lane]) -> None:
         there[0].join(POLL_SECONDS)
 
 
-def _run_lane(name: str, queue: Any, workers: Workers) -> None:
+def scaling(workers: Workers) -> ray.train.ScalingConfig:
+    """Return what Ray Train is to reserve for a lane."""
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
+    return ray.train.ScalingConfig(num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources)
+
+
+def _run_lane(name: str, queue: Any, workers: Workers) -> None:
     # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
     with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
         TorchTrainer(
@@ -170,9 +175,7 @@ def _run_lane(name: str, queue: Any, workers: Workers) -> None:
                 "threads": max(int(workers.cpus_per_worker), 1),
                 "loading_processes": workers.loading_processes,
             },
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
-            ),
+            scaling_config=scaling(workers),
             run_config=ray.train.RunConfig(
                 name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=FOR_EVER)
             ),

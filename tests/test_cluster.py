@@ -4,7 +4,7 @@ import sys
 import pytest
 import ray
 
-from lncis import cluster
+from lncis import cluster, training
 from lncis.config import Workers
 from lncis.errors import StudyError
 
@@ -45,6 +45,33 @@ def test_a_local_ray_that_did_not_come_up_is_started_once_more(monkeypatch: pyte
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, cluster.TRIAL_DRIVER: 1000.0})
     with cluster.connected(Workers(), lanes=1):
         assert attempts == ["local", "local"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "free", "groups"),
+    [
+        (Workers(), {"CPU": 3.0}, 3),
+        (Workers(cpus_per_worker=0.1), {"CPU": 0.3}, 3),
+        (Workers(num_workers=2), {"CPU": 3.0}, 1),
+        (Workers(gpus_per_worker=0.5), {"CPU": 16.0, "GPU": 1.0}, 2),
+        (Workers(gpus_per_worker=0.5), {"CPU": 1.0, "GPU": 4.0}, 1),
+        (Workers(num_workers=2, gpus_per_worker=2), {"CPU": 16.0, "GPU": 9.0}, 2),
+        (Workers(gpus_per_worker=1), {"CPU": 16.0}, 0),
+        (Workers(), {}, 0),
+    ],
+)
+def test_there_is_room_for_as_many_as_each_resource_allows(
+    monkeypatch: pytest.MonkeyPatch, workers: Workers, free: dict[str, float], groups: int
+) -> None:
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    assert cluster.room(workers) == groups
+
+
+def test_two_lanes_may_share_a_gpu() -> None:
+    each = training.scaling(Workers(gpus_per_worker=0.5)).total_resources
+    assert each == {"CPU": 1, "GPU": 0.5}
+    assert training.scaling(Workers(num_workers=2, gpus_per_worker=1)).total_resources == {"CPU": 2, "GPU": 2}
+    assert "GPU" not in training.scaling(Workers()).total_resources
 
 
 SHUT_DOWN_AMONG_GARBAGE = """

@@ -52,8 +52,8 @@ def _told_at_once(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         raise PydanticCustomError("number_or_auto", "Input should be a whole number from 1, or auto") from error
 
 
-MOST_AT_ONCE = 64
-"""What `auto` goes up to: each lane, and each trial that is followed, has a process where the study is driven."""
+MOST_AT_ONCE = 32
+"""What `auto` goes up to: each takes 0.8 GB where the study is driven, for Ray Train's processes and for a relay."""
 
 NUMBER_OR_AUTO = WrapValidator(_told_at_once)
 """Marks a field that is a number or `auto`."""
