@@ -82,14 +82,12 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     bucket = run_study(spec(), study_id="bucket", storage=url, observers=[Watch(kills=True)])
     assert figures(bucket) == figures(disk)
     assert (bucket.cost.trained, bucket.cost.shared, bucket.cost.adopted) == (6, 2, 0)
-    stages = {path.name for path in (disk.directory / "stages").iterdir()}
     for t in bucket.trials:
         assert storage.published_epoch(storage.below(url, "stages", t.directory.name)) == 4
         storage.fetch(storage.below(url, "stages", t.directory.name), Path(t.directory.name))
         (twin,) = (other for other in disk.trials if other.trial.label == t.trial.label)
-        if (twin.directory / CHECKPOINT).exists():
-            assert same_weights(Path(t.directory.name), twin.directory)
-    assert len({name.partition("/")[0] for name in s3.objects("lncis/stages")}) == 3 and len(stages) == 1
+        assert same_weights(Path(t.directory.name), twin.directory)
+    assert len({name.partition("/")[0] for name in s3.objects("lncis/stages")}) == 3
 
     best = bucket.best.trials[0].directory
     assert {path.name for path in best.iterdir()} == {CHECKPOINT, NOISE_MANIFEST, histograms.FILE}
@@ -99,7 +97,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     watch = Watch(kills=False)
     again = run_study(spec(), study_id="again", storage=url, observers=[watch])
     assert figures(again) == figures(disk)
-    assert (again.cost.trained, again.cost.shared, again.cost.adopted) == (0, 0, 8)
+    assert (again.cost.trained, again.cost.shared, again.cost.adopted) == (0, 2, 6)
     assert same_weights(again.best.trials[0].directory, best)
 
     for folder in (bucket.directory, again.directory):
