@@ -28,7 +28,7 @@ def importers_of(name: str) -> set[str]:
         (
             "ray",
             {"training.py", "cluster.py", "cluster_check.py"}
-            | {f"studies/{name}.py" for name in ("run", "tuning", "relay", "probing")},
+            | {f"studies/{name}.py" for name in ("run", "lanes", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
         ("pyarrow", {"storage.py"}),
