@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -287,6 +288,19 @@ def test_services_that_start_at_once_migrate_once(url):
     assert made[3].read(lambda c: store.get(c, study.id)) == study
     for database in made:
         database.close()
+
+
+def test_a_new_file_that_another_is_turning_to_its_log_is_waited_for(tmp_path):
+    path = tmp_path / "lncis.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # what a change of the journal's mode finds while another makes the same
+    done = threading.Timer(0.5, lambda: other.execute("COMMIT"))
+    done.start()
+    database = Database(f"sqlite:///{path}")
+    done.join()
+    assert database.read(lambda c: c.execute(sa.text("PRAGMA journal_mode")).scalar()) == "wal"
+    database.close()
+    other.close()
 
 
 def test_one_service_leads_and_the_next_when_it_is_gone(url):
