@@ -6,7 +6,6 @@ first process is; all go with the process that made them, however that ends.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -124,8 +123,10 @@ class Network:
     def kill(self, name: str) -> None:
         """Take the power from a host: all its processes die at once, its network is gone."""
         process = self._processes.pop(name)
-        os.kill(_only_child(process.pid), signal.SIGKILL)
+        first = _only_child(process.pid)
+        process.kill()  # unshare, which takes its child with it; it would complain of a child that was killed
         process.wait()
+        _wait(lambda: not _lives(first), 10, f"the end of {name}")
 
     def close(self) -> None:
         """End all hosts, the launcher last."""
@@ -168,6 +169,13 @@ def _only_child(process: int) -> int:
     _wait(lambda: children.read_text() != "", 5, f"the child of process {process}")
     (child,) = children.read_text().split()
     return int(child)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _wait(condition: object, seconds: float, what: str) -> None:

@@ -29,7 +29,7 @@ from lncis.studies.spec import StudySpec
 from lncis.studies.trials import Observer
 
 lanes.IDLE_SECONDS = 3.0
-base = {"dataset": {"name": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4}, "optimizer": {"lr": 1e-5}}
+digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"num_cpus": 0, "include_dashboard": False, "resources": {"trial_driver": 100}},
@@ -47,12 +47,12 @@ class Grow(Observer):
             self.grown = True
 
 
-def run(name, schedule, gammas, at_a_time, *observers):
+def run(name, scenes, schedule, gammas, at_a_time, *observers):
     spec = documents.parse(
         StudySpec,
         {
             "name": name,
-            "base": base | {"schedule": schedule},
+            "base": {"dataset": digits | {"train_scenes": scenes}, "schedule": schedule, "optimizer": {"lr": 1e-5}},
             "search": {"loss.gamma": {"type": "categorical", "choices": gammas}},
             "resources": {"max_concurrent_trials": at_a_time},
             "check_knobs": False,
@@ -72,8 +72,9 @@ def run(name, schedule, gammas, at_a_time, *observers):
     }
 
 
-grows = run("grows", {"epochs": 14, "stage1_epochs": 2}, [2.4, 3.0, 4.0, 5.0, 6.0, 7.0], "auto", Grow())
-forks = run("forks", {"epochs": 30, "stage1_epochs": 8}, [2.4, 6.0], 2)
+grows = run("grows", 8, {"epochs": 14, "stage1_epochs": 2}, [2.4, 3.0, 4.0, 5.0, 6.0, 7.0], "auto", Grow())
+# stages longer than a lane needs to find that it is idle, or to start
+forks = run("forks", 16, {"epochs": 100, "stage1_epochs": 40, "evaluate_every": 100}, [2.4, 6.0], 2)
 Path("told.json").write_text(json.dumps({"grows": grows, "forks": forks}))
 cluster.shutdown()
 """
@@ -82,23 +83,23 @@ cluster.shutdown()
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("grown")
+    print("two studies on a cluster that grows: about two minutes on two cores")
     script = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=1100)
     logs = "".join(log.read_text()[-5000:] for log in folder.glob("runs/*/ray.log"))
     assert script.returncode == 0, script.stdout + script.stderr + logs
     return json.loads((folder / "told.json").read_text())
 
 
-def test_a_node_that_comes_while_a_study_runs_is_used_and_one_without_work_given_back(told):
+def test_a_node_that_comes_while_a_study_runs_is_used(told):
     lanes = told["grows"]["lanes"]
     assert lanes[:3] == [0, 1, 2]
-    assert lanes[-1] == 1, "of the last trials one lane had none"
     assert max(lanes) == 2
     assert told["grows"]["trained"] < told["grows"]["held"] < told["grows"]["seconds"] + told["grows"]["trained"]
 
 
 def test_a_lane_leaves_while_others_train_what_it_waits_for_and_comes_back_at_the_fork(told):
-    lanes = told["forks"]["lanes"]
-    assert [n for n in lanes if n][:4] in ([2, 1, 2], [1, 2, 1, 2], [2, 1, 2, 1])
+    lanes = [n for n in told["forks"]["lanes"] if n]
+    assert lanes in ([2, 1, 2, 1], [1, 2, 1, 2, 1]), "and leaves again while the other ends its fork"
 
 
 @pytest.mark.parametrize(("study", "number"), [("grows", 0), ("grows", 4), ("forks", 1)])
