@@ -36,7 +36,8 @@ SMALL = "--object-store-memory=100000000"
 STUDY = """
 name: NAME
 base:
-  dataset: {name: digits, train_scenes: 24, val_scenes: 4, test_scenes: 8}
+  dataset: {name: coco, images: data/digits/images, train: data/digits/train.json,
+            val: data/digits/val.json, test: data/digits/test.json}
   schedule: {epochs: 10, stage1_epochs: 0, evaluate_every: 5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
@@ -191,6 +192,7 @@ def hosts() -> Iterator[Hosts]:
             token = Path(folder) / "launcher" / ".ray" / "auth_token"
             token.parent.mkdir()
             token.write_text(os.urandom(32).hex())
+            _prepare_data(network.shared)
             hosts = Hosts(network, _adapted(network))
             print(hosts.ray("lncis", "cluster", "check", str(hosts.file)))
             _told("ray up", lambda: hosts.ray("ray", "up", "-y", "--no-config-cache", str(hosts.file)))
@@ -210,6 +212,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
             raylets = Raylets(Path(folder))
             try:
+                _prepare_data(raylets.folder)
                 raylets.start()
                 yield raylets
             finally:
@@ -224,6 +227,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]]
 
     def run(study: dict[str, Any]) -> dict[str, list[Any]]:
         folder = tmp_path_factory.mktemp(study["name"])
+        _prepare_data(folder)
         (folder / "study.yaml").write_text(yaml.safe_dump(study))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         subprocess.run(
@@ -244,6 +248,12 @@ def test_what_has_a_page_answers_on_the_heads_loopback_alone(hosts):
         _wait(lambda page=page: _answers(hosts, f"http://127.0.0.1:{page}"), 120, what)
         outside = f"http://{hosts.network.addresses['head']}:{page}"
         assert hosts.network.run(["curl", "-s", "-m", "5", "-o", "/dev/null", outside]).returncode == 7, f"{what}: open"
+
+
+def test_data_are_on_every_node(hosts):
+    for name in hosts.network.addresses:
+        there = hosts.network.on(name, "~/lncis/service/deploy/in-cluster ls data/digits")
+        assert "train.json" in there.stdout, f"{name}: {there.stdout}"
 
 
 def test_a_server_that_dies_is_started_again(hosts):
@@ -292,6 +302,7 @@ def _adapted(network: Network) -> Path:
         r"ssh_user: .*": "ssh_user: root",
         r"ssh_private_key: .*": f"ssh_private_key: {network.key}",
         r"/mnt/lncis\b": str(SHARED),
+        r"LNCIS_DATA_SOURCE=": f"LNCIS_DATA_SOURCE={SHARED}/data",
         r"--num-cpus=0": f"--num-cpus=0 {SMALL}",
         r"(start --address=\S+)": rf"\1 --num-cpus=1 {SMALL}",
     }.items():
@@ -300,6 +311,12 @@ def _adapted(network: Network) -> Path:
     file = network.folder / "cluster.yaml"
     file.write_text(text)
     return file
+
+
+def _prepare_data(folder: Path) -> None:
+    """Write the files that the studies name below `folder`."""
+    scenes = ["--train-scenes", "24", "--val-scenes", "4", "--test-scenes", "8"]
+    subprocess.run([BIN / "lncis", "data", "prepare", "digits", *scenes, "--out", folder / "data/digits"], check=True)
 
 
 def _answers(hosts: Hosts, url: str) -> bool:

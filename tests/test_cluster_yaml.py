@@ -45,7 +45,7 @@ def test_ray_accepts_it(file):
 
 def test_the_two_files_differ_in_where_nodes_come_from_and_in_settings_alone():
     aws, own = (yaml.safe_load(file.read_text()) for file in (AWS, OWN))
-    for key in ("file_mounts", "rsync_exclude", "worker_setup_commands", "worker_start_ray_commands"):
+    for key in ("file_mounts", "rsync_exclude", "worker_start_ray_commands"):
         assert aws[key] == own[key]
     assert aws["setup_commands"][1:] == own["setup_commands"][1:]
     ours, theirs = (re.findall(r"^([A-Z_]+)=", config["setup_commands"][0], re.MULTILINE) for config in (aws, own))
@@ -77,11 +77,13 @@ def test_its_settings_reach_a_command(file, tmp_path):
     settings = yaml.safe_load(file.read_text())["setup_commands"][0]
     (tmp_path / "lncis").mkdir()
     subprocess.run(["bash", "-c", settings], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, check=True)
+    say = "echo $LNCIS_DATA $TORCH_HOME $RAY_AUTH_MODE $MLFLOW_TRACKING_URI; pwd"
     said = subprocess.run(
-        [OWN.parent / "in-cluster", "bash", "-c", "echo $LNCIS_DATA $RAY_AUTH_MODE $MLFLOW_TRACKING_URI; pwd"],
+        [OWN.parent / "in-cluster", "bash", "-c", say],
         env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert said.stdout.split() == [f"{tmp_path}/data", "token", "http://127.0.0.1:5000", f"{tmp_path}/lncis"]
+    data, program = f"{tmp_path}/data", f"{tmp_path}/lncis"
+    assert said.stdout.split() == [data, f"{data}/torch", "token", "http://127.0.0.1:5000", program]
 
 
 def test_the_scripts_are_those_that_the_files_call_and_shellcheck_finds_nothing():

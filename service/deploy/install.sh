@@ -14,6 +14,8 @@ if [ -n "${LNCIS_SHARED_SOURCE:-}" ] && ! mountpoint -q "$LNCIS_SHARED"; then
 fi
 mkdir -p "$LNCIS_SHARED/runs"
 ln -sfn "$LNCIS_SHARED/runs" ~/lncis/runs # so that the default of --runs is seen by every node
+mkdir -p "$LNCIS_DATA"
+ln -sfn "$LNCIS_DATA" ~/lncis/data # where the studies of the repository look for data
 
 export PATH=$HOME/.local/bin:$PATH
 command -v uv >/dev/null || PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --user --quiet uv
