@@ -78,4 +78,5 @@ def test_the_scripts_and_settings_it_names_exist():
     files = {file.name for file in (ROOT / "service" / "deploy").rglob("*")}
     assert set(re.findall(r"`(\w[\w-]*\.(?:sh|json))`", TEXT)) <= files
     own = (ROOT / "service" / "deploy" / "own-machines.yaml").read_text()
-    assert all(name in own for name in re.findall(r"`(LNCIS_\w+)`", TEXT))
+    settings = own + (ROOT / "docs" / "service.md").read_text()
+    assert all(name in settings for name in re.findall(r"`(LNCIS_\w+)`", TEXT))
