@@ -20,12 +20,15 @@ import mlflow
 import psutil
 import pytest
 import torch
+import yaml
 
-from lncis import checkpoint
+from lncis import checkpoint, documents
 from lncis.engine import CHECKPOINT
 from lncis.studies import folders, journal
 from lncis.studies.journal import End, EpochFinished
 from lncis.studies.result import StudyResult
+from lncis.studies.run import run_study
+from lncis.studies.spec import StudySpec
 
 STUDY = """
 name: tortured
@@ -200,14 +203,11 @@ def assert_no_epoch_is_told_twice(result: StudyResult) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        with study(folder / "runs") as running:
-            run_to_its_end(running)
-            assert_mlflow_knows_all(running)
-            return running.result()
+        return run_study(documents.parse(StudySpec, yaml.safe_load(STUDY), source="test"), runs=folder / "runs")
 
 
 @pytest.mark.timeout(1500)
