@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.studies.spec import StudySpec, load
+from lncis.studies.spec import StudySpec
+from lncis.studies.spec_files import load
 from service import store, tables
 from service.database import Database
 from service.states import ENDED, State

@@ -15,9 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lncis import documents
 from lncis.errors import ConfigError, StudyError
-from lncis.studies import spec as specs
+from lncis.studies import spec_files
 from lncis.studies.command import changes as changes_of
 from lncis.terminal import clear_errors
 
@@ -161,10 +160,7 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
         return {"preset": preset, "set": changes}
-    spec = specs.load(file, changes)
-    return (
-        documents.dump(spec) if changes else specs.read(file)
-    )  # as it was written: the service has defaults of its own
+    return spec_files.written(file, changes)
 
 
 def _follow(client: "Client", study_id: str) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from lncis import documents
 from lncis.errors import ConfigError
-from lncis.studies import spec as specs
+from lncis.studies import spec_files
 from lncis.studies.spec import StudySpec
 from service import limits
 from service.problems import Problem
@@ -146,7 +146,7 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise ConfigError(SOURCE, problems)
     try:
         shipped = documents.parse(StudySpec, there[name], source=name)
-        return specs.changed(shipped, changes, source=SOURCE)
+        return spec_files.changed(shipped, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 
@@ -157,7 +157,7 @@ def presets(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.rglob("*.yaml")):
         if path.parent.name != RECIPES:
             with suppress(ConfigError):
-                found[path.relative_to(folder).with_suffix("").as_posix()] = specs.read(path)
+                found[path.relative_to(folder).with_suffix("").as_posix()] = spec_files.read(path)
     return found
 
 

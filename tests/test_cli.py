@@ -13,7 +13,7 @@ from lncis import checkpoint, cli, datasets, documents, engine
 from lncis.config import TrainConfig
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
-from lncis.studies.spec import load
+from lncis.studies.spec_files import load
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
@@ -143,7 +143,7 @@ def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
     """A mistake in a file is answered in under a second."""
     code = (
         "import sys; from pathlib import Path; from lncis.studies import command, plan\n"
-        f"plan.plan(command.specs.load(Path({str(SWEEP)!r})))\n"
+        f"plan.plan(command.spec_files.load(Path({str(SWEEP)!r})))\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'sklearn') if name in sys.modules])"
     )
     assert command("-c", code).stdout == "[]\n"

@@ -13,7 +13,7 @@ from served import ROOT, filler, served
 
 from lncis import documents
 from lncis.config import TrainConfig
-from lncis.studies.spec import load
+from lncis.studies.spec_files import load
 from service import auth, curves, page, reference, store, tables, views
 from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
 from service.database import Database

@@ -7,7 +7,8 @@ from lncis import documents
 from lncis.config import CrossEntropyLoss, LncisLoss, TrainConfig
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
-from lncis.studies.spec import StudySpec, load
+from lncis.studies.spec import StudySpec
+from lncis.studies.spec_files import load, written
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 STUDIES = sorted(set(SHIPPED.rglob("*.yaml")) - set((SHIPPED / "recipes").iterdir()))
@@ -488,6 +489,22 @@ def test_recipes_lie_under_the_base_and_changes_over_it():
     study = load(Path("sub/study.yaml"), {"noise.rate": 0.2, "seeds": [3, 4]}, [Path("data.yaml")])
     assert (study.base.optimizer.weight_decay, study.base.dataset.train_scenes) == (0.125, 7)
     assert (study.base.noise.rate, study.seeds) == (0.2, [3, 4])
+
+
+@pytest.mark.parametrize("changes", [{}, {"noise.rate": 0.3}, {"noise.kind": "asymmetric", "dataset.train": "b.json"}])
+def test_what_is_relative_in_a_study_stays_so_for_another_machine(changes, tmp_path, monkeypatch):
+    Path("study.yaml").write_text(
+        ALONE.replace("base: {", "base: {dataset: {name: coco, images: i, train: a, test: t}, ")
+    )
+    document = written(Path("study.yaml"), changes)
+    assert document["base"]["dataset"]["images"] == "i"
+    here = load(Path("study.yaml"), changes)
+    assert documents.parse(StudySpec, document, source="test") == here
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    there = documents.parse(StudySpec, document, source="test")
+    assert there.base.dataset.train == tmp_path / "there" / changes.get("dataset.train", "a")
+    assert there.base.noise == here.base.noise
 
 
 @pytest.mark.parametrize(

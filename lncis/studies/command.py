@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from lncis.errors import ConfigError, StudyError
-from lncis.studies import spec as specs
+from lncis.studies import spec_files
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 from lncis.terminal import clear_errors
@@ -150,7 +150,7 @@ def _spec(
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return specs.load(file, changes(given), over)
+    return spec_files.load(file, changes(given), over)
 
 
 def changes(given: list[str]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from lncis.errors import LncisError
 from lncis.studies import journal
 from lncis.studies.journal import EpochFinished, TrialStarted
 from lncis.studies.plan import Plan, makespan
-from lncis.studies.spec import StudySpec, load
+from lncis.studies.spec import StudySpec
+from lncis.studies.spec_files import load
 
 LATEST_STUDIES = 20
 """How many earlier studies are looked at."""

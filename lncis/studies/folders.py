@@ -13,7 +13,8 @@ from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End, Observation, WarmStarted
 from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal
-from lncis.studies.spec import StudySpec, Trial, load
+from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec_files import load
 from lncis.studies.stages import STAGES
 from lncis.studies.trials import Observer
 from lncis.tasks import Task

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import field, fields
-from pathlib import Path
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
@@ -309,55 +308,6 @@ class StudySpec:
     def configurations(self) -> int:
         """How many configurations are searched, baselines not counted."""
         return len(self.grid) if self.sampler.type == "grid" else self.sampler.configurations
-
-
-def load(path: Path, changes: dict[str, Any] | None = None, over: Sequence[Path] = ()) -> StudySpec:
-    """Return the study in a YAML file; ConfigError names the file and every mistake.
-
-    The trainings in the files `over` are laid over its base, then `changes` are made (see `changed`).
-    """
-    document = read(path)
-    for layer in map(documents.read_mapping, over):
-        document["base"] = documents.overlaid(document.get("base", {}), layer, schema=TrainConfig)
-    spec = documents.parse(StudySpec, document, source=str(path))
-    if not changes:
-        return spec
-    return documents.parse(StudySpec, changed(spec, changes, source=str(path)), source=str(path))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return the study in a YAML file as a document, unchecked.
-
-    What its `recipes` say, YAML files of trainings named from its folder, stands under its `base`; later ones prevail.
-    """
-    document = documents.read_mapping(path)
-    recipes = document.pop("recipes", [])
-    if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
-        raise ConfigError(str(path), [f"recipes: must be a list of YAML files but got {recipes!r}"])
-    layers = [documents.read_mapping(path.parent / recipe) for recipe in recipes]
-    for layer in reversed(layers):
-        document["base"] = documents.overlaid(layer, document.get("base", {}), schema=TrainConfig)
-    return document
-
-
-def changed(spec: StudySpec, changes: dict[str, Any], *, source: str) -> dict[str, Any]:
-    """Return a study as a document, with other values at dotted paths of it (`seeds`) or its base (`noise.rate`).
-
-    Raises ConfigError for a path that is neither; the values are unchecked.
-    """
-    of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
-    problems, paths = list[str](), dict[str, Any]()
-    for path, value in changes.items():
-        head = path.partition(".")[0]
-        if head in ("search", "baselines") and head != path:
-            problems.append(f"{path}: the keys of {head} are dotted paths themselves; give {head} whole")
-        elif head in of_study | of_training:
-            paths[path if head in of_study else f"base.{path}"] = value
-        else:
-            problems.append(f"{path}: names no field of a study or of a training")
-    if problems:
-        raise ConfigError(source, problems)
-    return documents.with_overrides(documents.dump(spec), paths, schema=StudySpec)
 
 
 def _or(names: tuple[str, ...]) -> str:
