@@ -192,7 +192,8 @@ class Client:
     def submit(self, study: StudySpec | Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Study:
         """Return a study that was queued.
 
-        A mapping is what POST /studies takes: a study, or `{"preset": NAME, "set": {path: value}}`. Submitted again
+        A mapping is what POST /studies takes: a study, or `{"preset": NAME, "set": {path: value}}`; what is relative in
+        it is so to the service's folder, while a StudySpec names files by absolute paths. Submitted again
         with the same `key` it is the same study; another study with that key is a ServiceError naming what differs.
         """
         document = study if isinstance(study, Mapping) else documents.dump(study)
