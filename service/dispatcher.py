@@ -117,7 +117,7 @@ class Dispatcher:
             return
         report = reports.get(study.id) if reports is not None else None
         try:
-            self._follower(study).catch_up(self._database)
+            self._catch_up(study)
         except StudyError as error:
             if report is None or report.life not in OVER:
                 raise
@@ -168,8 +168,7 @@ class Dispatcher:
 
     def _over(self, study: Study, report: Report | None) -> None:
         """A job ended, or Ray no longer knows it; the journal says how far it came."""
-        follower = self._follower(study)
-        follower.catch_up(self._database, final=True)
+        follower = self._catch_up(study, final=True)
         study = self._database.read(lambda connection: store.get(connection, study.id))
         words = self._jobs.last_words(study.id) if report is not None and report.life is Life.FAILED else ""
         progressed = follower.epochs > study.epochs_at_start
@@ -226,10 +225,14 @@ class Dispatcher:
         document = self._database.read(lambda connection: store.spec_of(connection, study))
         return documents.parse(StudySpec, document, source=study.id)
 
-    def _follower(self, study: Study) -> Follower:
-        if study.id not in self._followers:
-            self._followers[study.id] = Follower(study.id, self._spec(study), self._settings.runs)
-        return self._followers[study.id]
+    def _catch_up(self, study: Study, *, final: bool = False) -> Follower:
+        """Copy what is new in a study's journal, and return who follows it; one that failed is not asked again."""
+        follower = self._followers.pop(study.id, None)
+        if follower is None:
+            follower = Follower(study.id, self._spec(study), self._settings.runs)
+        follower.catch_up(self._database, final=final)
+        self._followers[study.id] = follower
+        return follower
 
     def _stop_strays(self, with_job: set[str], reports: Mapping[str, Report]) -> None:
         """Stop jobs of ours whose studies are over: they arrived after they had been given up."""

@@ -83,7 +83,10 @@ class Follower:
         return sum(trial.epoch for trial in self._trials.values())
 
     def catch_up(self, database: Database, *, final: bool = False) -> None:
-        """Copy what is new in the journal; StudyError where it cannot be read. Count the cost anew when `final`."""
+        """Copy what is new in the journal; StudyError where it cannot be read. Count the cost anew when `final`.
+
+        What it read may not have been copied where this raises: another follower, which begins anew, copies the rest.
+        """
         events, offset = journal.read_on(self._folder, self._offset)
         known = len(self._events)
         rows = [row for number, event in enumerate(events, known + 1) for row in self._take(number, event)]

@@ -1,5 +1,6 @@
 """The dispatcher: whose turn it is, what becomes of a job, and every way in which Ray or a service goes away."""
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fake_ray import SPEC, FakeRay
 
 from lncis import documents
 from lncis.studies.spec import StudySpec
 from service import store
-from service.database import Database
+from service.database import Database, DatabaseAway
 from service.dispatcher import Dispatcher
 from service.jobs import RayAway, RayJobs
 from service.settings import Settings
@@ -291,6 +293,29 @@ def test_progress_is_copied_once_whoever_copies(dispatcher, database, ray):
     epochs = [(data["trial"], data["epoch"]) for _, kind, data in told if kind == "epoch_finished"]
     assert len(epochs) == len(set(epochs)) == 24
     assert [number for number, _, _ in told] == list(range(1, done.events + 1))
+
+
+def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, database, ray, tmp_path, monkeypatch):
+    from service import findings
+
+    monkeypatch.setattr("service.dispatcher.NOTE_SECONDS", 3600.0)
+    study, acting = queued(database), dispatcher()
+    acting.turn()
+    while ray.jobs[study.id].status == "RUNNING":
+        time.sleep(0.01)
+    sa.event.listen(database.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA busy_timeout=50"), insert=True)
+    other = sqlite3.connect(tmp_path / "lncis.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseAway, match="locked"):
+        acting.turn()
+    other.execute("ROLLBACK")
+    other.close()
+    done = until(acting, database, study, State.SUCCEEDED)
+    trials = [trial for _, trial in database.read(lambda c: findings.trials(c, done, after=0, limit=100))]
+    assert [(trial["state"], trial["epoch"]) for trial in trials] == [("finished", 4)] * 6
+    assert done.best["label"] == trials[2]["label"]
+    told = database.read(lambda c: findings.events(c, done, after=0, limit=1000))
+    assert sum(kind == "epoch_finished" for _, kind, _ in told) == 24
 
 
 def test_a_broken_journal_holds_up_its_own_study_alone(dispatcher, database, ray, tmp_path):
