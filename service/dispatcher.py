@@ -90,8 +90,10 @@ class Dispatcher:
                 self._settle(study, reports)
             except DatabaseAway:
                 raise
-            except LncisError as error:  # what it did before shows in the next turn; the others need not wait
+            except (LncisError, OSError) as error:  # what it did before shows in the next turn; others need not wait
                 log.warning("study %s: %s", study.id, error)
+            except Exception:
+                log.exception("study %s could not be looked at", study.id)
         if reports is not None:
             self._stop_strays({study.id for study in studies}, reports)
             self._start(reports)
@@ -118,11 +120,9 @@ class Dispatcher:
         report = reports.get(study.id) if reports is not None else None
         try:
             self._catch_up(study)
-        except StudyError as error:
-            if report is None or report.life not in OVER:
-                raise
-            self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
-            return
+        except (StudyError, ConfigError, OSError) as error:
+            self._unreadable(study, report, error, heard=reports is not None)
+            raise
         if reports is None:
             self._away(study)
             return
@@ -137,6 +137,20 @@ class Dispatcher:
             self._runs(study, report)
         else:
             self._over(study, report)
+
+    def _unreadable(self, study: Study, report: Report | None, error: Exception, *, heard: bool) -> None:
+        """What a study did cannot be read: it says so, and ends with its job. A file system may come back: wait."""
+        if heard and (report is None or report.life in OVER):
+            if study.wanted is Wanted.CANCEL:
+                self._change(study, state=State.CANCELLED, job=Job.NONE, reason="cancelled")
+                return
+            if not isinstance(error, OSError):
+                self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
+                return
+        elif heard and study.wanted is not Wanted.RUN:
+            self._jobs.stop(study.id)
+        if study.reason != (reason := f"what it did cannot be read: {error}"):
+            self._change(study, reason=reason)
 
     def _away(self, study: Study) -> None:
         silent = time.time() - self._seen.ray_since

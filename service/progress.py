@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from lncis.errors import StudyError
 from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.cost import cost_of
@@ -83,20 +84,24 @@ class Follower:
         return sum(trial.epoch for trial in self._trials.values())
 
     def catch_up(self, database: Database, *, final: bool = False) -> None:
-        """Copy what is new in the journal; StudyError where it cannot be read. Count the cost anew when `final`.
+        """Copy what is new in the journal; count the cost anew when `final`.
 
-        What it read may not have been copied where this raises: another follower, which begins anew, copies the rest.
+        Raises StudyError where the journal makes no sense, OSError where it cannot be read, DatabaseAway. What it read
+        may not have been copied then: another follower, which begins anew, copies the rest.
         """
         events, offset = journal.read_on(self._folder, self._offset)
         known = len(self._events)
-        rows = [row for number, event in enumerate(events, known + 1) for row in self._take(number, event)]
         self._events += events
         self._offset = offset
-        if events or final:
-            cost = None
-            if final or time.monotonic() - self._counted > COST_SECONDS:
+        cost = None
+        try:
+            rows = [row for number, event in enumerate(events, known + 1) for row in self._take(number, event)]
+            if final or (events and time.monotonic() - self._counted > COST_SECONDS):
                 cost = plain(asdict(cost_of(self._spec, self._events)))
                 self._counted = time.monotonic()
+        except (LookupError, ValueError, StopIteration) as error:  # of a trial that never began, without an epoch, ...
+            raise StudyError(f"{self._folder / journal.JOURNAL} does not fit together: {error!r}") from error
+        if events or final:
             database.write(lambda connection: self._copy(connection, rows, cost))
 
     def _take(self, number: int, event: Event) -> list[tuple[int, dict[str, Any]]]:

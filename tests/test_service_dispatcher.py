@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from fake_ray import SPEC, FakeRay
 
 from lncis import documents
+from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
 from lncis.studies.spec import StudySpec
-from service import store
+from service import store, waiting
 from service.database import Database, DatabaseAway
 from service.dispatcher import Dispatcher
 from service.jobs import RayAway, RayJobs
@@ -325,6 +326,78 @@ def test_a_broken_journal_holds_up_its_own_study_alone(dispatcher, database, ray
     ray.exits = {broken.id: (1, "error: cannot read the journal")}
     until(acting, database, fine, State.SUCCEEDED)
     assert "is not an event of a study: b'nonsense" in until(acting, database, broken, State.FAILED).reason
+
+
+def test_a_journal_that_does_not_fit_together_holds_up_its_own_study_alone(dispatcher, database, ray, tmp_path):
+    odd, fine, acting = queued(database), queued(database), dispatcher()
+    (tmp_path / "runs" / odd.id).mkdir(parents=True)
+    journal = Journal(tmp_path / "runs" / odd.id)
+    journal.append(TrialEnded(trial="c000-s0", end=End.FINISHED, reason=""))
+    journal.close()
+    ray.exits = {odd.id: (1, "error: died")}
+    until(acting, database, fine, State.SUCCEEDED)
+    assert "journal.jsonl does not fit together: KeyError" in until(acting, database, odd, State.FAILED).reason
+
+
+@pytest.mark.parametrize("ends", ["it is mended", "it is cancelled"])
+def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
+    dispatcher, database, ray, tmp_path, monkeypatch, ends
+):
+    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    waits, fine, acting = queued(database), queued(database), dispatcher(max_running=2)
+    journal = tmp_path / "runs" / waits.id / JOURNAL
+    journal.mkdir(parents=True)
+    ray.exits = {waits.id: (1, "error: Is a directory")}
+    until(acting, database, fine, State.SUCCEEDED)
+    held = now(database, waits)
+    assert (held.state, held.job) == (State.RUNNING, Job.SUBMITTED)
+    entry = waiting.queue([held], [held], acting._seen, acting._settings)["studies"][0]
+    assert entry["why"] == f"what it did cannot be read: [Errno 21] Is a directory: '{journal}'"
+    acting.turn()
+    assert now(database, waits).events == held.events  # said once
+    if ends == "it is cancelled":
+        ask(database, waits, Action.CANCEL)
+        until(acting, database, waits, State.CANCELLED)
+    else:
+        journal.rmdir()
+        ray.exits.clear()
+        until(acting, database, waits, State.SUCCEEDED)
+        assert trained_once(ray, waits)
+
+
+@pytest.mark.parametrize(("cancelled", "state"), [(True, State.CANCELLED), (False, State.FAILED)])
+def test_a_broken_journal_whose_job_nobody_knows_gives_its_place_back(
+    dispatcher, database, ray, tmp_path, cancelled, state
+):
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    journal = tmp_path / "runs" / study.id / JOURNAL
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 2:  # until it trains its first epoch
+        time.sleep(0.01)
+    with journal.open("a") as file:
+        file.write("nonsense\n")
+    ray.kill_head()
+    acting.turn()
+    if cancelled:
+        ask(database, study, Action.CANCEL)
+    ray.start()
+    ended = until(acting, database, study, state)
+    assert ended.job is Job.NONE
+    assert cancelled or "is not an event of a study" in ended.reason
+
+
+def test_a_spec_that_a_newer_service_does_not_know_can_be_cancelled(dispatcher, database, ray):
+    ray.epoch_seconds = 60.0
+    study = queued(database)
+    until(dispatcher(), database, study, State.RUNNING)
+    database.write(lambda c: store.change(c, store.get(c, study.id), spec={"name": "tiny", "gone": 1}))
+    newer = dispatcher()
+    newer.turn()
+    assert "gone: no such field" in now(database, study).reason
+    ask(database, study, Action.CANCEL)
+    until(newer, database, study, State.CANCELLED)
+    assert ray.jobs[study.id].status == "STOPPED"
 
 
 def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
