@@ -35,6 +35,10 @@ class FakeRay:
         self.trained: Counter[tuple[str, str, int]] = Counter()
         self.exits: dict[int | str, tuple[int, str]] = {}
         """Attempt, or study -> exit code and last line, of a job that ends before it does anything."""
+        self.report_seconds = 0.0
+        """Between the end of a journal and that of its job."""
+        self.report_exits: dict[int, tuple[int, str]] = {}
+        """Attempt -> exit code and last line of a job that dies when nothing is left to train."""
         self.before_answer = lambda: None
         self.at_once: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -145,8 +149,11 @@ class FakeRay:
         if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
             code, job.logs = ended
             status = "FAILED"
-        elif not self._train(study_id, job):
+        elif not self._train(study_id, job) or job.stopped.wait(self.report_seconds):
             status, code = "STOPPED", None
+        elif ended := self.report_exits.get(job.attempt):
+            code, job.logs = ended
+            status = "FAILED"
         self.at_once[study_id] -= 1
         job.status, job.exit_code = status, code
 

@@ -17,7 +17,8 @@ from lncis.studies.spec import StudySpec
 from service import store, waiting
 from service.database import Database, DatabaseAway
 from service.dispatcher import Dispatcher
-from service.jobs import RayAway, RayJobs
+from service.jobs import Life, RayAway, RayJobs, Report
+from service.outcome import outcome
 from service.settings import Settings
 from service.states import Action, Job, State, Wanted
 from service.submissions import plain
@@ -203,7 +204,7 @@ def test_the_head_is_killed_and_comes_back_knowing_nothing(dispatcher, database,
     assert trained_once(ray, study)
 
 
-def test_a_head_lost_after_the_last_epoch_costs_nothing(dispatcher, database, ray):
+def test_a_head_lost_after_the_last_epoch_costs_no_epoch(dispatcher, database, ray):
     study, acting = queued(database), dispatcher()
     acting.turn()
     while ray.jobs[study.id].status == "RUNNING":
@@ -211,7 +212,44 @@ def test_a_head_lost_after_the_last_epoch_costs_nothing(dispatcher, database, ra
     ray.kill_head()
     ray.start()
     until(acting, database, study, State.SUCCEEDED)
-    assert ray.submissions == [study.id]
+    assert ray.submissions == [study.id] * 2  # whether its report was written, nobody knows
+    assert trained_once(ray, study)
+
+
+def test_a_study_paused_while_its_report_is_written_is_no_failure(dispatcher, database, ray, tmp_path):
+    ray.report_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    while "session_ended" not in (tmp_path / "runs" / study.id / JOURNAL).read_text():
+        time.sleep(0.01)
+    ask(database, study, Action.PAUSE)
+    until(acting, database, study, State.PAUSED)
+    ray.report_seconds = 0.0
+    ask(database, study, Action.RESUME)
+    until(acting, database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id] * 2
+    assert trained_once(ray, study)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "state", "reason"),
+    [(1, State.SUCCEEDED, ""), (9, State.FAILED, "its job died 3 times in a row without progress: No space left")],
+)
+def test_a_job_that_dies_over_its_report_writes_it_again(dispatcher, database, ray, monkeypatch, deaths, state, reason):
+    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    ray.report_exits = dict.fromkeys(range(1, deaths + 1), (1, "error: No space left"))
+    study, acting = queued(database), dispatcher(max_setbacks=3)
+    assert until(acting, database, study, State.SUCCEEDED, State.FAILED).reason == reason
+    assert now(database, study).state is state
+    assert ray.submissions == [study.id] * min(deaths + 1, 3)
+    assert trained_once(ray, study)
+
+
+def test_a_study_none_of_whose_configurations_finished_has_failed_at_once(database):
+    died = Report(life=Life.FAILED, attempt=1, exit_code=1)
+    words = "no configuration of study tiny finished: out of memory"
+    decided = outcome(queued(database), died, words, complete=True, progressed=True, settings=Settings())
+    assert decided == {"state": State.FAILED, "reason": words}
 
 
 @pytest.mark.parametrize("arrived", [True, False])
