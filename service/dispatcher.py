@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,8 @@ NOTE_SECONDS = 3.0
 """Between two signs of life in the database."""
 SHORTEST_PAUSE = 0.1
 """Between two turns, however many studies come meanwhile."""
+FORGOTTEN_AT_ONCE = 10
+"""Jobs that a turn has Ray forget: each is a call, and a service that was away may find many."""
 
 
 class Dispatcher:
@@ -95,7 +98,7 @@ class Dispatcher:
             except Exception:
                 log.exception("study %s could not be looked at", study.id)
         if reports is not None:
-            self._stop_strays({study.id for study in studies}, reports)
+            self._tidy({study.id for study in studies}, reports)
             self._start(reports)
 
     def _look(self) -> Mapping[str, Report] | None:
@@ -248,12 +251,16 @@ class Dispatcher:
         self._followers[study.id] = follower
         return follower
 
-    def _stop_strays(self, with_job: set[str], reports: Mapping[str, Report]) -> None:
-        """Stop jobs of ours whose studies are over: they arrived after they had been given up."""
-        live = {study_id for study_id, report in reports.items() if report.attempt and report.life not in OVER}
-        for study_id in live - with_job:
-            if self._database.read(lambda connection, id=study_id: _jobless(connection, id)):  # type: ignore[misc]
-                self._jobs.stop(study_id)
+    def _tidy(self, with_job: set[str], reports: Mapping[str, Report]) -> None:
+        """Stop jobs that arrived after they had been given up; have Ray forget those of studies that have ended."""
+        ours = [study_id for study_id, report in reports.items() if report.attempt and study_id not in with_job]
+        states = self._database.read(lambda connection: store.jobless(connection, ours)) if ours else {}
+        over = [study_id for study_id in states if reports[study_id].life in OVER]
+        for study_id in states.keys() - over:
+            self._jobs.stop(study_id)
+        for study_id in [study_id for study_id in over if states[study_id] in ENDED][:FORGOTTEN_AT_ONCE]:
+            with suppress(RayAway):  # Ray lists it again in the next turn
+                self._jobs.forget(study_id)
 
     def _change(self, study: Study, **columns: Any) -> None:
         """Change a study unless it is over by now; what people asked of it meanwhile stays."""
@@ -290,10 +297,3 @@ def _begin(connection: Connection, full: list[str]) -> Study | None:
         epochs_at_start=study.epochs_done,
         reason="is being submitted to Ray",
     )
-
-
-def _jobless(connection: Connection, study_id: str) -> bool:
-    try:
-        return store.get(connection, study_id).job is Job.NONE
-    except store.UnknownStudy:
-        return False

@@ -65,7 +65,7 @@ class Jobs(Protocol):
         """Ask a job to end; one that has ended, or is not there, is left as it is."""
 
     def forget(self, study_id: str) -> None:
-        """Drop what is known of a job that is over, so that its study may have another."""
+        """Drop what is known of a job that is over: its study may have another, or needs none any more."""
 
     def last_words(self, study_id: str) -> str:
         """Return the error that a job printed, or its last line; empty where there is nothing."""

@@ -217,6 +217,13 @@ def with_job(connection: Connection) -> list[Study]:
     return [_of(row._mapping) for row in connection.execute(query.order_by(tables.studies.c.number))]
 
 
+def jobless(connection: Connection, study_ids: Collection[str]) -> dict[str, State]:
+    """Return the states of those of some studies that have no job; studies that are not known are left out."""
+    columns = tables.studies.c
+    query = sa.select(columns.id, columns.state).where(columns.id.in_(study_ids), columns.job == Job.NONE)
+    return {study_id: State(state) for study_id, state in connection.execute(query)}
+
+
 def next_in_line(connection: Connection, *, without: Collection[str]) -> Study | None:
     """Return the study whose turn it is, not counting those of some owners."""
     columns = tables.studies.c

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fake_ray import SPEC, FakeRay
+from fake_ray import SPEC, FakeJob, FakeRay
 
 from lncis import documents
 from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
@@ -286,6 +286,24 @@ def test_a_cancelled_study_whose_submission_arrives_late_is_stopped(dispatcher, 
         acting.turn()
         time.sleep(0.01)
     assert now(database, study).state is State.CANCELLED
+
+
+def test_jobs_of_studies_that_have_ended_are_forgotten(dispatcher, database, ray, monkeypatch):
+    ended, paused, acting = queued(database), queued(database), dispatcher()
+    until(acting, database, ended, State.SUCCEEDED)
+    until(acting, database, paused, State.SUCCEEDED)
+    database.write(lambda c: store.change(c, store.get(c, paused.id), state=State.PAUSED))
+    ray.jobs["of-another-service"] = FakeJob(attempt=1, status="SUCCEEDED")
+    real = RayJobs.forget
+    monkeypatch.setattr(RayJobs, "forget", lambda *_: (_ for _ in ()).throw(RayAway("cut")))
+    after = queued(database)
+    acting.turn()
+    assert after.id in ray.submissions  # nothing waits for it
+    monkeypatch.setattr(RayJobs, "forget", real)
+    dispatcher().turn()  # a service that was started anew
+    assert set(ray.jobs) == {"of-another-service", paused.id, after.id}
+    until(acting, database, after, State.SUCCEEDED)
+    assert ray.submissions == [ended.id, paused.id, after.id]
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_study_queued(dispatcher, database, ray, tmp_path):
