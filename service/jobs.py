@@ -10,8 +10,10 @@ import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -140,14 +142,21 @@ class RayJobs:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            said = error.read(2000).decode(errors="replace").strip()
+            said = _said(error)
             if error.code == 404 and missing is not RayAway:
                 return missing
             if "already exists" in said:
                 raise JobThere(said.splitlines()[-1]) from error
             raise RayAway(f"{self._address} answers {error.code}: {said.splitlines()[-1] if said else ''}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise RayAway(f"{self._address} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return what stands beside the code of an answer; nothing where it was cut."""
+    with error, suppress(OSError, HTTPException):
+        return error.read(2000).decode(errors="replace").strip()
+    return ""
 
 
 def _authorization() -> dict[str, str]:

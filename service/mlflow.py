@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
@@ -56,7 +57,7 @@ class Mlflow:
             try:
                 self._look()
                 self._see(True, "answers")
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, HTTPException) as error:
                 self._see(False, f"does not answer: {error}")
             except LncisError as error:  # the database is away, MLflow is not
                 log.warning("%s", error)
