@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from lncis.errors import ConfigError, LncisError
 
@@ -65,7 +65,7 @@ class Database:
     def submit(self, work: Work[Answer]) -> "Future[Answer]":
         """Return at once; the future is done when all is on the disk, or has the error and nothing was written.
 
-        The function may be called again where another one of its transaction failed.
+        The function may be called again where another one of its transaction failed, or another service was first.
         """
         future: Future[Answer] = Future()
         self._jobs.put((work, future))
@@ -93,19 +93,24 @@ class Database:
             if batch := [(work, future) for work, future in batch if future.set_running_or_notify_cancel()]:
                 self._write_batch(batch)
 
-    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        """Commit all; without those that refuse, or each alone where the database does."""
+    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]], *, again: bool = False) -> None:
+        """Commit all; without those that refuse, or each alone where the database does.
+
+        One whose row another service wrote meanwhile is called `again`: it finds that row.
+        """
         answers: list[Any] = []
         try:
             with _explained(), self.engine.connect().execution_options(**WRITE) as connection, connection.begin():
                 for work, _ in batch:
                     answers.append(work(connection))
         except DatabaseAway as problem:
-            if len(batch) == 1:
-                batch[0][1].set_exception(problem)
-            else:
+            if len(batch) > 1:
                 for single in batch:  # whose fault it was shows when each stands alone
                     self._write_batch([single])
+            elif isinstance(problem.__cause__, IntegrityError) and not again:
+                self._write_batch(batch, again=True)
+            else:
+                batch[0][1].set_exception(problem)
         except Exception as refusal:
             at = len(answers)
             batch[at][1].set_exception(refusal)

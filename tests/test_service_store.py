@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -154,6 +155,43 @@ def test_a_key_makes_one_study_however_often_and_by_whom_at_once(database):
     with pytest.raises(store.KeyTaken) as caught:
         database.write(lambda c: store.create(c, new(key="k1", request={"name": "other"})))
     assert (caught.value.study_id, caught.value.earlier) == (made[0][0].id, {"name": "sweep"})
+
+
+def test_a_key_that_another_service_is_just_writing_makes_one_study(database, url):
+    """SQLite lets one writer begin at a time; PostgreSQL has the second one wait at the key's row, and refuses it."""
+    other = Database(url)
+    with other.engine.connect() as theirs:
+        first, _ = store.create(theirs, new(key="k1"))
+        mine = database.submit(lambda c: store.create(c, new(key="k1")))
+        if database.engine.dialect.name == "postgresql":
+            waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not database.read(lambda c: c.execute(waits).scalar()):
+                time.sleep(0.01)
+        theirs.commit()
+    assert mine.result() == (first, False)
+    other.close()
+
+
+def test_a_row_that_came_meanwhile_is_met_by_a_second_call_and_no_third(database):
+    calls = []
+
+    def work(connection: Any, *, refused: int) -> int:
+        calls.append(refused)
+        study = store.create(connection, new(key=None))[0]
+        if len(calls) <= refused:
+            connection.execute(tables.studies.insert().from_select([*tables.studies.c.keys()], _again(study)))
+        return len(calls)
+
+    assert database.write(lambda c: work(c, refused=1)) == 2
+    calls.clear()
+    with pytest.raises(DatabaseAway, match=r"UNIQUE|unique"):
+        database.write(lambda c: work(c, refused=9))
+    assert calls == [9, 9]
+    assert database.read(store.counts)[State.QUEUED] == 1
+
+
+def _again(study: store.Study) -> Any:
+    return sa.select(*tables.studies.c).where(tables.studies.c.number == study.number)
 
 
 def test_who_is_refused_costs_the_others_of_the_transaction_nothing(database):
