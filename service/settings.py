@@ -1,11 +1,13 @@
 """Settings: what `python -m service` reads from the environment, once, before anything starts."""
 
 import ipaddress
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -59,11 +61,12 @@ class Settings:
     store_gb: float = Field(default=20.0, ge=0)
     """Room for finished stages of all studies."""
     storage: str = field(default="", repr=False)
-    """URL below which studies publish stages and checkpoints, such as s3://bucket/lncis; empty: in `runs`."""
+    """URL below which studies publish stages and checkpoints, such as s3://bucket/lncis, without credentials; empty: in
+    `runs`."""
     ray_address: str = ""
     """`$RAY_ADDRESS`, the address of Ray's dashboard such as http://127.0.0.1:8265; empty: studies wait."""
     mlflow_tracking_uri: str = ""
-    """`$MLFLOW_TRACKING_URI`; an http address is linked to."""
+    """`$MLFLOW_TRACKING_URI`, without credentials; an http address is linked to."""
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> "Settings":
@@ -78,6 +81,34 @@ class Settings:
                 f"{self.ray_address!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _without_credentials(self) -> "Settings":
+        """Ray writes what a job is given into its logs, and shows it to whoever sees its dashboard."""
+        if problems := [
+            f"{variable(name)}: must be without credentials (user:password@, or a key, token or password after the ?) "
+            f"as Ray logs what a job is given; {remedy}"
+            for name, remedy in _CREDENTIALS.items()
+            if _has_credentials(getattr(self, name))
+        ]:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+_CREDENTIALS = {
+    "storage": "leave them to where the AWS tools look on each node: a role, ~/.aws, or AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY in the environment of the cluster",
+    "mlflow_tracking_uri": "name a server, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
+    "environment of the cluster",
+}
+"""Fields that jobs are given -> where their credentials belong."""
+_PASSWORD = re.compile(r"[^/:@]*:(?!\d+/)[^@]*@")  # which may hold a /, as AWS secrets do, where it is not quoted
+_SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$", re.IGNORECASE)
+
+
+def _has_credentials(url: str) -> bool:
+    place, _, query = url.partition("://")[2].partition("?")
+    return bool(_PASSWORD.match(place)) or any(_SECRET.search(name) for name in parse_qs(query))
 
 
 def is_loopback(host: str) -> bool:

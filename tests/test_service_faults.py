@@ -124,6 +124,7 @@ def test_it_serves_without_ray_and_mlflow_and_ends_on_sigterm(make):
         ({"LNCIS_PORT": "many"}, 2, "LNCIS_PORT: must be a valid integer"),
         ({"LNCIS_TOKENS": "anna:write:short"}, 2, "LNCIS_TOKENS: token 1 must be user:scope:secret"),
         ({"LNCIS_DATABASE_URL": "sqlite:////no/such/folder/x.db"}, 1, "unable to open database file"),
+        ({"LNCIS_STORAGE": "s3://key:short@bucket/x"}, 2, "LNCIS_STORAGE: must be without credentials"),
         ({"RAY_ADDRESS": "127.0.0.1:6379"}, 2, "must be the http address of Ray's dashboard"),
     ],
 )

@@ -1,4 +1,5 @@
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from served import eventually
 
+from lncis.errors import ConfigError
 from service.database import Database
 from service.jobs import RayAway, RayJobs
 from service.mlflow import Mlflow
@@ -78,14 +80,46 @@ def test_an_mlflow_that_dies_in_mid_answer_is_asked_again(database: Database, mo
     assert asked[:3] == ["/health", "/api/2.0/mlflow/experiments/search", "/health"]
 
 
-def test_a_job_is_given_the_storage_of_the_service_and_it_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_given_the_storage_and_the_mlflow_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(RayJobs, "_ask", lambda self, *call: asked.append(call))
-    settings = from_environment({"LNCIS_STORAGE": "s3://key:secret@bucket/lncis"})
-    RayJobs(settings).submit("study-1", attempt=1)
+    given = {
+        "LNCIS_STORAGE": "s3://bucket/a:b@c?endpoint_override=http%3A%2F%2F10.0.0.5%3A9000&scheme=http&region=us-east-1",
+        "MLFLOW_TRACKING_URI": "http://host:5000/of@team",
+    }
+    RayJobs(from_environment(given)).submit("study-1", attempt=1)
     RayJobs(from_environment({})).submit("study-1", attempt=1)
     (_, _, job), (_, _, other) = asked
-    assert job["runtime_env"]["env_vars"]["LNCIS_STORAGE"] == "s3://key:secret@bucket/lncis"
+    assert job["runtime_env"]["env_vars"].items() >= given.items()
     assert job["entrypoint"] == other["entrypoint"]
-    assert "LNCIS_STORAGE" not in other["runtime_env"]["env_vars"]
-    assert "secret" not in repr(settings)
+    assert not given.keys() & other["runtime_env"]["env_vars"].keys()
+
+
+@pytest.mark.parametrize("url", ["abfss://container@account.dfs.core.windows.net/x", "file:///a/b:c@d", "/a:b@c"])
+def test_what_only_looks_like_a_password_may_be_a_storage(url: str) -> None:
+    assert from_environment({"LNCIS_STORAGE": url}).storage == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("LNCIS_STORAGE", "s3://user:hunter2@bucket/lncis"),
+        ("LNCIS_STORAGE", "s3://user:x12/hunter2+/@bucket/lncis"),
+        ("LNCIS_STORAGE", "abfs://:hunter2@account/container"),
+        ("LNCIS_STORAGE", "fsspec+s3://bucket/lncis?region=x&access_key=user&secret_key=hunter2"),
+        ("LNCIS_STORAGE", "abfs://container@account/x?sig=hunter2"),
+        ("MLFLOW_TRACKING_URI", "https://user:hunter2@mlflow.example"),
+        ("MLFLOW_TRACKING_URI", "postgresql://user:hunter2@host:5432/mlflow"),
+    ],
+)
+def test_credentials_in_what_jobs_are_given_are_refused_and_not_printed(variable: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=f"^environment: {variable}: must be without credentials") as caught:
+        from_environment({variable: url})
+    assert "in the environment of the cluster" in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_each_variable_with_credentials_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_environment({"LNCIS_STORAGE": "s3://a:b@c/d", "MLFLOW_TRACKING_URI": "http://a:b@c"})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["LNCIS_STORAGE", "MLFLOW_TRACKING_URI"]
