@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from served import Service, eventually
 
 from service import serve
+from service.jobs import RayJobs
+from service.settings import Settings
 
 TINY = {
     "name": "tiny",
@@ -48,8 +51,7 @@ def test_a_study_goes_through_ray_and_mlflow_and_its_best_trains(tmp_path: Path)
             url = eventually(lambda: service.ask("GET", path)["mlflow_url"])
             assert url.startswith(mlflow)
             best = service.ask("GET", f"{path}/best?top=1")["configurations"][0]
-            import urllib.request
-
+            eventually(lambda: RayJobs(Settings(ray_address=ray)).reports() == {})  # it is over, and forgotten
             with urllib.request.urlopen(f"{service.address}{path}/best?format=yaml", timeout=30) as answer:
                 (tmp_path / "best.yaml").write_bytes(answer.read())
         finally:
