@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def _wait(process: "subprocess.Popen[Any]", name: str, url: str, log: Path) -> N
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except OSError:
+        except (OSError, HTTPException):
             time.sleep(0.3)
     raise StudyError(f"{name} did not answer at {url} within {PATIENCE:.0f} s; {log} may say why")
 
