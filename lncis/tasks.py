@@ -23,7 +23,7 @@ MAX_RETURNS = 5
 """How often a task may kill its workers without finishing an epoch before it is given up."""
 
 PATIENCE_SECONDS = 1200.0
-"""How long no worker may be heard of: a cluster that grows needs minutes for a node."""
+"""After so long without a word of any worker something is the matter: a cluster that grows needs minutes for a node."""
 
 SILENCE_SECONDS = 120.0
 """After so long without a word from its workers, another lane may have a lane's task: their node is gone."""
@@ -83,6 +83,8 @@ class Outlook:
     """Lanes whose workers were heard of of late."""
     tasks: int
     """Those that run, and those that could."""
+    unheard: str = ""
+    """What is the matter where no worker was heard of for long; else empty."""
 
 
 @dataclass
@@ -102,7 +104,8 @@ class TaskQueue:
     """See the module; each method but `take` may be called again with the same arguments, to the same effect.
 
     Where lanes come and go, one that had nothing to do for `idle_seconds` is told to stop, unless it is the last, and
-    the queue is not closed for want of lanes: whoever starts them knows when there will be none.
+    the queue is not closed for want of lanes: whoever starts them knows when there will be none. Where others may make
+    room for workers it `waits` for them without limit; else it is closed when none was heard of for PATIENCE_SECONDS.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class TaskQueue:
         *,
         come_and_go: bool = False,
         idle_seconds: float = math.inf,
+        waits: bool = False,
     ) -> None:
         self._entries: dict[str, _Entry] = {}
         self._waiting: dict[str, None] = {}  # keys in the order of submission, which is the order of work
@@ -122,7 +126,7 @@ class TaskQueue:
         self._last_word = clock()  # of any lane
         self._heard: dict[str, float] = {}  # lane -> when its workers last said anything
         self._idle: dict[str, float] = {}  # lane -> since when it has nothing to do
-        self._come_and_go, self._idle_seconds = come_and_go, idle_seconds
+        self._come_and_go, self._idle_seconds, self._waits = come_and_go, idle_seconds, waits
         self._known: set[str] = set()  # lanes that were ever heard
         self._lost_seconds = 0.0
 
@@ -170,7 +174,16 @@ class TaskQueue:
 
     def outlook(self) -> Outlook:
         """Return how many tasks there are for how many lanes."""
-        return Outlook(up=self._up(), tasks=len(self._running) + sum(1 for _ in self._ready()))
+        tasks = len(self._running) + sum(1 for _ in self._ready())
+        return Outlook(up=self._up(), tasks=tasks, unheard=self._unheard())
+
+    def _unheard(self) -> str:
+        if self._clock() - self._last_word <= PATIENCE_SECONDS:
+            return ""
+        return (
+            f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
+            "cannot start it; see `ray status` and the study's ray.log"
+        )
 
     def _ready(self) -> Iterator[str]:
         for key in self._waiting:
@@ -267,11 +280,8 @@ class TaskQueue:
         if owner not in self._chains:
             reason = self._withdrawn.get(owner, "it was withdrawn")
             return Progress(state=State.FAILED, records=[], reason=reason)
-        if self._clock() - self._last_word > PATIENCE_SECONDS:
-            self.close(
-                f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
-                "cannot start it; see `ray status` and the study's ray.log"
-            )
+        if not self._waits and (reason := self._unheard()):
+            self.close(reason)
         entries = [self._entries[key] for key in self._chains[owner]]
         records: dict[int, Record] = {}
         for entry in entries:

@@ -1,8 +1,14 @@
 """How many lanes there are: the decision by hand, and a cluster simulated from it."""
 
+from pathlib import Path
+
 import pytest
 
-from lncis.studies.lanes import to_follow, to_start
+from lncis import training
+from lncis.studies.journal import Journal
+from lncis.studies.lanes import Lanes, to_follow, to_start
+from lncis.studies.spec import Resources, StudySpec
+from lncis.tasks import PATIENCE_SECONDS, State, Task, TaskQueue
 
 FIXED = {"room": None, "grows": True}
 
@@ -82,3 +88,46 @@ def test_on_a_full_cluster_one_waits():
         tasks = to_follow(up=up, coming=coming, most=64, room=0, grows=True)
         coming += to_start(tasks=tasks, up=up, coming=coming, most=64, room=0, grows=True)
         assert (tasks, coming) == (3, 1)
+
+
+class Waiting:
+    """A lane for which the cluster has no room."""
+
+    lost = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def is_alive(self) -> bool:
+        return True
+
+
+def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster that others use too")
+    monkeypatch.setattr(training, "start_lane", lambda name, queue, workers: Waiting(name))
+    spec = StudySpec(
+        name="s",
+        search={"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}},
+        resources=Resources(max_concurrent_trials=1),
+    )
+    now, notes = [0.0], list[str]()
+    queue = TaskQueue(lambda: now[0], come_and_go=True, waits=True)
+    queue.submit("anna", [Task(key="stage", config=spec.base, until=2, directory=Path("stage"))])
+    book = Journal(Path())
+    lanes = Lanes(spec, "study", 2, book, notes.append)
+
+    def hours(count: int) -> None:
+        for _ in range(count * 60):
+            now[0] += 60
+            lanes._attend(queue, queue.outlook())
+            assert queue.progress("anna").state is not State.CLOSED
+
+    hours(5)
+    (note,) = notes
+    assert note.startswith(f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room")
+    assert note.endswith("; the study goes on waiting")
+    queue.take("study-0")
+    lanes._attend(queue, queue.outlook())
+    hours(5)
+    assert notes == [note, note], "its node was taken away, and there is no other"
+    book.close()

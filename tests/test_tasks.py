@@ -476,6 +476,18 @@ def test_patience_begins_anew_with_every_word_of_a_worker(timed, clock):
     assert timed.progress("anna").state is State.CLOSED
 
 
+def test_where_others_may_make_room_it_is_waited_for_without_limit(clock):
+    shared = TaskQueue(clock, come_and_go=True, idle_seconds=IDLE_SECONDS, waits=True)
+    shared.submit("anna", [STAGE_1])
+    clock.now += PATIENCE_SECONDS
+    assert shared.outlook() == outlook(1)
+    clock.now += 100 * PATIENCE_SECONDS
+    assert shared.progress("anna").state is State.WAITING
+    assert shared.outlook().unheard.startswith("no worker was heard of for 20 minutes: the cluster has no room for one")
+    assert shared.take("late") == STAGE_1
+    assert shared.outlook() == outlook(1, "late"), "nothing is the matter any more"
+
+
 def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clock):
     timed.submit("anna", [STAGE_1, A])
     timed.take("gone")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -53,8 +54,10 @@ def idle_seconds() -> float:
 class Lanes:
     """The lanes of one session of a study; `attend` starts them, and those that are idle leave (lncis.tasks)."""
 
-    def __init__(self, spec: StudySpec, study_id: str, trials: int, journal: Journal) -> None:
-        self._workers, self._study_id, self._journal = spec.resources, study_id, journal
+    def __init__(
+        self, spec: StudySpec, study_id: str, trials: int, journal: Journal, on_note: Callable[[str], None]
+    ) -> None:
+        self._workers, self._study_id, self._journal, self._on_note = spec.resources, study_id, journal, on_note
         self._auto, self._grows = spec.resources.max_concurrent_trials == "auto", cluster.grows()
         self._limit = spec.resources.at_a_time(trials)
         # a pruner waits for all seeds of a configuration, so they must be able to run beside others
@@ -62,6 +65,7 @@ class Lanes:
         self._lanes: list[Lane] = []
         self._started = self._lost = 0
         self._up: int | None = None
+        self._unheard = ""
         self._next_look = 0.0
         self.at_once = 1
         """How many trials to follow now."""
@@ -92,6 +96,9 @@ class Lanes:
             return
         up = sum(lane.name in outlook.up for lane in self._lanes)
         self._note(up)
+        if outlook.unheard and not self._unheard:
+            self._on_note(f"{outlook.unheard}; the study goes on waiting")
+        self._unheard = outlook.unheard
         room = cluster.room(self._workers) if self._auto else None
         coming, most = len(self._lanes) - up, self._limit - self._lost
         for _ in range(to_start(tasks=outlook.tasks, up=up, coming=coming, most=most, room=room, grows=self._grows)):

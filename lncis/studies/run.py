@@ -210,9 +210,9 @@ def _train(
         nullcontext() if verbose else _output_to(folder / "ray.log"),
         cluster.connected(spec.resources, 1 if auto else spec.resources.at_a_time(trials.unfinished), verbose=verbose),
     ):
-        check, lanes = None, Lanes(spec, folder.name, trials.unfinished, journal)
+        check, lanes = None, Lanes(spec, folder.name, trials.unfinished, journal, _to_all(observers))
         try:
-            queue.actor = training.start_queue(come_and_go=True, idle_seconds=idle_seconds())
+            queue.actor = training.start_queue(come_and_go=True, idle_seconds=idle_seconds(), waits=cluster.grows())
             check = KnobCheck(spec, queue.actor, _to_all(observers)) if spec.check_knobs else None
             lanes.begin(queue.actor)
             follow(trials, queue, lanes, folder.name)
