@@ -41,8 +41,9 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 """File systems of pyarrow that show a file once it is written, and not before."""
 
 REMEDIES = (
-    (("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "No response body"),
+    (("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 400"),  # 401, 403: denied
      "give this process credentials that may list, read, write and delete there"),
+    (("HTTP status 301",), "name the bucket's region: ?region=... in the URL, or AWS_DEFAULT_REGION"),
     (("NO_SUCH_BUCKET", "Bucket not found", "bucket does not exist"), "make the bucket, or correct the URL"),
     (("Permission denied", "Read-only file system", "Not a directory"), "name a folder that may be written to"),
     (("No space left", "Disk quota exceeded"), "free some room there"),

@@ -42,6 +42,26 @@ class ObjectStore:
         self._server.stop()
         self._server._server.server_close()  # else the kernel goes on accepting for it
 
+    @contextmanager
+    def failing(self, status: int, times: int, methods: str = "GET HEAD POST PUT DELETE") -> Iterator[None]:
+        """Within the block the next `times` requests by these methods are answered by this status and no body."""
+        server, left = self._server._server, [None] * times
+        real = server.app
+
+        def app(environ: Any, start_response: Any) -> Any:
+            if left and environ["REQUEST_METHOD"] in methods.split():
+                left.pop()
+                start_response(f"{status} as told", [("Content-Length", "0")])
+                return [b""]
+            return real(environ, start_response)
+
+        server.app = app
+        try:
+            yield
+            assert not left, "it was asked as often"
+        finally:
+            server.app = real
+
     def objects(self, folder: str) -> dict[str, bytes]:
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=f"{folder}/").get("Contents", [])
         return {

@@ -302,6 +302,32 @@ def test_a_server_that_comes_back_is_waited_for(s3):
     assert fetched(url) == (2, SECOND)
 
 
+@pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT"])
+def test_a_server_that_answers_that_it_is_not_well_is_asked_again(s3, monkeypatch, methods):
+    """As for wrong credentials, its answer has no body. Amazon's own library does not insist on what 501 means."""
+    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    url = s3.url(f"unwell-{methods}")
+    with s3.failing(501, 2, methods):
+        assert storage.publish(folder(FIRST), url, 1)
+        assert fetched(url) == (1, FIRST)
+
+
+def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_asked_again(s3, monkeypatch):
+    monkeypatch.setattr(storage, "PAUSES", (0.01,))
+    with s3.failing(503, 40):
+        assert storage.publish(folder(FIRST), s3.url("overloaded"), 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(400, "credentials that may"), (401, "credentials that may"), (403, "credentials that may"), (301, "region")],
+)
+def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch, status, said):
+    monkeypatch.setattr(storage, "PAUSES", (60.0,))
+    with s3.failing(status, 1), pytest.raises(StorageError, match=said):
+        storage.publish(folder(FIRST), s3.url("refused"), 1)
+
+
 def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
     monkeypatch.setattr(storage, "PAUSES", ())  # Amazon's own library insists for six seconds
     url = s3.url("away-for-good")
