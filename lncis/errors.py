@@ -8,6 +8,7 @@
     ├── CheckpointError     a checkpoint is missing, truncated or of another training
     ├── DivergedError       a training loss became NaN or infinite
     ├── StorageError        what is kept at a URL cannot be reached, written or read, or is damaged
+    │   └── StorageAwayError    it may be reached when it is asked again later
     ├── StudyError          a study could not run: its workers, trials or cluster failed
     └── ServiceError        the service refused a request, or does not answer
 
@@ -52,6 +53,10 @@ class DivergedError(LncisError):
 
 class StorageError(LncisError):
     """A storage (`s3://...`) cannot be reached or refuses, or what lies there is not what was written."""
+
+
+class StorageAwayError(StorageError):
+    """A storage did not answer as it should for about a minute, and does not say that asking again is of no use."""
 
 
 class StudyError(LncisError):

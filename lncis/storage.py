@@ -24,7 +24,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from lncis import files
-from lncis.errors import StorageError
+from lncis.errors import StorageAwayError, StorageError
 
 MANIFEST = "manifest.json"
 
@@ -44,7 +44,8 @@ REMEDIES = (
     (("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 400"),  # 401, 403: denied
      "give this process credentials that may list, read, write and delete there"),
     (("HTTP status 301",), "name the bucket's region: ?region=... in the URL, or AWS_DEFAULT_REGION"),
-    (("NO_SUCH_BUCKET", "Bucket not found", "bucket does not exist"), "make the bucket, or correct the URL"),
+    (("NO_SUCH_BUCKET", "Bucket not found", "Bucket '", "bucket does not exist"),
+     "make the bucket, or correct the URL"),
     (("Permission denied", "Read-only file system", "Not a directory"), "name a folder that may be written to"),
     (("No space left", "Disk quota exceeded"), "free some room there"),
 )  # fmt: skip
@@ -90,10 +91,10 @@ def publish(folder: Path, url: str, epoch: int) -> bool:
     """Publish the files of `folder` as what is there after `epoch`; say whether readers of `url` are given them.
 
     They are not where a later epoch is published already, which stays. May be called again, to the same effect. Raises
-    StorageError where the storage refuses, or stays away.
+    StorageError where the storage refuses, StorageAwayError where it stays away.
     """
     place, entries = _place(url), dict[str, _Entry]()
-    if max(_insisting(place, partial(_epochs, place)), default=0) > epoch:
+    if max(_insisting(place.url, partial(_epochs, place)), default=0) > epoch:
         return False
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_file():
@@ -101,10 +102,10 @@ def publish(folder: Path, url: str, epoch: int) -> bool:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             entry = _Entry(object=_named(epoch, f"{path.name}.{digest[:16]}"), sha256=digest, bytes=content.tell())
-            _insisting(place, partial(_put, place, entry.object, content))
+            _insisting(place.url, partial(_put, place, entry.object, content))
         entries[path.name] = entry
     manifest = TypeAdapter(_Manifest).dump_json(_Manifest(epoch=epoch, files=entries), indent=1)
-    _insisting(place, partial(_put, place, _named(epoch, MANIFEST), BytesIO(manifest)))
+    _insisting(place.url, partial(_put, place, _named(epoch, MANIFEST), BytesIO(manifest)))
     with suppress(_Away):  # what is left over goes after the next epoch
         for earlier, names in _listed(place).items():
             for name in names if earlier < epoch else ():
@@ -115,15 +116,15 @@ def publish(folder: Path, url: str, epoch: int) -> bool:
 def published_epoch(url: str) -> int | None:
     """Return the epoch after which a folder was published at `url`; None where none is. Raises StorageError."""
     place = _place(url)
-    return max(_insisting(place, partial(_epochs, place)), default=None)
+    return max(_insisting(place.url, partial(_epochs, place)), default=None)
 
 
 def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | None:
     """Make the files of `folder` those that are published at `url`, and return the epoch; None, and no files, without.
 
     With `only`, these alone are fetched, as far as they are published, and others stay as they are. Each is here whole
-    and as it was published, or not at all; one that is here already is not fetched again. Raises StorageError where the
-    storage stays away, where what it holds is damaged, or where `folder` cannot be written.
+    and as it was published, or not at all; one that is here already is not fetched again. Raises StorageAwayError where
+    the storage stays away, StorageError where it refuses, what it holds is damaged, or `folder` cannot be written.
     """
     place = _place(url)
     for pause in (*REREADINGS, None):
@@ -134,7 +135,7 @@ def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | 
                 _remove_all_but(entries, folder)
             for name in entries if only is None else entries.keys() & only:
                 if not _is(folder / name, entries[name]):
-                    _insisting(place, partial(_bring, place, entries[name], folder / name))
+                    _insisting(place.url, partial(_bring, place, entries[name], folder / name))
             return epoch
         except _Unlike as error:
             if pause is None:
@@ -153,12 +154,12 @@ def check(url: str) -> None:
     """Raise StorageError, saying why, unless objects can be written, listed, read and deleted at `url`."""
     place, name = _place(url), f"probe-{secrets.token_hex(8)}"
     try:
-        _put(place, name, BytesIO(name.encode()))
-        _listed(place)
-        same = _read(place, name) == name.encode()
-        _delete(place, name)
-    except (_Away, _Unlike) as error:
-        raise _unusable(place, error) from error
+        _insisting(url, partial(_put, place, name, BytesIO(name.encode())))
+        _insisting(url, partial(_listed, place))
+        same = _insisting(url, partial(_read, place, name)) == name.encode()
+        _insisting(url, partial(_delete, place, name))
+    except _Unlike:  # it is gone
+        same = False
     if not same:
         raise StorageError(f"{shown(url)} does not give back what was written there; name another storage")
 
@@ -182,15 +183,22 @@ def shown(url: str) -> str:
 
 @lru_cache(maxsize=16)
 def _place(url: str) -> _Place:
+    file_system, path = _insisting(url, partial(_opened, url))
+    return _Place(url=url, file_system=file_system, path=path.rstrip("/"))
+
+
+def _opened(url: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
     try:
-        file_system, path = FileSystem.from_uri(resolved(url))
-    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+        opened: tuple[Any, str] = FileSystem.from_uri(resolved(url))
+        return opened
+    except (ValueError, ImportError, pa.ArrowException) as error:
         reason = _cause(url, error)
         remedy = "name a URL such as s3://bucket/folder or file:///folder"
         raise StorageError(f"{shown(url)} cannot be used: {reason}; {remedy}") from None  # it may show the password
-    return _Place(url=url, file_system=file_system, path=path.rstrip("/"))
+    except OSError as error:  # S3 was asked for the region of the bucket
+        raise _Away(_cause(url, error)) from None
 
 
 def _named(epoch: int, what: str) -> str:
@@ -217,7 +225,7 @@ def _epochs(place: _Place) -> list[int]:
 
 def _manifest(place: _Place, epoch: int) -> _Manifest:
     try:
-        content = _insisting(place, partial(_read, place, _named(epoch, MANIFEST)))
+        content = _insisting(place.url, partial(_read, place, _named(epoch, MANIFEST)))
         manifest = TypeAdapter(_Manifest).validate_json(content)
     except ValidationError as error:
         raise _Unlike(f"{_named(epoch, MANIFEST)} is damaged") from error
@@ -303,21 +311,23 @@ def _asked(place: _Place) -> Iterator[None]:
 T = TypeVar("T")
 
 
-def _insisting(place: _Place, ask: Callable[[], T]) -> T:
-    """Return what `ask` answers, asked again while the storage is away; StorageError where that takes too long."""
+def _insisting(url: str, ask: Callable[[], T]) -> T:
+    """Return what `ask` answers, asked again while the storage is away; StorageAwayError where that takes too long."""
     for pause in (*PAUSES, None):
         try:
             return ask()
         except _Away as error:
             if pause is None or _remedy(error):
-                raise _unusable(place, error) from None
+                raise _unusable(url, error) from None
             time.sleep(pause)
     raise AssertionError("the last pause is None")
 
 
-def _unusable(place: _Place, error: Exception) -> StorageError:
-    remedy = _remedy(error) or "see that it can be reached from here, and try again"
-    return StorageError(f"{shown(place.url)} cannot be used: {error}; {remedy}")
+def _unusable(url: str, error: Exception) -> StorageError:
+    said = f"{shown(url)} cannot be used: {error}"
+    if remedy := _remedy(error):
+        return StorageError(f"{said}; {remedy}")
+    return StorageAwayError(f"{said}; see that it can be reached from here, and try again")
 
 
 def _remedy(error: Exception) -> str:

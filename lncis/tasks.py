@@ -20,7 +20,7 @@ POLL_SECONDS = 0.2
 """How often those who wait for the queue ask it."""
 
 MAX_RETURNS = 5
-"""How often a task may kill its workers without finishing an epoch before it is given up."""
+"""How often a task may kill its workers, or be put off, without finishing an epoch before it is given up."""
 
 PATIENCE_SECONDS = 1200.0
 """After so long without a word of any worker something is the matter: a cluster that grows needs minutes for a node."""
@@ -97,6 +97,7 @@ class _Entry:
     returns: int = 0  # how often its lane came back for it
     records_at_return: int = 0
     note: str = ""  # what its worker said before it died
+    put_off: str = ""  # why its worker, which lives, could not go on just now
     heard: float = 0.0  # when its worker took it or finished an epoch
 
 
@@ -143,7 +144,7 @@ class TaskQueue:
                 self._waiting.setdefault(task.key)
 
     def take(self, lane: str) -> Task | Literal["wait", "stop"]:
-        """Return what a lane is to do now: the task it held if it comes back after a crash, else the first ready."""
+        """Return what a lane is to do now: the task it held if it comes back for it, else the first ready."""
         self._hear(lane)
         self._known.add(lane)
         if self._closed is not None:
@@ -152,7 +153,7 @@ class TaskQueue:
             entry = self._entries[self._running[lane]]
             self._lost_seconds += self._clock() - entry.heard
             if self._may_return(entry):
-                entry.heard = self._clock()
+                entry.heard, entry.put_off = self._clock(), ""
                 return entry.task
         for key in self._ready():
             entry = self._entries[key]
@@ -230,7 +231,8 @@ class TaskQueue:
         if entry.returns < MAX_RETURNS:
             return True
         said = f"; the last one said: {entry.note}" if entry.note else " (were they short of memory?)"
-        self.fail(entry.task.key, f"its workers died {MAX_RETURNS} times without finishing an epoch{said}")
+        died = f"its workers died {MAX_RETURNS} times without finishing an epoch{said}"
+        self.fail(entry.task.key, entry.put_off or died)
         return False
 
     def report(self, key: str, record: Record) -> bool:
@@ -257,6 +259,10 @@ class TaskQueue:
         for other in self._entries.values():
             if other.task.after is not None and other.task.after.key == key:
                 self.fail(other.task.key, reason)
+
+    def put_off(self, key: str, reason: str) -> None:
+        """Note that a task could not be gone on with, for a reason that may pass; its lane comes back for it."""
+        self._entries[key].put_off = reason
 
     def note(self, key: str, text: str) -> None:
         """Keep what a worker said before it died."""
@@ -309,7 +315,7 @@ class TaskQueue:
                 self._waiting.pop(key, None)
 
     def lost_seconds(self) -> float:
-        """Return how long workers trained what was lost when they died, their return included."""
+        """Return how long workers trained what was lost when they died or were put off, their return included."""
         return self._lost_seconds
 
     def close(self, reason: str = "the queue was closed") -> frozenset[str]:

@@ -30,7 +30,7 @@ from lncis import datasets, documents, engine, files, histograms, storage
 from lncis.cluster import TRIAL_DRIVER
 from lncis.config import TrainConfig, Workers
 from lncis.datasets import Data
-from lncis.errors import DivergedError, LncisError, StudyError
+from lncis.errors import DivergedError, LncisError, StorageAwayError, StudyError
 from lncis.metrics import Record
 from lncis.scratch import Copy, Scratch
 from lncis.tasks import POLL_SECONDS, State, Task, TaskQueue
@@ -39,6 +39,8 @@ GOING_HOME_SECONDS = 10
 ALIVE_EVERY_SECONDS = 15
 FOR_EVER = -1
 """How often a lane's workers are replaced; a task that kills them again and again is given up (lncis.tasks)."""
+AWAY_SECONDS = 60
+"""Between two attempts at a task while its storage is away, each of which insists for about as long."""
 PREDECESSOR_SECONDS = 120
 """How long a worker waits for one that trains the same task, left over from a study whose driver was killed."""
 NOISE_MANIFEST = "noise.json"
@@ -241,6 +243,11 @@ def _work_on(lane: dict[str, Any], scratch: Scratch) -> None:
             _do(task, queue, loaded, scratch, lane["loading_processes"])
         except DivergedError as error:  # agreed on by all ranks: the lane goes on
             _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
+        except StorageAwayError as error:
+            _ask(queue.put_off, task.key, str(error))
+            time.sleep(AWAY_SECONDS)
+            if ray.train.get_context().get_world_size() > 1:
+                raise  # other ranks may be waiting for this one
         except Exception as error:
             reason = _reason(task, error)
             _ask(*((queue.note, task.key, repr(error)) if reason is None else (queue.fail, task.key, reason)))

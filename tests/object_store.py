@@ -43,14 +43,17 @@ class ObjectStore:
         self._server._server.server_close()  # else the kernel goes on accepting for it
 
     @contextmanager
-    def failing(self, status: int, times: int, methods: str = "GET HEAD POST PUT DELETE") -> Iterator[None]:
-        """Within the block the next `times` requests by these methods are answered by this status and no body."""
-        server, left = self._server._server, [None] * times
+    def failing(
+        self, status: int, times: int | None = None, methods: str = "GET HEAD POST PUT DELETE"
+    ) -> Iterator[None]:
+        """Within the block requests by these methods, all or the first, are answered by this status and no body."""
+        server, answered = self._server._server, 0
         real = server.app
 
         def app(environ: Any, start_response: Any) -> Any:
-            if left and environ["REQUEST_METHOD"] in methods.split():
-                left.pop()
+            nonlocal answered
+            if answered != times and environ["REQUEST_METHOD"] in methods.split():
+                answered += 1
                 start_response(f"{status} as told", [("Content-Length", "0")])
                 return [b""]
             return real(environ, start_response)
@@ -58,7 +61,7 @@ class ObjectStore:
         server.app = app
         try:
             yield
-            assert not left, "it was asked as often"
+            assert times in (None, answered), "it was asked as often"
         finally:
             server.app = real
 

@@ -16,7 +16,7 @@ import pytest
 from object_store import KEY, SECRET, ObjectStore, serving
 
 from lncis import storage
-from lncis.errors import StorageError
+from lncis.errors import StorageAwayError, StorageError
 from lncis.storage import MANIFEST
 
 FIRST = {"checkpoint.pt": b"one" * 1000, "noise.json": b"[]"}
@@ -325,7 +325,10 @@ def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_
 def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch, status, said):
     monkeypatch.setattr(storage, "PAUSES", (60.0,))
     with s3.failing(status, 1), pytest.raises(StorageError, match=said):
-        storage.publish(folder(FIRST), s3.url("refused"), 1)
+        try:
+            storage.publish(folder(FIRST), s3.url("refused"), 1)
+        except StorageAwayError:
+            pytest.fail("it may not be better the next time")
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
@@ -334,7 +337,7 @@ def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
     s3.stop()
     try:
         for ask in (lambda: storage.publish(folder(FIRST), url, 1), lambda: storage.check(url)):
-            with pytest.raises(StorageError) as told:
+            with pytest.raises(StorageAwayError) as told:
                 ask()
             line = str(told.value)
             assert line.startswith(f"s3://{s3.bucket}/away-for-good cannot be used: ")
@@ -347,6 +350,35 @@ def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
 def test_a_storage_is_checked_before_it_is_used(place):
     storage.check(place.url)
     assert place.objects() == {}
+
+
+@pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT", "DELETE"])
+def test_the_check_waits_for_a_storage_that_comes_back(s3, monkeypatch, methods):
+    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    with s3.failing(501, 2, methods):
+        storage.check(s3.url(f"checked-{methods}"))
+
+
+def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeypatch):
+    """As it is in every new process, unless the URL names it."""
+    import pyarrow.fs
+
+    real, failures = pyarrow.fs.FileSystem, [2]
+
+    class Unresolved:
+        @staticmethod
+        def from_uri(url: str) -> Any:
+            if failures[0]:
+                failures[0] -= 1
+                raise OSError(f"When resolving region for bucket '{s3.bucket}': AWS Error NETWORK_CONNECTION")
+            return real.from_uri(url)
+
+    monkeypatch.setattr(pyarrow.fs, "FileSystem", Unresolved)
+    monkeypatch.setattr(storage, "PAUSES", (0.01,))
+    with pytest.raises(StorageAwayError, match=r"resolving region.*see that it can be reached from here"):
+        storage.check(s3.url("somewhere"))
+    failures[0] = 1
+    storage.check(s3.url("somewhere"))
 
 
 def test_what_can_never_work_is_told_at_once(s3, tmp_path, monkeypatch):

@@ -454,6 +454,47 @@ def test_what_a_lost_lane_trained_is_lost(timed, clock):
     assert timed.lost_seconds() == 60
 
 
+def test_a_task_that_was_put_off_is_taken_again_and_the_time_is_lost_once(timed, clock):
+    timed.submit("anna", [STAGE_1])
+    timed.take("lane")
+    for _ in range(3):
+        clock.now += 40
+        timed.put_off(STAGE_1.key, "the bucket is away")
+        timed.put_off(STAGE_1.key, "the bucket is away")
+        clock.now += 60
+        assert timed.take("lane") == STAGE_1
+    assert timed.lost_seconds() == 300
+    timed.report(STAGE_1.key, record(2))
+    timed.finish(STAGE_1.key)
+    assert timed.progress("anna").state is not State.FAILED
+    assert timed.lost_seconds() == 300
+
+
+def test_a_task_that_is_put_off_again_and_again_fails_for_that_reason(queue):
+    queue.submit("anna", [STAGE_1, A])
+    assert queue.take("lane") == STAGE_1
+    for _ in range(MAX_RETURNS - 1):
+        queue.put_off(STAGE_1.key, "away")
+        assert queue.take("lane") == STAGE_1
+    queue.report(STAGE_1.key, record(1))
+    for _ in range(MAX_RETURNS - 1):
+        queue.put_off(STAGE_1.key, "away")
+        assert queue.take("lane") == STAGE_1, "an epoch was finished: it may try again"
+    queue.put_off(STAGE_1.key, "the bucket is away; see that it can be reached")
+    assert queue.take("lane") == "wait"
+    assert queue.progress("anna").state is State.FAILED
+    assert queue.progress("anna").reason == "the bucket is away; see that it can be reached"
+
+
+def test_a_worker_that_dies_after_its_task_was_put_off_is_said_to_have_died(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.take("lane")
+    queue.put_off(STAGE_1.key, "away")
+    while queue.take("lane") != "wait":
+        pass
+    assert queue.progress("anna").reason.startswith("its workers died")
+
+
 def test_patience_for_the_first_worker_ends(timed, clock):
     timed.submit("anna", [STAGE_1])
     clock.now += PATIENCE_SECONDS

@@ -35,7 +35,7 @@ class Cost:
     wasted: int
     """Epochs of `trained` that served failed trials alone."""
     lost_seconds: float
-    """Time in which workers trained what was lost when they, or the study, were killed."""
+    """Time in which workers trained what was lost when they, or the study, were killed, or their storage was away."""
     training_seconds: float
     """Time in which workers trained and evaluated, summed over all of them."""
     held_seconds: float
