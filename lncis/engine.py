@@ -141,7 +141,10 @@ def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.
 
 
 def _load_alike(origin: Path | None) -> Checkpoint | None:
-    """Return the checkpoint to go on from; where one rank sees another, or none, all raise CheckpointError."""
+    """Return the checkpoint to go on from; where one rank sees another, or none, all raise RuntimeError.
+
+    They may see alike the next time: a shared folder shows what was written late to some nodes.
+    """
     found: Checkpoint | CheckpointError | None
     try:
         found = checkpoint.load(origin) if origin else None
@@ -155,7 +158,7 @@ def _load_alike(origin: Path | None) -> Checkpoint | None:
     if isinstance(found, CheckpointError) and len(set(views)) == 1:
         raise found
     if len(set(views)) > 1:
-        raise CheckpointError(f"the workers see different checkpoints; share the folder between nodes: {views}")
+        raise RuntimeError(f"the workers see different checkpoints; share the folder between nodes: {views}")
     return found if isinstance(found, Checkpoint) else None
 
 

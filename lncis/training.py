@@ -275,8 +275,8 @@ def _do(task: Task, queue: Any, loaded: _Loaded, scratch: Scratch, loading_proce
     else:
         copy = _copy(task, scratch)
         with _sole_trainer(copy.directory) if _first_rank() else nullcontext():
-            if _first_rank():
-                _write_manifest(data, copy.directory / NOISE_MANIFEST)
+            # the others wait for it: until rank 0 is alone there, a checkpoint may be replaced between their looks
+            _from_rank_zero(partial(_write_manifest, data, copy.directory / NOISE_MANIFEST))
             engine.train(
                 task.config,
                 data,

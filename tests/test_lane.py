@@ -1,6 +1,8 @@
 """The loop of a lane's workers in this process, with a queue of its own and no Ray."""
 
+import fcntl
 import itertools
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,12 +13,15 @@ import pytest
 import torch
 from object_store import ObjectStore, serving
 
-from lncis import datasets, engine, storage, training
+from lncis import checkpoint, datasets, engine, storage, training
+from lncis.checkpoint import Checkpoint
 from lncis.config import TrainConfig
 from lncis.errors import StorageAwayError
 from lncis.metrics import Record
 from lncis.scratch import Scratch
 from lncis.tasks import MAX_RETURNS, Progress, State, Task, TaskQueue
+
+LANE = {"lane": "lane", "threads": 1, "loading_processes": 0}
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def s3():
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> TaskQueue:
-    """A queue that is asked directly, by a worker which is the only one of its lane and closes it when all is done."""
+    """A queue that is asked directly, by a worker which is the only one of its lane."""
     made = TaskQueue()
     alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(training.ray.train, "get_context", lambda: alone)
@@ -37,7 +42,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> TaskQueue:
 
 
 def train(queue: TaskQueue, task: Task, pause: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """Return how far a lane comes that calls `pause` where it would sleep."""
+    """Return how far a lane comes that calls `pause` where it would sleep, and goes home when all is done."""
     queue.submit("anna", [task])
 
     def sleep(seconds: float) -> None:
@@ -47,7 +52,7 @@ def train(queue: TaskQueue, task: Task, pause: Callable[[], None], monkeypatch: 
 
     monkeypatch.setattr(training, "time", SimpleNamespace(sleep=sleep, monotonic=training.time.monotonic))
     with closing(Scratch()) as scratch:
-        training._work_on({"lane": "lane", "queue": queue, "threads": 1, "loading_processes": 0}, scratch)
+        training._work_on(LANE | {"queue": queue}, scratch)
     return queue.progress("anna")
 
 
@@ -103,3 +108,98 @@ def test_a_bucket_that_stays_away_fails_the_task_in_the_end_and_the_worker_lives
     assert len(asked) == MAX_RETURNS
     assert progress.state is State.FAILED
     assert progress.reason == "s3://bucket/lncis cannot be used: as told; see that it can be reached"
+
+
+class Ranks:
+    """Two ranks as threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._thread, self._meeting = threading.local(), threading.Barrier(2, timeout=10)
+        self._said: list[Any] = [None, None]
+        context = SimpleNamespace(get_world_rank=lambda: self.rank, get_world_size=lambda: 2)
+        monkeypatch.setattr(training.ray.train, "get_context", lambda: context)
+        monkeypatch.setattr(training, "broadcast_from_rank_zero", lambda answer: self._gathered(answer)[0])
+        monkeypatch.setattr(engine, "_world", lambda: 2)
+        monkeypatch.setattr(engine, "_rank", lambda: self.rank)
+        monkeypatch.setattr(engine.dist, "all_gather_object", self._gather)
+        self.raised: list[Exception | None] = [None, None]
+
+    @property
+    def rank(self) -> int:
+        return int(self._thread.rank)
+
+    def start(self, do: Callable[[], object]) -> list[threading.Thread]:
+        threads = [threading.Thread(target=self._run, args=(rank, do)) for rank in (0, 1)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _run(self, rank: int, do: Callable[[], object]) -> None:
+        self._thread.rank = rank
+        try:
+            do()
+        except Exception as error:
+            self.raised[rank] = error
+
+    def _gathered(self, said: Any) -> list[Any]:
+        self._said[self.rank] = said
+        self._meeting.wait()
+        answers = list(self._said)
+        self._meeting.wait()
+        return answers
+
+    def _gather(self, answers: list[Any], said: Any) -> None:
+        answers[:] = self._gathered(said)
+
+
+@pytest.fixture
+def ranks(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> Ranks:
+    return Ranks(monkeypatch)
+
+
+def test_no_rank_looks_for_the_checkpoint_while_a_predecessor_may_replace_it(
+    tiny: TrainConfig, queue: TaskQueue, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(key="stage", config=tiny, until=4, directory=Path("stage"))
+    queue.submit("anna", [task])
+    queue.take("lane")
+    looking: list[int] = []
+    monkeypatch.setattr(engine, "train", lambda *arguments, **options: looking.append(ranks.rank))
+    datasets.load(tiny)  # composed once, not by both at a time
+    Path("stage").mkdir()
+    with Path("stage/.trainer").open("w") as predecessor:
+        fcntl.flock(predecessor, fcntl.LOCK_EX)
+        threads = ranks.start(lambda: training._do(task, queue, training._Loaded(), Scratch(), 0))
+        threads[1].join(0.5)
+        assert looking == []
+    for thread in threads:
+        thread.join()
+    assert ranks.raised == [None, None]
+    assert sorted(looking) == [0, 1]
+
+
+def test_ranks_that_see_different_checkpoints_begin_anew_and_the_task_has_not_failed(
+    tiny: TrainConfig, queue: TaskQueue, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, which may show a node what was there some seconds ago."""
+    task = Task(key="stage", config=tiny, until=4, directory=Path("stage"))
+    queue.submit("anna", [task])
+    state = Checkpoint(model={}, optimizer={}, history=[{"epoch": 1.0}, {"epoch": 2.0}])
+    Path("stage").mkdir()
+    checkpoint.save(state, Path("stage") / engine.CHECKPOINT)
+    load = checkpoint.load
+
+    def late(path: Path) -> Checkpoint:
+        found = load(path)
+        return found if ranks.rank == 0 else Checkpoint(model={}, optimizer={}, history=found.history[:1])
+
+    monkeypatch.setattr(checkpoint, "load", late)
+    datasets.load(tiny)
+    for thread in ranks.start(lambda: training._work_on(LANE | {"queue": queue}, Scratch())):
+        thread.join()
+    assert all("see different checkpoints" in str(error) for error in ranks.raised)
+    assert queue.progress("anna").state is State.RUNNING
+    assert queue.take("lane") == task, "its new workers look again"
+    for _ in range(MAX_RETURNS):
+        queue.take("lane")
+    assert "share the folder between nodes: ['2 epochs', '1 epochs']" in queue.progress("anna").reason
