@@ -73,6 +73,8 @@ class Progress:
     """Finished epochs, in order, without those seen before."""
     reason: str = ""
     """Why it failed."""
+    adopted: frozenset[int] = frozenset()
+    """Those of all its epochs that no lane of this queue trained: they were found published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class _Entry:
     owners: set[str]
     state: State = State.WAITING
     records: dict[int, Record] = field(default_factory=dict)
+    adopted: set[int] = field(default_factory=set)  # those of them that were found published
     reason: str = ""
     returns: int = 0  # how often its lane came back for it
     records_at_return: int = 0
@@ -235,10 +238,12 @@ class TaskQueue:
         self.fail(entry.task.key, entry.put_off or died)
         return False
 
-    def report(self, key: str, record: Record) -> bool:
-        """Note a finished epoch; the answer says whether anyone still wants the task."""
-        entry = self._entries[key]
-        entry.records[int(record["epoch"])] = record
+    def report(self, key: str, record: Record, found: bool = False) -> bool:
+        """Note a finished epoch, or one that was `found` published; say whether anyone still wants the task."""
+        entry, epoch = self._entries[key], int(record["epoch"])
+        if found and epoch not in entry.records and not entry.returns:  # a worker may die before it tells of its own
+            entry.adopted.add(epoch)
+        entry.records[epoch] = record
         entry.heard = self._clock()
         return bool(entry.owners) and self._closed is None
 
@@ -292,8 +297,14 @@ class TaskQueue:
         records: dict[int, Record] = {}
         for entry in entries:
             records |= entry.records
+        trained = {epoch for entry in entries for epoch in entry.records.keys() - entry.adopted}
         state, reason = self._state(entries)
-        return Progress(state=state, records=[records[e] for e in sorted(records)][seen:], reason=reason)
+        return Progress(
+            state=state,
+            records=[records[e] for e in sorted(records)][seen:],
+            reason=reason,
+            adopted=frozenset(records.keys() - trained),
+        )
 
     def _state(self, entries: list[_Entry]) -> tuple[State, str]:
         failed = next((entry for entry in entries if entry.state is State.FAILED), None)

@@ -303,9 +303,10 @@ def _copy(task: Task, scratch: Scratch) -> Copy:
 
 def _epoch_finished(task: Task, copy: Copy, queue: Any, record: Record) -> Any:
     """Publish an epoch that is new, and tell the queue, which then may hand out what comes after."""
-    if task.shared and record["epoch"] > copy.epoch:
+    found = record["epoch"] <= copy.epoch
+    if task.shared and not found:
         storage.publish(copy.directory, task.shared, int(record["epoch"]))
-    return _ask(queue.report, task.key, record)
+    return _ask(queue.report, task.key, record, found)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,15 @@ def test_a_bucket_that_stays_away_fails_the_task_in_the_end_and_the_worker_lives
     assert len(asked) == MAX_RETURNS
     assert progress.state is State.FAILED
     assert progress.reason == "s3://bucket/lncis cannot be used: as told; see that it can be reached"
+
+
+def test_a_lane_says_which_epochs_an_earlier_study_had_published(
+    tiny: TrainConfig, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = train(queue, replace(stage(s3, tiny), until=1), lambda: None, monkeypatch)
+    assert ([record["epoch"] for record in earlier.records], earlier.adopted) == ([1], frozenset())
+    later = train(TaskQueue(), replace(stage(s3, tiny), until=2), lambda: None, monkeypatch)
+    assert ([record["epoch"] for record in later.records], later.adopted) == ([1, 2], {1})
 
 
 class Ranks:

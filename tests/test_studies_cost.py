@@ -53,12 +53,11 @@ class Diary:
         self.events.append(event)
         return event.trial
 
-    def epochs(self, trial: str, *numbers: int, each: float = 0.0, seconds: float = 3.0) -> None:
+    def epochs(self, trial: str, *numbers: int, each: float = 0.0, seconds: float = 3.0, adopted: bool = False) -> None:
         for number in numbers:
             self.now += each
-            self.events.append(
-                EpochFinished(time=self.now, trial=trial, record={"epoch": float(number), "seconds": seconds})
-            )
+            record = {"epoch": float(number), "seconds": seconds}
+            self.events.append(EpochFinished(time=self.now, trial=trial, record=record, adopted=adopted))
 
     def end(self, trial: str, end: End = End.FINISHED) -> None:
         self.events.append(TrialEnded(time=self.now, trial=trial, end=end, reason=""))
@@ -102,6 +101,30 @@ def test_what_was_adopted_is_nobody_s_training(diary):
     cost = diary.cost
     assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 2, 3, 3)
     assert cost.training_seconds == 2 * 3 * 2
+
+
+def test_a_stage_that_was_published_in_part_is_trained_from_there(diary):
+    diary.session()
+    one, two = diary.start(0, {"s": 3, "a": 4}), diary.start(1, {"s": 3, "b": 4})
+    for trial in (one, two):
+        diary.epochs(trial, 1, 2, adopted=True)
+        diary.epochs(trial, 3, 4)
+    cost = diary.cost
+    assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 3, 2, 3)
+    assert cost.training_seconds == 3 * 3 * 2
+
+
+def test_what_a_killed_session_trained_and_the_next_one_finds_published_stays_trained(diary):
+    diary.session()
+    one = diary.start(0, {"s": 2, "a": 4})
+    diary.epochs(one, 1, 2, 3)
+    diary.session()
+    two = diary.start(1, {"s": 2, "b": 4})
+    diary.epochs(two, 1, 2, adopted=True)
+    diary.epochs(two, 3, 4)
+    diary.epochs(one, 4)
+    cost = diary.cost
+    assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 6, 0, 2)
 
 
 def test_pruned_failed_and_unfinished_trials_spare_epochs_and_failed_ones_waste_them(diary):

@@ -11,7 +11,7 @@ import ray
 
 from lncis import training
 from lncis.config import Schedule, TrainConfig
-from lncis.studies.journal import End, Journal
+from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.search import Configurations
 from lncis.studies.space import Categorical
 from lncis.studies.spec import StudySpec
@@ -53,6 +53,7 @@ def lane(name: str, queue: Any) -> None:
     while (task := ray.get(queue.take.remote(name))) != "stop":
         if isinstance(task, Task):
             time.sleep(SECONDS)
+            ray.get(queue.report.remote(task.key, {"epoch": 1.0, "seconds": SECONDS}, True))
             ray.get(queue.report.remote(task.key, {"epoch": float(task.until), "seconds": SECONDS}))
             ray.get(queue.finish.remote(task.key))
         time.sleep(0.05)
@@ -87,6 +88,8 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
         thread.join(10)
     journal.close()
     assert (trials.unfinished, held.ended) == (0, TRIALS)
+    told = [(e.record["epoch"], e.adopted) for e in journal.events if isinstance(e, EpochFinished)]
+    assert sorted(told) == TRIALS * [(1.0, True)] + TRIALS * [(2.0, False)], "who found an epoch said so"
     assert held.most == {1: 1, 3: 3}
     assert [record.getMessage() for record in said] == []
     assert 2 < held.looks < 50 * seconds

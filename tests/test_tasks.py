@@ -369,6 +369,33 @@ def test_a_stage_that_begins_with_its_history_is_told_from_the_first_epoch(queue
     assert epochs(queue.progress("anna")) == [1, 2, 3, 4]
 
 
+def test_epochs_that_an_earlier_study_published_are_told_from_those_that_are_trained(queue):
+    queue.submit("anna", [STAGE_1, A])
+    queue.take("lane")
+    queue.report(STAGE_1.key, record(1), True)
+    queue.report(STAGE_1.key, record(2))
+    queue.finish(STAGE_1.key)
+    assert queue.progress("anna").adopted == {1}
+    queue.take("lane")
+    for epoch in (1, 2):
+        queue.report(A.key, record(epoch), True)  # it goes on from the copy of the stage before
+    queue.report(A.key, record(3))
+    assert queue.progress("anna", seen=3).adopted == {1}
+    queue.submit("bert", [STAGE_1, B])
+    assert queue.progress("bert").adopted == {1}
+
+
+def test_what_a_worker_published_before_it_died_is_no_earlier_study_s(queue):
+    queue.submit("anna", [STAGE_1])
+    queue.take("lane")
+    queue.report(STAGE_1.key, record(1))
+    queue.take("lane")  # it died when it had published epoch 2, and not told of it
+    for epoch in (1, 2):
+        queue.report(STAGE_1.key, record(epoch), True)
+    assert queue.progress("anna").adopted == frozenset()
+    assert epochs(queue.progress("anna")) == [1, 2]
+
+
 # probes
 
 

@@ -29,7 +29,7 @@ class Cost:
     shared: int
     """Epochs that a trial had from another trial of the study."""
     adopted: int
-    """Epochs that came from earlier studies, through the stage store."""
+    """Epochs that came from earlier studies, through the stage store or a storage."""
     spared: int
     """Epochs that pruned and failed trials did not come to, and those that unfinished ones have not come to yet."""
     wasted: int
@@ -60,8 +60,9 @@ def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
         elif isinstance(event, EpochFinished):
             told += 1
             epoch, start = int(event.record["epoch"]), started[event.trial]
-            where = (start.stage_of(epoch), epoch)
-            if start.stage_of(epoch) in found or epoch <= max((start.stages[key] for key in start.adopted), default=0):
+            stage, stored = start.stage_of(epoch), max((start.stages[key] for key in start.adopted), default=0)
+            where = (stage, epoch)
+            if event.adopted or stage in found or epoch <= stored:
                 adopted.add(where)
             else:
                 trained.setdefault(where, event.record["seconds"])
@@ -70,7 +71,7 @@ def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
             failed.add(event.trial)
         elif isinstance(event, TrialRetried):
             failed.discard(event.trial)
-    adopted -= trained.keys()  # before an adopted stage, but trained here for another trial
+    adopted -= trained.keys()  # before an adopted stage, or found published, but trained here for another trial
     workers = spec.resources.num_workers
     sessions = _sessions(events)
     return Cost(

@@ -104,7 +104,7 @@ def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
         seconds = [
             event.record["seconds"]
             for event in events
-            if isinstance(event, EpochFinished) and not started[event.trial].adopted
+            if isinstance(event, EpochFinished) and not event.adopted and not started[event.trial].adopted
         ]
         if seconds and _paced_by(earlier) == _paced_by(spec):
             return Pace(seconds=sum(seconds) / len(seconds), source=f"as in {folder.name}")

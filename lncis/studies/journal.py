@@ -120,6 +120,8 @@ class EpochFinished:
     time: float = field(default_factory=time.time)
     trial: str
     record: Record
+    adopted: bool = False
+    """A worker found it published: by an earlier study, or, where another trial had it, by an earlier session."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from lncis.tasks import POLL_SECONDS, Progress, State
 class Relay(tune.Trainable):
     """A Tune trial whose steps are the epochs that a queue reports for the owner named in its config.
 
-    Each step returns `record`, the epoch's metrics; the last returns `done`, with a `reason` if the trial failed, and
-    `closed` if the study was ended before it.
+    Each step returns `record`, the epoch's metrics, and whether it was `adopted`; the last returns `done`, with a
+    `reason` if the trial failed, and `closed` if the study was ended before it.
     """
 
     def setup(self, config: dict[str, Any], queue: Any = None) -> None:
@@ -47,7 +47,8 @@ class Relay(tune.Trainable):
             if self._next:
                 self._passed_on += 1
                 record = self._next.popleft()
-                return {"record": record, "done": progress.state is State.DONE and not self._next}
+                adopted, done = record["epoch"] in progress.adopted, progress.state is State.DONE and not self._next
+                return {"record": record, "adopted": adopted, "done": done}
             if progress.state in (State.DONE, State.FAILED, State.CLOSED):
                 return {"done": True, "reason": progress.reason, "closed": progress.state is State.CLOSED}
             time.sleep(POLL_SECONDS)

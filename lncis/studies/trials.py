@@ -147,12 +147,12 @@ class Trials:
         self._submit(self._courses[trial.name])
         return trial
 
-    def epoch_finished(self, name: str, record: Record) -> None:
+    def epoch_finished(self, name: str, record: Record, *, adopted: bool = False) -> None:
         """Note an epoch of a trial; one that is told again was noted before."""
         course = self._courses[name]
         if course.end is not None or record["epoch"] in course.records:
             return
-        self._happened(EpochFinished(trial=name, record=record))
+        self._happened(EpochFinished(trial=name, record=record, adopted=adopted))
         self._publish(course, int(record["epoch"]))
         self._judge_and_go_on(course.trial.configuration)
 

@@ -124,7 +124,7 @@ class _Suggestions(Searcher):
         """Pass an epoch on; Tune hands on a Relay's step flattened."""
         record = {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
         if record:
-            self._trials.epoch_finished(self._names[trial_id], record)
+            self._trials.epoch_finished(self._names[trial_id], record, adopted=bool(result["adopted"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on that a trial is over, if it is: one that Tune or a closed queue ended can go on in a new session."""
