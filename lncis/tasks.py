@@ -224,7 +224,7 @@ class TaskQueue:
     def _put_back(self, lane: str) -> None:
         entry = self._entries[self._running.pop(lane)]
         self._lost_seconds += self._clock() - entry.heard
-        entry.state = State.WAITING
+        entry.state, entry.put_off = State.WAITING, ""
         self._waiting = {entry.task.key: None, **self._waiting}
 
     def _may_return(self, entry: _Entry) -> bool:

@@ -25,10 +25,11 @@ class FakeJob:
 
 
 class FakeRay:
-    """`epoch_seconds` paces its jobs."""
+    """`epoch_seconds` paces its jobs; one whose study has `hold_after` epochs waits until that is changed."""
 
     def __init__(self, runs: Path, epoch_seconds: float = 0.0) -> None:
         self.runs, self.epoch_seconds = runs, epoch_seconds
+        self.hold_after: int | None = None
         self.jobs: dict[str, FakeJob] = {}
         self.submissions: list[str] = []
         self.refused: list[str] = []
@@ -185,6 +186,8 @@ class FakeRay:
                 for epoch in range(1, trial.config.schedule.epochs + 1):
                     if (trial.name, epoch) in done:
                         continue
+                    while self._holds(study_id) and not job.stopped.wait(0.01):
+                        pass
                     if job.stopped.wait(self.epoch_seconds):
                         journal.close()
                         return False
@@ -194,6 +197,10 @@ class FakeRay:
         journal.append(SessionEnded(reason="", lost_seconds=0.0))
         journal.close()
         return True
+
+    def _holds(self, study_id: str) -> bool:
+        trained = sum(number for (study, _, _), number in self.trained.items() if study == study_id)
+        return self.hold_after is not None and trained >= self.hold_after
 
 
 def record(configuration: int, seed: int, epoch: int) -> dict[str, float]:

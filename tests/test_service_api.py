@@ -140,7 +140,7 @@ def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
 
 
 def test_what_still_runs_is_marked(client, ray):
-    ray.epoch_seconds = 0.15
+    ray.hold_after = 14
     study = post(client)
 
     def some_of_both() -> Any:

@@ -100,7 +100,7 @@ def test_a_free_place_goes_to_the_next(dispatcher, database, ray):
 
 
 def test_pause_and_resume_go_on_from_the_last_epochs(dispatcher, database, ray):
-    ray.epoch_seconds = 0.05
+    ray.hold_after = 5
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     while now(database, study).epochs_done < 5:
@@ -109,7 +109,7 @@ def test_pause_and_resume_go_on_from_the_last_epochs(dispatcher, database, ray):
     paused = until(acting, database, study, State.PAUSED)
     assert (paused.job, paused.reason) == (Job.NONE, "paused")
     assert ask(database, study, Action.RESUME).state is State.QUEUED
-    ray.epoch_seconds = 0
+    ray.hold_after = None
     until(acting, database, study, State.SUCCEEDED)
     assert trained_once(ray, study)
     assert ray.submissions == [study.id] * 2
@@ -176,13 +176,14 @@ def test_ray_away_before_the_start(dispatcher, database, ray):
 
 
 def test_ray_away_while_a_study_runs_and_back_with_the_job(dispatcher, database, ray):
-    ray.epoch_seconds = 0.05
+    ray.hold_after = 5
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     ray.go_away()
     queued_again = until(acting, database, study, State.QUEUED)
     assert "Ray is away" in queued_again.reason
     assert "refused" in queued_again.reason
+    ray.hold_after = None
     ray.start()
     until(acting, database, study, State.SUCCEEDED)
     assert ray.submissions == [study.id]
@@ -190,14 +191,14 @@ def test_ray_away_while_a_study_runs_and_back_with_the_job(dispatcher, database,
 
 
 def test_the_head_is_killed_and_comes_back_knowing_nothing(dispatcher, database, ray):
-    ray.epoch_seconds = 0.05
+    ray.hold_after = 3
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     while now(database, study).epochs_done < 3:
         acting.turn()
     ray.kill_head()
     acting.turn()
-    ray.epoch_seconds = 0
+    ray.hold_after = None
     ray.start()
     until(acting, database, study, State.SUCCEEDED)
     assert ray.submissions == [study.id] * 2
@@ -319,7 +320,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_study_queued(dispatcher, dat
 
 
 def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, database, ray, tmp_path):
-    ray.epoch_seconds = 0.05
+    ray.hold_after = 3
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     etag = now(database, study).etag
@@ -331,7 +332,7 @@ def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, d
     from lncis.studies import folders
 
     assert folders.read_spec(tmp_path / "runs", study.id).resources.max_concurrent_trials == 9
-    ray.epoch_seconds = 0
+    ray.hold_after = None
     until(acting, database, study, State.SUCCEEDED)
     assert trained_once(ray, study)
 
