@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import psutil
+import pytest
 
 STUDY = """
 name: long
@@ -79,6 +80,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_lanes_that_do_not_go_home_are_gone_before_ray_is() -> None:
     """One that waits for Ray while Ray shuts down may end the process with code 1; the next Ray would hang, or too."""
     script = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=400)

@@ -112,6 +112,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     assert watch.notes == [], "a finished study needs no storage"
 
 
+@pytest.mark.slow
 def test_two_workers_each_fetch_what_they_go_on_from(local_ray: None, s3: ObjectStore) -> None:
     ddp = spec(
         search={"loss.gamma": {"type": "categorical", "choices": [6.0]}},
