@@ -106,7 +106,8 @@ def test_data_are_fetched_once_and_an_interrupted_copy_is_taken_up_again(tmp_pat
         pytest.skip("rsync is not installed")
     source, target = tmp_path / "source", tmp_path / "data"
     source.mkdir()
-    (source / "image").write_text("one")
+    (tmp_path / "elsewhere").write_text("one")
+    (source / "image").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "lncis.env").write_text(f"LNCIS_DATA_SOURCE={source}\nLNCIS_DATA={target}\n")
 
     def fetch(**more: str) -> int:
@@ -117,7 +118,7 @@ def test_data_are_fetched_once_and_an_interrupted_copy_is_taken_up_again(tmp_pat
     assert fetch() != 0  # the mount is not there yet
     (tmp_path / "away").rename(source)
     assert fetch() == 0 and (target / "image").read_text() == "one"
-    (source / "image").write_text("two")
+    (tmp_path / "elsewhere").write_text("two")
     assert fetch() == 0 and (target / "image").read_text() == "one", "fetched a second time"
 
 

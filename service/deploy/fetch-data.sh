@@ -13,6 +13,6 @@ if [ "$(cat "$LNCIS_DATA/.source" 2>/dev/null)" = "$LNCIS_DATA_SOURCE" ]; then
 fi
 case $LNCIS_DATA_SOURCE in
   s3://*) aws s3 sync --only-show-errors "$LNCIS_DATA_SOURCE" "$LNCIS_DATA" ;;
-  *) rsync --archive "$LNCIS_DATA_SOURCE/" "$LNCIS_DATA/" ;;
+  *) rsync --archive --copy-links "$LNCIS_DATA_SOURCE/" "$LNCIS_DATA/" ;; # a link may lead out of the folder
 esac
 echo "$LNCIS_DATA_SOURCE" >"$LNCIS_DATA/.source" # last: an interrupted copy is taken up again
