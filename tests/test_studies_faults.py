@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from conftest import disk
+from small_study import STUDY, figures, spec
 
-from lncis import checkpoint, documents
+from lncis import checkpoint
 from lncis.engine import CHECKPOINT
 from lncis.errors import ConfigError
 from lncis.studies import folders, journal
@@ -16,33 +16,9 @@ from lncis.studies.estimate import checkpoint_bytes
 from lncis.studies.journal import End, SessionStarted
 from lncis.studies.result import StudyResult
 from lncis.studies.run import run_study
-from lncis.studies.spec import StudySpec
 from lncis.studies.trials import Observer
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-
-STUDY = """
-name: faults
-base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
-  schedule: {epochs: 4, stage1_epochs: 2}
-  optimizer: {lr: 1e-5}
-search:
-  loss.gamma: {type: categorical, choices: [2.4, 6.0]}
-resources: {max_concurrent_trials: 1}
-check_knobs: false
-"""
-
-
-def spec(**changes) -> StudySpec:
-    return documents.parse(StudySpec, yaml.safe_load(STUDY) | changes, source="test")
-
-
-def figures(result: StudyResult) -> dict[str, list[dict[str, float]]]:
-    return {
-        t.trial.label: [{key: value for key, value in r.items() if key != "seconds"} for r in t.records]
-        for t in result.trials
-    }
 
 
 def weights(result: StudyResult, label: str) -> dict[str, torch.Tensor]:
@@ -68,7 +44,7 @@ def test_stages_are_shared_across_studies_and_equal_those_of_trials_trained_alon
     assert figures(again) == figures(first)
     assert sum(isinstance(event, SessionStarted) for event in journal.read(again.directory)) == 1, "it is only read"
     with pytest.raises(ConfigError, match=r"first: base.batch_size: was 4, now 2"):
-        run_study(spec(base=yaml.safe_load(STUDY)["base"] | {"batch_size": 2}), study_id="first")
+        run_study(spec(base=STUDY["base"] | {"batch_size": 2}), study_id="first")
 
 
 def test_a_trial_that_runs_out_of_memory_fails_alone():
@@ -127,7 +103,7 @@ def test_a_knob_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
 def test_asha_ends_whole_configurations_after_stage_1():
     document = {
         "search": {"optimizer.lr": {"type": "categorical", "choices": [1e-3, 1e-9, 1e-8, 1e-7]}},
-        "base": yaml.safe_load(STUDY)["base"] | {"schedule": {"epochs": 4, "stage1_epochs": 1}, "optimizer": {}},
+        "base": STUDY["base"] | {"schedule": {"epochs": 4, "stage1_epochs": 1}, "optimizer": {}},
         "objective": {"metric": "val/segm_AP_agnostic"},
         "pruner": {"type": "asha", "first_rung": 1, "reduction_factor": 2},
         "seeds": [0, 1],

@@ -7,42 +7,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 from object_store import SECRET, ObjectStore, serving
+from small_study import STUDY, figures, spec
 
-from lncis import checkpoint, documents, histograms, storage, trained
+from lncis import checkpoint, histograms, storage, trained
 from lncis.engine import CHECKPOINT
 from lncis.errors import StorageError
 from lncis.metrics import Record
 from lncis.studies import journal, run
-from lncis.studies.result import StudyResult
 from lncis.studies.run import run_study
-from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec import Trial
 from lncis.studies.trials import Observer
 from lncis.training import NOISE_MANIFEST
-
-STUDY = """
-name: storage
-base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
-  schedule: {epochs: 4, stage1_epochs: 2}
-  optimizer: {lr: 1e-5}
-search:
-  loss.gamma: {type: categorical, choices: [2.4, 6.0]}
-resources: {max_concurrent_trials: 1}
-check_knobs: false
-"""
-
-
-def spec(**changes) -> StudySpec:
-    return documents.parse(StudySpec, yaml.safe_load(STUDY) | changes, source="test")
-
-
-def figures(result: StudyResult) -> dict[str, list[Record]]:
-    return {
-        t.trial.label: [{key: value for key, value in r.items() if key != "seconds"} for r in t.records]
-        for t in result.trials
-    }
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -125,7 +101,7 @@ def test_two_workers_each_fetch_what_they_go_on_from(local_ray: None, s3: Object
 
 
 def test_trials_that_share_nothing_are_published_below_their_study(local_ray: None, s3: ObjectStore) -> None:
-    alone = spec(sharing=False, base=yaml.safe_load(STUDY)["base"] | {"schedule": {"epochs": 1, "stage1_epochs": 0}})
+    alone = spec(sharing=False, base=STUDY["base"] | {"schedule": {"epochs": 1, "stage1_epochs": 0}})
     result = run_study(alone, study_id="alone", storage=s3.url("lonely"))
     assert (result.cost.trained, result.cost.adopted) == (2, 0)
     stages = {t.directory.name for t in result.trials}
