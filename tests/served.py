@@ -115,7 +115,7 @@ class Service:
             return None
 
 
-def eventually(look: Callable[[], Any], *, seconds: float = 120.0) -> Any:
+def eventually(look: Callable[[], Any], *, seconds: float = 300.0) -> Any:
     """Return the first true answer."""
     until = time.monotonic() + seconds
     while not (found := look()):

@@ -88,7 +88,7 @@ def litter():
         cycle = [references.pop()]
         cycle.append(cycle)
         del cycle
-        time.sleep(0.0005)
+        time.sleep(0.005)
 
 with cluster.connected(Workers(), lanes=1):
     references = [ray.put(0) for _ in range(4000)]

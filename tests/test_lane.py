@@ -124,7 +124,7 @@ class Ranks:
     """Two ranks as threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._thread, self._meeting = threading.local(), threading.Barrier(2, timeout=10)
+        self._thread, self._meeting = threading.local(), threading.Barrier(2, timeout=60)
         self._said: list[Any] = [None, None]
         context = SimpleNamespace(get_world_rank=lambda: self.rank, get_world_size=lambda: 2)
         monkeypatch.setattr(training.ray.train, "get_context", lambda: context)

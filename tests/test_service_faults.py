@@ -81,10 +81,12 @@ def test_killed_at_any_moment_it_loses_no_study_and_runs_none_twice(make, ray):
 
 def test_the_head_of_ray_is_killed_and_restarted_under_it(make, ray):
     service = make().start().ready()
+    ray.hold_after = 5
     study = service.ask("POST", "/studies", SPEC)
     path = study["links"]["self"]
-    eventually(lambda: service.ask("GET", path)["progress"]["epochs_done"] > 3)
+    eventually(lambda: service.ask("GET", path)["progress"]["epochs_done"] == 5)
     ray.kill_head()
+    ray.hold_after = None
     waits = eventually(lambda: s if (s := service.ask("GET", path))["state"] == "queued" else None)
     assert "Ray is away" in waits["reason"]
     why = service.ask("GET", "/queue")["studies"][0]["why"]
@@ -97,10 +99,12 @@ def test_the_head_of_ray_is_killed_and_restarted_under_it(make, ray):
 
 def test_of_two_services_on_a_database_one_acts_and_the_other_takes_over(make, ray):
     first, second = make().start().ready(), make().start().ready()
+    ray.hold_after = 5
     studies = [service.ask("POST", "/studies", SPEC) for service in (first, second, first, second)]
     eventually(lambda: first.ask("GET", "/queue")["ray"]["ok"])
     eventually(lambda: second.ask("GET", studies[0]["links"]["self"])["state"] == "running")  # the second sees all
     first.kill()
+    ray.hold_after = None
     eventually(lambda: len(second.ask("GET", "/studies?state=succeeded")["studies"]) == 4)
     assert sorted(ray.submissions) == sorted(study["id"] for study in studies)
     assert set(ray.trained.values()) == {1}

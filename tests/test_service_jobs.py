@@ -74,9 +74,9 @@ def test_an_mlflow_that_dies_in_mid_answer_is_asked_again(database: Database, mo
     with server(answer) as address:
         mlflow = Mlflow(address, database)
         mlflow.start()
-        eventually(lambda: mlflow.ok, seconds=10)
+        eventually(lambda: mlflow.ok)
         mlflow.stop()
-        mlflow._thread.join(10)
+        mlflow._thread.join(60)
     assert asked[:3] == ["/health", "/api/2.0/mlflow/experiments/search", "/health"]
 
 

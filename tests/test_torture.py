@@ -214,14 +214,14 @@ def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> St
 def test_a_study_of_which_one_process_of_each_kind_is_killed(undisturbed: StudyResult) -> None:
     chance = random.Random(0)
     left = ["mlflow", "worker", "relay", "driver", "queue"]
-    wait_until = 0.0
+    kill_beyond = 2000
 
     def disturb(running: Study) -> None:
-        nonlocal wait_until
-        training = running.journal_size() > 2000 * (1 + len(running.kills))
-        if left and training and time.monotonic() > wait_until and running.kill(left[0], chance):
+        """Kill whenever the journal has grown by some epochs, however long they take."""
+        nonlocal kill_beyond
+        if left and running.journal_size() > kill_beyond and running.kill(left[0], chance):
             left.pop(0)
-            wait_until = time.monotonic() + chance.uniform(1, 4)
+            kill_beyond = running.journal_size() + 2000
 
     with study(Path("runs")) as running:
         run_to_its_end(running, disturb)

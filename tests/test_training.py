@@ -10,12 +10,18 @@ import pytest
 import torch
 
 from lncis import checkpoint, datasets, documents, engine, training
-from lncis.config import Optimizer, TrainConfig, Workers
+from lncis.config import Optimizer, Schedule, TrainConfig, Workers
 from lncis.engine import CHECKPOINT
 from lncis.errors import ConfigError, StudyError
 from lncis.metrics import TEST_METRICS
 
 pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture
+def lasting(tiny: TrainConfig) -> TrainConfig:
+    """So long that what happens after its second epoch happens in mid-training, however slow the hand that does it."""
+    return replace(tiny, schedule=Schedule(epochs=20, stage1_epochs=3, evaluate_every=20))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -27,8 +33,8 @@ def worker_pids() -> list[int]:
     return [process.pid for process in descendants if "RayTrainWorker" in " ".join(process.cmdline())]
 
 
-def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(tiny: TrainConfig) -> None:
-    engine.train(tiny, datasets.load(tiny), Path("undisturbed"))
+def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(lasting: TrainConfig) -> None:
+    engine.train(lasting, datasets.load(lasting), Path("undisturbed"))
     killed: list[int] = []
     epochs_at_kill: list[int] = []
 
@@ -39,31 +45,31 @@ def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(tiny: Trai
                 os.kill(pid, signal.SIGKILL)
             epochs_at_kill.append(checkpoint.load(Path("disturbed") / CHECKPOINT).epoch)
 
-    history = training.fit(tiny, Path("disturbed"), on_epoch=kill_after_second_epoch)
+    history = training.fit(lasting, Path("disturbed"), on_epoch=kill_after_second_epoch)
     assert len(killed) == 1
-    assert epochs_at_kill[0] < tiny.schedule.epochs, "it was still training"
-    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    assert epochs_at_kill[0] < lasting.schedule.epochs, "it was still training"
+    assert [record["epoch"] for record in history] == list(range(1, 21))
     disturbed, undisturbed = weights(Path("disturbed")), weights(Path("undisturbed"))
     assert all(torch.equal(disturbed[key], undisturbed[key]) for key in undisturbed)
 
 
-def test_two_workers_share_each_batch_and_go_on_where_they_stopped(tiny: TrainConfig) -> None:
-    """Interrupted after stage 1 and resumed, DDP ends with the weights of the undisturbed run."""
+def test_two_workers_share_each_batch_and_go_on_where_they_stopped(lasting: TrainConfig) -> None:
+    """Interrupted and resumed, DDP ends with the weights of the undisturbed run."""
     both = Workers(num_workers=2)
-    history = training.fit(tiny, Path("undisturbed"), both)
+    history = training.fit(lasting, Path("undisturbed"), both)
     assert set(TEST_METRICS) <= history[-1].keys()
     # two ranks with half a batch each make the same number of steps as one with whole batches
     steps = checkpoint.load(Path("undisturbed") / CHECKPOINT).optimizer["state"][0]["step"]
-    assert int(steps) == tiny.schedule.epochs * (tiny.dataset.train_scenes // tiny.batch_size)
+    assert int(steps) == lasting.schedule.epochs * (lasting.dataset.train_scenes // lasting.batch_size)
 
     def stop_after_second_epoch(record: dict[str, float]) -> None:
         if record["epoch"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.fit(tiny, Path("resumed"), both, on_epoch=stop_after_second_epoch)
-    assert checkpoint.load(Path("resumed") / CHECKPOINT).epoch < tiny.schedule.epochs
-    training.fit(tiny, Path("resumed"), both)
+        training.fit(lasting, Path("resumed"), both, on_epoch=stop_after_second_epoch)
+    assert checkpoint.load(Path("resumed") / CHECKPOINT).epoch < lasting.schedule.epochs
+    training.fit(lasting, Path("resumed"), both)
     resumed, undisturbed = weights(Path("resumed")), weights(Path("undisturbed"))
     assert all(torch.equal(resumed[key], undisturbed[key]) for key in undisturbed)
 
