@@ -26,7 +26,7 @@ States: queued -> running -> succeeded | failed | cancelled; running <-> paused.
 def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     """Return the service on a database and a place where jobs run; both are closed by whoever made them."""
     dispatcher = Dispatcher(settings, database, jobs)
-    mlflow = Mlflow(settings.mlflow_tracking_uri, database)
+    mlflow = Mlflow(settings, database)
     runtime = Runtime(
         settings=settings,
         database=database,

@@ -38,6 +38,8 @@ NOTE_SECONDS = 3.0
 """Between two signs of life in the database."""
 SHORTEST_PAUSE = 0.1
 """Between two turns, however many studies come meanwhile."""
+RETRY_SECONDS = 30.0
+"""Until a study that could not be submitted is tried again."""
 FORGOTTEN_AT_ONCE = 10
 """Jobs that a turn has Ray forget: each is a call, and a service that was away may find many."""
 
@@ -216,12 +218,14 @@ class Dispatcher:
     def _submit(self, study: Study) -> None:
         """Submit a study of which "submitting" is written."""
         try:
-            self._write_spec(study)
+            spec = self._spec(study)
+        except ConfigError as error:
+            self._wait(study, f"this version of the service does not understand what it is to do ({error}); cancel it")
+            return
+        try:
+            self._write_spec(study, spec)
         except (ConfigError, OSError) as error:
-            again = time.time() + 30.0
-            self._change(
-                study, state=State.QUEUED, job=Job.NONE, reason=f"its folder cannot be written: {error}", retry_at=again
-            )
+            self._wait(study, f"its folder cannot be written: {error}")
             return
         try:
             self._jobs.submit(study.id, study.attempt)
@@ -231,9 +235,12 @@ class Dispatcher:
         self._change(study, state=State.RUNNING, job=Job.SUBMITTED, reason="its job waits for a place in Ray")
         log.info("study %s: attempt %d submitted", study.id, study.attempt)
 
-    def _write_spec(self, study: Study) -> None:
+    def _wait(self, study: Study, reason: str) -> None:
+        """Have a study that cannot be submitted make room for others, and try again."""
+        self._change(study, state=State.QUEUED, job=Job.NONE, reason=reason, retry_at=time.time() + RETRY_SECONDS)
+
+    def _write_spec(self, study: Study, spec: StudySpec) -> None:
         """Leave the spec in the study's folder, where its job looks for it."""
-        spec = self._spec(study)
         folder = folders.claim(self._settings.runs, study.id, spec)
         if folders.read_spec(self._settings.runs, study.id) != spec:  # another max_concurrent_trials
             files.replace(folder / folders.SPEC, documents.to_yaml(spec))

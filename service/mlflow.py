@@ -3,12 +3,13 @@
 The service never waits for MLflow: while it is away, studies have no link.
 """
 
+import base64
 import json
 import logging
 import threading
 import time
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from sqlalchemy.engine import Connection
 from lncis.errors import LncisError
 from service import tables
 from service.database import Database
+from service.settings import Settings
 
 TAG = "lncis.study"  # lncis.tracking.STUDY_TAG; importing that loads MLflow
 PATIENCE = 5.0
@@ -30,8 +32,9 @@ log = logging.getLogger("lncis.service")
 class Mlflow:
     """What is known of a tracking server."""
 
-    def __init__(self, uri: str, database: Database) -> None:
-        self._uri, self._database = uri.rstrip("/"), database
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._uri, self._database = settings.mlflow_tracking_uri.rstrip("/"), database
+        self._authorization = _authorization(settings)
         self.ok, self.detail, self.since = False, "has not been asked yet", time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
@@ -69,7 +72,7 @@ class Mlflow:
         self.ok, self.detail = ok, detail
 
     def _look(self) -> None:
-        with urllib.request.urlopen(f"{self._uri}/health", timeout=PATIENCE):
+        with self._answer(urllib.request.Request(f"{self._uri}/health")):
             pass
         for number, name, study_id in self._database.read(_without_link):
             if url := self._url(name, study_id):
@@ -87,8 +90,22 @@ class Mlflow:
 
     def _ask(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with self._answer(request) as answer:
             return dict(json.load(answer))
+
+    def _answer(self, request: urllib.request.Request) -> HTTPResponse:
+        if self._authorization:
+            request.add_unredirected_header("Authorization", self._authorization)
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=PATIENCE)
+        return answer
+
+
+def _authorization(settings: Settings) -> str:
+    """Return what MLflow's own client sends with the same variables: a user and password before a token."""
+    if settings.mlflow_tracking_username and settings.mlflow_tracking_password:
+        both = f"{settings.mlflow_tracking_username}:{settings.mlflow_tracking_password}"
+        return f"Basic {base64.b64encode(both.encode()).decode()}"
+    return settings.mlflow_tracking_token and f"Bearer {settings.mlflow_tracking_token}"
 
 
 def _without_link(connection: Connection) -> list[tuple[int, str, str]]:

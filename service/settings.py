@@ -20,7 +20,7 @@ from service.auth import Token, parse_tokens
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Settings:
-    """The environment's variables; each is `LNCIS_` and the field's name in capitals, but for the two that say so."""
+    """The environment's variables; each is `LNCIS_` and the field's name in capitals, but for those that say so."""
 
     host: str = "127.0.0.1"
     """Address to listen on; without tokens it must be this machine's own (loopback)."""
@@ -67,6 +67,12 @@ class Settings:
     """`$RAY_ADDRESS`, the address of Ray's dashboard such as http://127.0.0.1:8265; empty: studies wait."""
     mlflow_tracking_uri: str = ""
     """`$MLFLOW_TRACKING_URI`, without credentials; an http address is linked to."""
+    mlflow_tracking_username: str = ""
+    """`$MLFLOW_TRACKING_USERNAME`, where MLflow wants one; as the next two it is not handed on."""
+    mlflow_tracking_password: str = field(default="", repr=False)
+    """`$MLFLOW_TRACKING_PASSWORD`."""
+    mlflow_tracking_token: str = field(default="", repr=False)
+    """`$MLFLOW_TRACKING_TOKEN`, where MLflow wants that instead."""
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> "Settings":
@@ -99,7 +105,7 @@ _CREDENTIALS = {
     "storage": "leave them to where the AWS tools look on each node: a role, ~/.aws, or AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY in the environment of the cluster",
     "mlflow_tracking_uri": "name a server, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
-    "environment of the cluster",
+    "environment of the cluster and of this process",
 }
 """Fields that jobs are given -> where their credentials belong."""
 _PASSWORD = re.compile(r"[^/:@]*:(?!\d+/)[^@]*@")  # which may hold a /, as AWS secrets do, where it is not quoted
@@ -119,12 +125,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-_PLAIN = {"ray_address": "RAY_ADDRESS", "mlflow_tracking_uri": "MLFLOW_TRACKING_URI"}
+_OF_OTHERS = (
+    *("ray_address", "mlflow_tracking_uri"),
+    *("mlflow_tracking_username", "mlflow_tracking_password", "mlflow_tracking_token"),
+)
+"""Fields whose variables Ray and MLflow know too."""
 
 
 def variable(name: str) -> str:
     """Return the environment variable of a field."""
-    return _PLAIN.get(name, f"LNCIS_{name.upper()}")
+    return name.upper() if name in _OF_OTHERS else f"LNCIS_{name.upper()}"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -319,6 +319,21 @@ def test_a_folder_that_cannot_be_written_leaves_the_study_queued(dispatcher, dat
     until(acting, database, study, State.SUCCEEDED)
 
 
+def test_a_waiting_study_that_a_newer_service_does_not_understand_says_so_and_holds_nobody_up(
+    dispatcher, database, ray
+):
+    odd = queued(database)
+    database.write(lambda c: store.change(c, store.get(c, odd.id), spec={"name": "tiny", "gone": 1}))
+    fine, acting = queued(database), dispatcher(max_running=1)
+    until(acting, database, fine, State.SUCCEEDED)
+    waits = now(database, odd)
+    assert (waits.state, waits.job) == (State.QUEUED, Job.NONE)
+    assert "does not understand what it is to do" in waits.reason
+    assert "gone: no such field" in waits.reason
+    assert ask(database, odd, Action.CANCEL).state is State.CANCELLED
+    assert ray.submissions == [fine.id]
+
+
 def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, database, ray, tmp_path):
     ray.hold_after = 3
     study, acting = queued(database), dispatcher()

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from served import eventually
 
 from lncis.errors import ConfigError
@@ -72,12 +73,40 @@ def test_an_mlflow_that_dies_in_mid_answer_is_asked_again(database: Database, mo
         request.wfile.write(b"{}")
 
     with server(answer) as address:
-        mlflow = Mlflow(address, database)
+        mlflow = Mlflow(from_environment({"MLFLOW_TRACKING_URI": address}), database)
         mlflow.start()
         eventually(lambda: mlflow.ok)
         mlflow.stop()
         mlflow._thread.join(60)
     assert asked[:3] == ["/health", "/api/2.0/mlflow/experiments/search", "/health"]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"username": "anna", "password": "se:cret"}, {"token": "se:cret"}, {"password": "se:cret", "token": "no"}, {}],
+)
+def test_mlflow_is_asked_as_mlflows_own_client_asks(
+    database: Database, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    environment = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in named.items()}
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("service.mlflow._without_link", lambda connection: [(1, "sweep", "sweep-1")])
+    said: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        said.append(request.headers["Authorization"])
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(b"{}")
+
+    with server(answer) as address:
+        settings = from_environment({"MLFLOW_TRACKING_URI": address, **environment})
+        Mlflow(settings, database)._look()
+        MlflowClient(address).get_experiment_by_name("sweep")
+    assert len(said) == 3
+    assert len(set(said)) == 1
+    assert "se:cret" not in repr(settings)
 
 
 def test_a_job_is_given_the_storage_and_the_mlflow_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
