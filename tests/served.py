@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from service import waiting
 from service.app import create_app
 from service.database import Database
 from service.jobs import RayJobs
@@ -44,11 +45,14 @@ def served(folder: Path, database: Database, **changes: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
-    until = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < until
+    begun = time.time()
+
+    def looked() -> bool:
+        """Its dispatcher has taken its first turn: till then nobody could say whether Ray is there."""
         assert thread.is_alive()
-        time.sleep(0.01)
+        return server.started and database.read(waiting.outlook).seen_at >= begun
+
+    eventually(looked)
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

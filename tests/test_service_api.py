@@ -37,7 +37,7 @@ def open_client(tmp_path: Path, ray: FakeRay) -> Iterator[Callable[..., TestClie
                     "ray_address": ray.address,
                     "poll_seconds": 0.02,
                     "ray_grace_seconds": 0.1,
-                    "event_stream_seconds": 20,
+                    "event_stream_seconds": 600,
                     **changes,
                 }
             )
@@ -392,7 +392,7 @@ def test_the_queue_says_why(idle, ray):
 
 
 def test_the_queue_says_which_limit(open_client, ray):
-    ray.epoch_seconds = 0.5
+    ray.hold_after = 1
     client = open_client(max_running=1)
     first, second = post(client), post(client)
     in_state(client, first, "running")
