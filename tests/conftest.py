@@ -1,4 +1,4 @@
-"""What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
+"""What tests of a process share: composed digits, a training small enough for seconds, one local Ray."""
 
 import os
 import shutil
@@ -21,6 +21,12 @@ torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that need Ray: they take longest, and two processes of tests should end together."""
+    of_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in of_ray)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +45,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
+    """One small Ray for all; what `cluster.connected` meets already running, it leaves running."""
     from lncis import cluster
 
     with cluster.connected(Workers(num_workers=2), lanes=1):
