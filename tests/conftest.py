@@ -1,4 +1,4 @@
-"""What tests of a process share: composed digits, a training small enough for seconds, one local Ray."""
+"""What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
 
 import os
 import shutil
@@ -22,9 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell st
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that need Ray: they take longest, and two processes of tests should end together."""
+    """Of two processes of tests, have one begin with the files that need Ray, which take longest, and keep them."""
     of_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in of_ray)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in of_ray else item.path.name))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,7 +47,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """One small Ray for all; what `cluster.connected` meets already running, it leaves running."""
+    """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
     from lncis import cluster
 
     with cluster.connected(Workers(num_workers=2), lanes=1):

@@ -103,7 +103,7 @@ def test_a_knob_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
 def test_asha_ends_whole_configurations_after_stage_1():
     document = {
         "search": {"optimizer.lr": {"type": "categorical", "choices": [1e-3, 1e-9, 1e-8, 1e-7]}},
-        "base": STUDY["base"] | {"schedule": {"epochs": 12, "stage1_epochs": 1}, "optimizer": {}},
+        "base": STUDY["base"] | {"schedule": {"epochs": 8, "stage1_epochs": 1}, "optimizer": {}},
         "objective": {"metric": "val/segm_AP_agnostic"},
         "pruner": {"type": "asha", "first_rung": 1, "reduction_factor": 2},
         "seeds": [0, 1],
@@ -112,7 +112,7 @@ def test_asha_ends_whole_configurations_after_stage_1():
     result = run_study(spec(**document))
     by_configuration = [{(t.end, len(t.records)) for t in c.trials} for c in result.configurations]
     assert all(len({end for end, _ in ends}) == 1 for ends in by_configuration), "both seeds, or none"
-    pruned = [ends for ends in by_configuration if (End.FINISHED, 12) not in ends]
+    pruned = [ends for ends in by_configuration if (End.FINISHED, 8) not in ends]
     assert pruned and len(pruned) < len(by_configuration)
-    assert all(end is End.PRUNED and 2 <= epochs < 12 for ends in pruned for end, epochs in ends), "after stage 1"
+    assert all(end is End.PRUNED and 2 <= epochs < 8 for ends in pruned for end, epochs in ends), "after stage 1"
     assert result.cost.spared == result.cost.asked - sum(len(t.records) for t in result.trials)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 @pytest.fixture
 def lasting(tiny: TrainConfig) -> TrainConfig:
     """So long that what happens after its second epoch happens in mid-training, however slow the hand that does it."""
-    return replace(tiny, schedule=Schedule(epochs=20, stage1_epochs=3, evaluate_every=20))
+    return replace(tiny, schedule=Schedule(epochs=14, stage1_epochs=3, evaluate_every=14))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(lasting: T
     history = training.fit(lasting, Path("disturbed"), on_epoch=kill_after_second_epoch)
     assert len(killed) == 1
     assert epochs_at_kill[0] < lasting.schedule.epochs, "it was still training"
-    assert [record["epoch"] for record in history] == list(range(1, 21))
+    assert [record["epoch"] for record in history] == list(range(1, 15))
     disturbed, undisturbed = weights(Path("disturbed")), weights(Path("undisturbed"))
     assert all(torch.equal(disturbed[key], undisturbed[key]) for key in undisturbed)
 
