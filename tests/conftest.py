@@ -21,6 +21,7 @@ torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of two processes of tests, have one begin with the files that need Ray, which take longest, and keep them."""
     of_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
