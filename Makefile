@@ -26,7 +26,7 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 	@$(BIN)/python -m service.serve
 
 test: $(STAMP)  ## all fast tests, about twenty minutes on two cores
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## the tests that take a minute and more each
 	@$(BIN)/python -m pytest -m slow

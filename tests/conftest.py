@@ -21,15 +21,6 @@ torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes of tests, have one begin with the files that need Ray, which take longest, and keep them."""
-    of_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in of_ray)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in of_ray else item.path.name))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
