@@ -25,7 +25,7 @@ study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the ta
 serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl-C
 	@$(BIN)/python -m service.serve
 
-test: $(STAMP)  ## all fast tests, about twenty minutes on two cores
+test: $(STAMP)  ## all fast tests, twenty to twenty-five minutes on two cores
 	@$(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## the tests that take a minute and more each

@@ -247,7 +247,7 @@ def test_an_outage_is_noted_once_and_so_is_its_end(server, events):
     server.away = True
 
     def come_back(notes: list[str]) -> None:
-        """Only when all has happened: training did not wait."""
+        """Only when all has happened."""
         while not notes:
             time.sleep(0.01)
         server.away = False
