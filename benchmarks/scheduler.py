@@ -11,14 +11,15 @@ from pathlib import Path
 
 import ray
 
-from lncis import cluster, training
 from lncis.config import Schedule, TrainConfig, Workers
+from lncis.execution import cluster
+from lncis.execution import worker_groups as training
 from lncis.studies import folders
 from lncis.studies.journal import Journal
-from lncis.studies.samplers import OptunaSampler
 from lncis.studies.search import Configurations
-from lncis.studies.space import Range
 from lncis.studies.spec import StudySpec
+from lncis.studies.spec.samplers import OptunaSampler
+from lncis.studies.spec.space import Range
 from lncis.studies.stages import chains
 from lncis.studies.trials import Trials
 from lncis.studies.tuning import StudyQueue, follow

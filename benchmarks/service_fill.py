@@ -17,11 +17,12 @@ from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec_files import load
-from service import store, tables
-from service.database import Database
-from service.states import ENDED, State
-from service.submissions import plain
+from lncis.studies.spec.files import load
+from service.api.submissions import plain
+from service.store import studies as store
+from service.store import tables
+from service.store.database import Database
+from service.store.states import ENDED, State
 
 PRESET = Path(__file__).parents[1] / "studies" / "gamma_sweep.yaml"
 EPOCHS, EVALUATE_EVERY = 26, 4

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 from service_fill import fill
 
-from service.database import Database
+from service.store.database import Database
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 50

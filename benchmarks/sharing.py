@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lncis.config import DigitsData, Schedule, TrainConfig
-from lncis.studies.result import StudyResult
+from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
-from lncis.studies.space import Categorical
 from lncis.studies.spec import StudySpec
+from lncis.studies.spec.space import Categorical
 
 TABLE_6 = StudySpec(
     name="table6",

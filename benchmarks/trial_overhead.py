@@ -16,12 +16,14 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from lncis import cluster, datasets, engine
+from lncis import datasets
 from lncis.config import DigitsData, Schedule, TrainConfig, Workers
+from lncis.detection import engine
+from lncis.execution import cluster
 from lncis.studies.journal import EpochFinished, TrialEnded, read
 from lncis.studies.run import run_study
-from lncis.studies.space import Categorical
 from lncis.studies.spec import Resources, StudySpec
+from lncis.studies.spec.space import Categorical
 
 BASE = TrainConfig(
     dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4), schedule=Schedule(epochs=2, stage1_epochs=0)

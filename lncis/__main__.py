@@ -1,6 +1,6 @@
 """python -m lncis: the command `lncis`."""
 
-from lncis.cli import main
+from lncis.commands.app import main
 
 if __name__ == "__main__":
     main()

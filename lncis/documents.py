@@ -3,7 +3,8 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial, reduce
@@ -68,6 +69,17 @@ def to_yaml(config: Any, *, comment: str = "") -> str:
     """Return a config as YAML text, after comment lines if any."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     return head + yaml.safe_dump(dump(config), sort_keys=False)
+
+
+def plain(value: Any) -> Any:
+    """Return a document that strict JSON can hold: infinity as a word, which a config reads as the number."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
 
 
 def claim(directory: Path, config: Config) -> None:

@@ -10,9 +10,9 @@ import uvicorn
 from lncis.errors import ConfigError, StudyError
 from lncis.terminal import clear_errors
 from service.app import create_app
-from service.database import Database
-from service.jobs import RayJobs
+from service.dispatch.jobs import RayJobs
 from service.settings import Settings, from_environment
+from service.store.database import Database
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that writes or reads may keep the event loop waiting for the interpreter; Python's own: 5 ms."""

@@ -6,16 +6,17 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import lncis
-from service import openapi, page, problems, results, studies, system
-from service.database import Database
-from service.dispatcher import Dispatcher
-from service.guard import Guard
-from service.jobs import Jobs
-from service.metrics import Measured
+from service.api import openapi, problems, results, studies, system
+from service.api.guard import Guard
+from service.api.metrics import Measured
+from service.api.plans import Planner
+from service.api.runtime import Runtime
+from service.dispatch.dispatcher import Dispatcher
+from service.dispatch.jobs import Jobs
 from service.mlflow import Mlflow
-from service.plans import Planner
-from service.runtime import Runtime
 from service.settings import Settings, is_loopback
+from service.store.database import Database
+from service.ui import page
 
 DESCRIPTION = """Studies of lncis on a shared cluster: `POST /studies`, and the best configurations come back.
 
@@ -52,7 +53,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's own loads a CDN; service.page has one that does not
+        docs_url=None,  # FastAPI's own loads a CDN; service.ui.page has one that does not
         redoc_url=None,
     )
     app.state.runtime = runtime

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis.errors import LncisError
-from service import tables
-from service.database import Database
 from service.settings import Settings
+from service.store import tables
+from service.store.database import Database
 
 TAG = "lncis.study"  # lncis.tracking.STUDY_TAG; importing that loads MLflow
 PATIENCE = 5.0

@@ -18,8 +18,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from lncis.cluster import TRIAL_DRIVER
 from lncis.errors import StudyError
+from lncis.execution.cluster import TRIAL_DRIVER
 from lncis.terminal import clear_errors
 from service.__main__ import serve
 from service.settings import from_environment

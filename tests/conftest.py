@@ -14,7 +14,7 @@ import torch
 from fake_ray import FakeRay
 
 from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
-from service.database import Database
+from service.store.database import Database
 
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
@@ -40,7 +40,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
-    from lncis import cluster
+    from lncis.execution import cluster
 
     with cluster.connected(Workers(num_workers=2), lanes=1):
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
-from lncis.studies.spec_files import load
+from lncis.studies.spec.files import load
 from lncis.studies.stages import chains
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import uvicorn
 
-from service import waiting
 from service.app import create_app
-from service.database import Database
-from service.jobs import RayJobs
+from service.dispatch import waiting
+from service.dispatch.jobs import RayJobs
 from service.settings import Settings
+from service.store.database import Database
 
 ROOT = Path(__file__).parents[1]
 

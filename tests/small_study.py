@@ -6,7 +6,7 @@ import yaml
 
 from lncis import documents
 from lncis.metrics import Record
-from lncis.studies.result import StudyResult
+from lncis.studies.report.result import StudyResult
 from lncis.studies.spec import StudySpec
 
 STUDY: dict[str, Any] = yaml.safe_load("""

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lncis import checkpoint
-from lncis.checkpoint import Checkpoint
+from lncis.detection import checkpoint
+from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import CheckpointError
 
 

@@ -9,11 +9,13 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from lncis import checkpoint, cli, datasets, documents, engine
+from lncis import datasets, documents
+from lncis.commands import app as cli
 from lncis.config import TrainConfig
+from lncis.detection import checkpoint, engine
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
-from lncis.studies.spec_files import load
+from lncis.studies.spec.files import load
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
@@ -38,7 +40,7 @@ def test_a_mistake_is_one_line_with_file_field_value_and_remedy(change: str, com
     study = yaml.safe_load(SWEEP.read_text())
     study["base"] = documents.with_overrides(study["base"], yaml.safe_load(change))
     Path("mistake.yaml").write_text(yaml.safe_dump(study))
-    ran = command("-m", "lncis.studies", "mistake.yaml", "--dry-run")
+    ran = command("-m", "lncis", "study", "run", "mistake.yaml", "--dry-run")
     assert ran.returncode == 2
     complaint = complaint.replace("EPOCHS", str(study["base"]["schedule"].get("epochs")))
     assert ran.stderr == f"error: mistake.yaml: {complaint}\n"
@@ -66,7 +68,7 @@ def test_workers_that_cannot_be_are_refused_before_anything_starts() -> None:
 def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("LNCIS_CACHE", str(Path("file/cache").absolute()))
-    ran = command("-m", "lncis.studies", SWEEP)
+    ran = command("-m", "lncis", "study", "run", SWEEP)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "cannot write the digits cache" in ran.stderr
     assert "LNCIS_CACHE" in ran.stderr

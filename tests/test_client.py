@@ -19,13 +19,14 @@ from fake_ray import SPEC, FakeRay
 from served import ROOT, Service, filler, served
 from typer.testing import CliRunner
 
-from lncis import cli, client, documents
+from lncis import client, documents
 from lncis.client import Client
+from lncis.commands import app as cli
 from lncis.config import TrainConfig
 from lncis.errors import ConfigError, LncisError, ServiceError
 from lncis.studies.spec import StudySpec
 from service.auth import parse_tokens
-from service.database import Database
+from service.store.database import Database
 
 runner = CliRunner()
 
@@ -65,7 +66,7 @@ def test_a_study_is_submitted_watched_and_its_best_taken_home(url):
         assert done.spec is not None
         assert documents.parse(StudySpec, done.spec, source="test") == spec
         assert done.best
-        best = service.best(study.id, top=1)[0]
+        best = service.store.best(study.id, top=1)[0]
         assert (best.label, best.status) == (done.best.label, "finished")
         assert str(best.objective) == "12.2 ± 3.2"
         config = documents.parse(TrainConfig, yaml.safe_load(service.best_yaml(study.id)), source="best")
@@ -280,7 +281,7 @@ def test_what_others_wrote_cannot_steer_a_terminal(database, idle):
     filler().fill(database, 1, 4)
     with Client(idle) as service:
         study = next(iter(service.list()))
-    from service import tables
+    from service.store import tables
 
     database.write(lambda c: c.execute(tables.studies.update().values(reason="\x1b[2J[bold]gone\x07", state="failed")))
     ran = run("list", url=idle)
@@ -290,7 +291,8 @@ def test_what_others_wrote_cannot_steer_a_terminal(database, idle):
 
 
 def test_the_client_needs_no_service_code():
-    code = "import sys, lncis.client, lncis.remote; print({'service', 'fastapi', 'torch', 'ray'} & {*sys.modules})"
+    unwanted = {"service", "fastapi", "torch", "ray"}
+    code = f"import sys, lncis.client, lncis.commands.service; print({unwanted} & {{*sys.modules}})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "set()\n"
 

@@ -4,9 +4,10 @@ import sys
 import pytest
 import ray
 
-from lncis import cluster, training
 from lncis.config import Workers
 from lncis.errors import StudyError
+from lncis.execution import cluster
+from lncis.execution import worker_groups as training
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_two_lanes_may_share_a_gpu() -> None:
 SHUT_DOWN_AMONG_GARBAGE = """
 import gc, threading, time
 import ray
-from lncis import cluster
+from lncis.execution import cluster
 from lncis.config import Workers
 
 gc.set_threshold(1)

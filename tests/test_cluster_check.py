@@ -13,7 +13,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from lncis import cli, cluster_aws, cluster_check
+from lncis.commands import app as cli
+from lncis.commands import cluster as cluster_check
+from lncis.commands import cluster_aws
 
 ROOT = Path(__file__).parents[1]
 AWS, OWN = ROOT / "cluster.yaml", ROOT / "service" / "deploy" / "own-machines.yaml"

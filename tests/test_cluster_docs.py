@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lncis import documents
+from lncis.execution.queue import Task
 from lncis.studies.plan import makespan, plan
 from lncis.studies.spec import StudySpec
-from lncis.tasks import Task
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "cluster.md").read_text()

@@ -12,8 +12,8 @@ import yaml
 from ray.autoscaler._private import command_runner
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from lncis import cluster_check
-from lncis.cluster import TRIAL_DRIVER
+from lncis.commands import cluster as cluster_check
+from lncis.execution.cluster import TRIAL_DRIVER
 
 ROOT = Path(__file__).parents[1]
 AWS, OWN = ROOT / "cluster.yaml", ROOT / "service" / "deploy" / "own-machines.yaml"

@@ -11,9 +11,10 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from lncis import checkpoint, datasets, documents, engine
+from lncis import datasets, documents
 from lncis.config import CocoData, LncisLoss, Noise, Schedule, TrainConfig
 from lncis.datasets import annotations
+from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, DataError
 from lncis.studies.stages import data_digests
 

@@ -17,7 +17,8 @@ from pycocotools.coco import COCO
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from lncis import cli, datasets, documents
+from lncis import datasets, documents
+from lncis.commands import app as cli
 from lncis.config import Noise, TrainConfig
 from lncis.datasets import cityscapes, conversion, voc
 from lncis.errors import DataError

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lncis import diagnostics
 from lncis.config import CrossEntropyLoss, LncisLoss
-from lncis.diagnostics import clean_labels, count_samples, figures, loss_histogram, no_samples
-from lncis.histograms import BIN_NATS, BINS
+from lncis.detection import diagnostics
+from lncis.detection.diagnostics import clean_labels, count_samples, figures, loss_histogram, no_samples
+from lncis.detection.histograms import BIN_NATS, BINS
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS
 
 CPU = torch.device("cpu")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lncis import checkpoint, datasets, documents, engine
+from lncis import datasets, documents
 from lncis.config import TrainConfig
-from lncis.engine import CHECKPOINT
+from lncis.detection import checkpoint, engine
+from lncis.detection.engine import CHECKPOINT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -23,7 +24,8 @@ os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 from ray.cluster_utils import Cluster
 
 from lncis import documents
-from lncis.studies import journal, lanes
+from lncis.studies import journal
+from lncis.studies import worker_pool as lanes
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.trials import Observer

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lncis import checkpoint, datasets, documents, engine, histograms
+from lncis import datasets, documents
 from lncis.config import (
     CrossEntropyLoss,
     GeneralizedCrossEntropyLoss,
@@ -19,6 +19,7 @@ from lncis.config import (
     Schedule,
     TrainConfig,
 )
+from lncis.detection import checkpoint, engine, histograms
 from lncis.errors import DivergedError
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS, TEST_METRICS, VAL_METRICS, Record
 
@@ -64,7 +65,8 @@ from pathlib import Path
 
 import torch
 
-from lncis import datasets, documents, engine
+from lncis import datasets, documents
+from lncis.detection import engine
 from lncis.config import TrainConfig
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lncis.evaluation import average_precision, to_coco
+from lncis.detection.evaluation import average_precision, to_coco
 from lncis.metrics import AP_FIGURES
 
 SIDE = 64

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from lncis import histograms
+from lncis.detection import histograms
+from lncis.detection.histograms import FILE, LossHistogram
 from lncis.errors import CheckpointError
-from lncis.histograms import FILE, LossHistogram
 
 TWO = [LossHistogram(epoch=e, clean=[5 * e, 1, 0], flipped=[0, e, 2]) for e in (1, 2)]
 

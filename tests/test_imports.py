@@ -23,16 +23,16 @@ def importers_of(name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("ray.train", {"training.py"}),
+        ("ray.train", {"execution/worker_groups.py"}),
         ("ray.tune", {"studies/tuning.py", "studies/relay.py"}),
         (
             "ray",
-            {"training.py", "cluster.py", "cluster_check.py"}
-            | {f"studies/{name}.py" for name in ("run", "lanes", "tuning", "relay", "probing")},
+            {"execution/worker_groups.py", "execution/cluster.py", "commands/cluster.py"}
+            | {f"studies/{name}.py" for name in ("run", "worker_pool", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
-        ("pyarrow", {"storage.py"}),
-        ("optuna", {"studies/search.py", "studies/statistics.py"}),
+        ("pyarrow", {"execution/storage.py"}),
+        ("optuna", {"studies/search.py", "studies/report/statistics.py"}),
     ],
 )
 def test_only_these_import(package: str, only: set[str]) -> None:

@@ -53,9 +53,9 @@ LEFT_AT_WORK = """
 import threading, time
 from pathlib import Path
 import ray
-from lncis import cluster, training
+from lncis.execution import cluster, worker_groups as training
 from lncis.config import DigitsData, Model, Schedule, TrainConfig, Workers
-from lncis.tasks import Task
+from lncis.execution.queue import Task
 
 training.GOING_HOME_SECONDS = 3
 large = TrainConfig(  # an epoch takes minutes

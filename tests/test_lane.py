@@ -14,13 +14,16 @@ import pytest
 import torch
 from object_store import ObjectStore, serving
 
-from lncis import checkpoint, datasets, engine, storage, training
-from lncis.checkpoint import Checkpoint
+from lncis import datasets
 from lncis.config import TrainConfig
+from lncis.detection import checkpoint, engine
+from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import StorageAwayError
+from lncis.execution import storage
+from lncis.execution import worker_groups as training
+from lncis.execution.queue import MAX_RETURNS, Progress, State, Task, TaskQueue
+from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
-from lncis.scratch import Scratch
-from lncis.tasks import MAX_RETURNS, Progress, State, Task, TaskQueue
 
 LANE = {"lane": "lane", "threads": 1, "loading_processes": 0}
 

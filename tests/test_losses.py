@@ -20,7 +20,7 @@ from lncis.config import (
     ReverseCrossEntropyLoss,
     SymmetricCrossEntropyLoss,
 )
-from lncis.losses import (
+from lncis.detection.losses import (
     BACKGROUND,
     active_passive,
     class_loss,

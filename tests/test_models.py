@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
-from lncis.checkpoint import Checkpoint, save
 from lncis.config import Model
-from lncis.losses import cross_entropy
-from lncis.models import FrozenStatisticsBatchNorm2d, build_model
-from lncis.roi_heads import ClassLossRoIHeads
+from lncis.detection.checkpoint import Checkpoint, save
+from lncis.detection.losses import cross_entropy
+from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
+from lncis.detection.roi_heads import ClassLossRoIHeads
 
 
 def resnet50(num_foreground_classes: int):

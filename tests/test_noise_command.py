@@ -11,7 +11,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from lncis import cli
+from lncis.commands import app as cli
 from lncis.config import Noise
 from lncis.noise import corrupt
 from lncis.noise.names import CITYSCAPES
@@ -263,7 +263,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch):
 
 def test_the_command_itself():
     """A real process; it loads no torch."""
-    code = "import sys; from lncis.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    code = "import sys; from lncis.commands.app import main\ntry: main()\nfinally: print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code, "noise", IN, OUT, *SYMMETRIC], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.endswith("labels: out.json\nmanifest: out.noise.json\nFalse\n")

@@ -15,10 +15,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
-from lncis import checkpoint, cli, datasets, documents, engine, trained
+from lncis import datasets, documents
+from lncis.commands import app as cli
 from lncis.config import DigitsData, LncisLoss, Model, Optimizer, Schedule, TrainConfig
+from lncis.detection import checkpoint, engine
 from lncis.metrics import AP_FIGURES
-from lncis.studies import folders
+from lncis.studies import folders, trained
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from lncis import cli, documents
+from lncis import documents
+from lncis.commands import app as cli
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 
@@ -29,7 +30,7 @@ def test_its_python_runs():
     import torch
 
     from lncis.config import Model
-    from lncis.models import build_model
+    from lncis.detection.models import build_model
 
     names = {"class_logits": torch.randn(8, 11), "labels": torch.arange(8), "model": build_model(Model(), 10)}
     for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):

@@ -8,9 +8,9 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from lncis.config import Model
-from lncis.losses import BACKGROUND, cross_entropy
-from lncis.models import build_model
-from lncis.roi_heads import ClassLossRoIHeads, box_loss
+from lncis.detection.losses import BACKGROUND, cross_entropy
+from lncis.detection.models import build_model
+from lncis.detection.roi_heads import ClassLossRoIHeads, box_loss
 
 K = 3
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from object_store import serving
 
-from lncis import checkpoint, datasets, engine, scratch, storage
+from lncis import datasets
 from lncis.config import TrainConfig
+from lncis.detection import checkpoint, engine
 from lncis.errors import StorageError
-from lncis.scratch import Scratch
-from lncis.tasks import Task
+from lncis.execution import scratch, storage
+from lncis.execution.queue import Task
+from lncis.execution.scratch import Scratch
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_the_latest_stages_are_kept_and_at_the_end_none(base, node):
 HOLD = """
 import sys
 from pathlib import Path
-from lncis import scratch
+from lncis.execution import scratch
 folder, lock = scratch._claim(scratch._root())
 (folder / "stage").mkdir()
 print(folder, flush=True)

@@ -17,9 +17,9 @@ from lncis import documents
 from lncis.config import TrainConfig
 from service.app import create_app
 from service.auth import parse_tokens
-from service.database import Database
-from service.jobs import RayJobs
+from service.dispatch.jobs import RayJobs
 from service.settings import Settings
+from service.store.database import Database
 
 PRESETS = Path(__file__).parents[1] / "studies"
 ANNA, BILAL = "anna:write:secret-of-anna", "bilal:read:secret-of-bilal"

@@ -14,14 +14,15 @@ from fake_ray import SPEC, FakeJob, FakeRay
 from lncis import documents
 from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
 from lncis.studies.spec import StudySpec
-from service import store, waiting
-from service.database import Database, DatabaseAway
-from service.dispatcher import Dispatcher
-from service.jobs import Life, RayAway, RayJobs, Report
-from service.outcome import outcome
+from service.api.submissions import plain
+from service.dispatch import waiting
+from service.dispatch.dispatcher import Dispatcher
+from service.dispatch.jobs import Life, RayAway, RayJobs, Report
+from service.dispatch.outcome import outcome
 from service.settings import Settings
-from service.states import Action, Job, State, Wanted
-from service.submissions import plain
+from service.store import studies as store
+from service.store.database import Database, DatabaseAway
+from service.store.states import Action, Job, State, Wanted
 
 Turns = Callable[..., Dispatcher]
 
@@ -141,7 +142,7 @@ def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray)
 
 
 def test_a_job_that_dies_is_started_again_and_in_the_end_given_up(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
     ray.exits = dict.fromkeys(range(1, 9), (1, "error: no memory"))
     study = queued(database)
     failed = until(dispatcher(max_setbacks=3), database, study, State.FAILED)
@@ -150,7 +151,7 @@ def test_a_job_that_dies_is_started_again_and_in_the_end_given_up(dispatcher, da
 
 
 def test_a_job_that_dies_once_goes_on(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
     ray.exits = {1: (1, "error: no memory")}
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.SUCCEEDED)
@@ -237,7 +238,7 @@ def test_a_study_paused_while_its_report_is_written_is_no_failure(dispatcher, da
     [(1, State.SUCCEEDED, ""), (9, State.FAILED, "its job died 3 times in a row without progress: No space left")],
 )
 def test_a_job_that_dies_over_its_report_writes_it_again(dispatcher, database, ray, monkeypatch, deaths, state, reason):
-    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
     ray.report_exits = dict.fromkeys(range(1, deaths + 1), (1, "error: No space left"))
     study, acting = queued(database), dispatcher(max_setbacks=3)
     assert until(acting, database, study, State.SUCCEEDED, State.FAILED).reason == reason
@@ -359,7 +360,7 @@ def test_progress_is_copied_once_whoever_copies(dispatcher, database, ray):
     until(acting, database, study, State.RUNNING)
     while now(database, study).state is State.RUNNING:  # each turn as if it were a new process
         dispatcher().turn()
-    from service import findings
+    from service.store import findings
 
     done = now(database, study)
     told = database.read(lambda c: findings.events(c, done, after=0, limit=1000))
@@ -369,9 +370,9 @@ def test_progress_is_copied_once_whoever_copies(dispatcher, database, ray):
 
 
 def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, database, ray, tmp_path, monkeypatch):
-    from service import findings
+    from service.store import findings
 
-    monkeypatch.setattr("service.dispatcher.NOTE_SECONDS", 3600.0)
+    monkeypatch.setattr("service.dispatch.dispatcher.NOTE_SECONDS", 3600.0)
     study, acting = queued(database), dispatcher()
     acting.turn()
     while ray.jobs[study.id].status == "RUNNING":
@@ -415,7 +416,7 @@ def test_a_journal_that_does_not_fit_together_holds_up_its_own_study_alone(dispa
 def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
     dispatcher, database, ray, tmp_path, monkeypatch, ends
 ):
-    monkeypatch.setattr("service.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
     waits, fine, acting = queued(database), queued(database), dispatcher(max_running=2)
     journal = tmp_path / "runs" / waits.id / JOURNAL
     journal.mkdir(parents=True)
@@ -473,7 +474,7 @@ def test_a_spec_that_a_newer_service_does_not_know_can_be_cancelled(dispatcher, 
 
 
 def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.jobs.PATIENCE", 0.2)
+    monkeypatch.setattr("service.dispatch.jobs.PATIENCE", 0.2)
     gate = threading.Event()
     ray.before_answer = lambda: gate.wait(30)
     study, acting = queued(database), dispatcher()

@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from served import eventually
 
 from lncis.errors import ConfigError
-from service.database import Database
-from service.jobs import RayAway, RayJobs
+from service.dispatch.jobs import RayAway, RayJobs
 from service.mlflow import Mlflow
 from service.settings import from_environment
+from service.store.database import Database
 
 
 @contextmanager

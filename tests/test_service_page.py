@@ -13,12 +13,15 @@ from served import ROOT, filler, served
 
 from lncis import documents
 from lncis.config import TrainConfig
-from lncis.studies.spec_files import load
-from service import auth, curves, page, reference, store, tables, views
+from lncis.studies.spec.files import load
+from service import auth
+from service.api.submissions import plain
 from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
-from service.database import Database
-from service.states import State
-from service.submissions import plain
+from service.store import studies as store
+from service.store import tables
+from service.store.database import Database
+from service.store.states import State
+from service.ui import curves, page, reference, views
 
 TOKENS = parse_tokens("anna:write:secret-of-anna,bilal:read:secret-of-bilal")
 EVIL = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">'\"&{{ 7 * 7 }}"

@@ -10,7 +10,7 @@ import pytest
 from served import Service, eventually
 
 from service import serve
-from service.jobs import RayJobs
+from service.dispatch.jobs import RayJobs
 from service.settings import Settings
 
 TINY = {

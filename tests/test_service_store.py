@@ -17,10 +17,12 @@ import pytest
 import sqlalchemy as sa
 
 from lncis.errors import ConfigError
-from service import store, tables, waiting
-from service.database import Database, DatabaseAway, Leadership
+from service.dispatch import waiting
 from service.settings import Settings
-from service.states import Action, Job, State, Wanted
+from service.store import studies as store
+from service.store import tables
+from service.store.database import Database, DatabaseAway, Leadership
+from service.store.states import Action, Job, State, Wanted
 
 AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
 

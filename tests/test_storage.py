@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from object_store import KEY, SECRET, ObjectStore, serving
 
-from lncis import storage
 from lncis.errors import StorageAwayError, StorageError
-from lncis.storage import MANIFEST
+from lncis.execution import storage
+from lncis.execution.storage import MANIFEST
 
 FIRST = {"checkpoint.pt": b"one" * 1000, "noise.json": b"[]"}
 SECOND = {"checkpoint.pt": b"two" * 1000, "noise.json": b"[]", "loss_histograms.json": b"{}"}
@@ -222,7 +222,7 @@ PUBLISH = """
 import os, sys, time
 from io import BytesIO
 from pathlib import Path
-from lncis import storage
+from lncis.execution import storage
 put, delete, writes = storage._put, storage._delete, []
 
 class Stalling(BytesIO):

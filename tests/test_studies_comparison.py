@@ -6,8 +6,8 @@ import re
 from rich.console import Console
 from test_studies_result import CE, Book, study_spec
 
-from lncis.studies import comparison
-from lncis.studies.result import StudyResult
+from lncis.studies.report import comparison
+from lncis.studies.report.result import StudyResult
 
 PAPER = {
     "table": "Table 1",

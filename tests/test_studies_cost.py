@@ -1,6 +1,5 @@
 import pytest
 
-from lncis.studies.cost import cost_of
 from lncis.studies.journal import (
     End,
     EpochFinished,
@@ -11,6 +10,7 @@ from lncis.studies.journal import (
     TrialRetried,
     TrialStarted,
 )
+from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import Resources, StudySpec
 
 SPEC = StudySpec(

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from lncis import documents
-from lncis.studies import display
-from lncis.studies.display import Display
+from lncis.commands import display
+from lncis.commands.display import Display
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 

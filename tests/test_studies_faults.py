@@ -8,13 +8,13 @@ import torch
 from conftest import disk
 from small_study import STUDY, figures, spec
 
-from lncis import checkpoint
-from lncis.engine import CHECKPOINT
+from lncis.detection import checkpoint
+from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.estimate import checkpoint_bytes
 from lncis.studies.journal import End, SessionStarted
-from lncis.studies.result import StudyResult
+from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.trials import Observer
 

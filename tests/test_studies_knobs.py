@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from lncis import datasets, documents, engine
+from lncis import datasets, documents
 from lncis.config import CrossEntropyLoss, Optimizer, Schedule
+from lncis.detection import engine
 from lncis.errors import ConfigError
-from lncis.studies.knobs import Knob, judge, knobs
+from lncis.studies.sensitivity import Knob, judge, knobs
 from lncis.studies.spec import StudySpec
 
 SAME = {"epoch": 1.0, "stage1/loss": 2.0, "stage1/weights": 9.0, "stage2/loss": 3.0, "stage2/weights": 8.0}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lncis import training
+from lncis.execution import worker_groups as training
+from lncis.execution.queue import PATIENCE_SECONDS, State, Task, TaskQueue
 from lncis.studies.journal import Journal
-from lncis.studies.lanes import Lanes, to_follow, to_start
 from lncis.studies.spec import Resources, StudySpec
-from lncis.tasks import PATIENCE_SECONDS, State, Task, TaskQueue
+from lncis.studies.worker_pool import Lanes, to_follow, to_start
 
 FIXED = {"room": None, "grows": True}
 

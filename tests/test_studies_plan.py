@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lncis import checkpoint, datasets, documents, engine
+from lncis import datasets, documents
 from lncis.config import Optimizer, Schedule, TrainConfig
+from lncis.detection import checkpoint, engine
+from lncis.execution.queue import Task
 from lncis.studies import estimate
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import makespan, plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import Sharing
-from lncis.tasks import Task
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=12))
 

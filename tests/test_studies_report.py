@@ -19,9 +19,10 @@ from test_studies_result import BOXES, CE, FAILED, METRIC, TEST, Book, study_spe
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.errors import StudyError
-from lncis.studies import html, plots, report, statistics, table
 from lncis.studies.journal import SessionStarted
-from lncis.studies.result import StudyResult, from_journal
+from lncis.studies.report import files as report
+from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report.result import StudyResult, from_journal
 
 GAMMA = {"type": "float", "low": 3.0, "high": 9.0}
 LR = {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
@@ -435,7 +436,8 @@ def test_names_are_not_taken_for_markup():
 
 
 def test_the_table_needs_no_matplotlib():
-    code = "import sys, lncis.studies.table; print([m for m in ('matplotlib', 'jinja2', 'torch') if m in sys.modules])"
+    unwanted = ("matplotlib", "jinja2", "torch")
+    code = f"import sys, lncis.studies.report.table; print([m for m in {unwanted} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -18,7 +18,7 @@ from lncis.studies.journal import (
     TrialRetried,
     TrialStarted,
 )
-from lncis.studies.result import StudyResult, TrialResult, from_journal, interval, paired_difference, summary
+from lncis.studies.report.result import StudyResult, TrialResult, from_journal, interval, paired_difference, summary
 from lncis.studies.spec import StudySpec, Trial
 
 METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"

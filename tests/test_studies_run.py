@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from lncis import checkpoint, datasets, documents, engine
+from lncis import datasets, documents
 from lncis.config import TrainConfig
+from lncis.detection import checkpoint, engine
 from lncis.metrics import Record
-from lncis.studies import table
 from lncis.studies.journal import End
-from lncis.studies.result import StudyResult
+from lncis.studies.report import table
+from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec

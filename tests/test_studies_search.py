@@ -7,10 +7,10 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from lncis.studies.samplers import AshaPruner, MedianPruner, OptunaSampler
 from lncis.studies.search import Configurations, Observation, as_optuna
-from lncis.studies.space import Categorical, Range
 from lncis.studies.spec import Goal, Objective, StudySpec
+from lncis.studies.spec.samplers import AshaPruner, MedianPruner, OptunaSampler
+from lncis.studies.spec.space import Categorical, Range
 
 GAMMAS = Categorical(choices=[4.0, 6.0, 8.0])
 LR = Range(type="float", low=1e-5, high=1e-2, log=True)

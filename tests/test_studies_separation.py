@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_studies_report import check_page, small
 
-from lncis import histograms
-from lncis.histograms import BIN_NATS, BINS, LossHistogram
-from lncis.studies import html, plots, separation
+from lncis.detection import histograms
+from lncis.detection.histograms import BIN_NATS, BINS, LossHistogram
+from lncis.studies.report import html, plots, separation
 
 TITLE = "Losses of clean and flipped samples"
 

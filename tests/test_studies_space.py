@@ -4,9 +4,8 @@ import pytest
 
 from lncis import documents
 from lncis.errors import ConfigError
-from lncis.studies import space
-from lncis.studies.space import Categorical, Range, applies
-from lncis.studies.spec import StudySpec
+from lncis.studies.spec import StudySpec, space
+from lncis.studies.spec.space import Categorical, Range, applies
 
 LOSS = Categorical(choices=["lncis", "cross_entropy"])
 GAMMA = Categorical(choices=[4.0, 6.0], when={"loss.name": "lncis"})

@@ -8,7 +8,7 @@ from lncis.config import CrossEntropyLoss, LncisLoss, TrainConfig
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec_files import load, written
+from lncis.studies.spec.files import load, written
 
 SHIPPED = Path(__file__).parents[1] / "studies"
 STUDIES = sorted(set(SHIPPED.rglob("*.yaml")) - set((SHIPPED / "recipes").iterdir()))

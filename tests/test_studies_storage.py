@@ -10,15 +10,16 @@ import torch
 from object_store import SECRET, ObjectStore, serving
 from small_study import STUDY, figures, spec
 
-from lncis import checkpoint, histograms, storage, trained
-from lncis.engine import CHECKPOINT
+from lncis.detection import checkpoint, histograms
+from lncis.detection.engine import CHECKPOINT
 from lncis.errors import StorageError
+from lncis.execution import storage
+from lncis.execution.worker_groups import NOISE_MANIFEST
 from lncis.metrics import Record
-from lncis.studies import journal, run
+from lncis.studies import journal, run, trained
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
 from lncis.studies.trials import Observer
-from lncis.training import NOISE_MANIFEST
 
 
 def same_weights(one: Path, other: Path) -> bool:

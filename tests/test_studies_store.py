@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
+from lncis.execution.queue import Task
 from lncis.studies import store as stores
 from lncis.studies.store import StageStore
-from lncis.tasks import Task
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 
@@ -157,7 +157,7 @@ PUBLISH = """
 import sys; from pathlib import Path
 from lncis.config import TrainConfig
 from lncis.studies.store import StageStore
-from lncis.tasks import Task
+from lncis.execution.queue import Task
 print("ready", flush=True); sys.stdin.readline()
 store = StageStore(Path("store"), 1500)
 for number in range(200):

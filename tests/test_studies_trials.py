@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from lncis import documents
+from lncis.execution.queue import State, Task, TaskQueue
 from lncis.metrics import Record
 from lncis.studies import journal as journals
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialRetried
-from lncis.studies.result import from_journal
+from lncis.studies.report.result import from_journal
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, rungs
 from lncis.studies.store import StageStore
 from lncis.studies.trials import Trials
-from lncis.tasks import State, Task, TaskQueue
 
 METRIC = "val/segm_AP"
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0, 8.0]}

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import ray
 
-from lncis import training
 from lncis.config import Schedule, TrainConfig
+from lncis.execution import worker_groups as training
+from lncis.execution.queue import Task
 from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.search import Configurations
-from lncis.studies.space import Categorical
 from lncis.studies.spec import StudySpec
+from lncis.studies.spec.space import Categorical
 from lncis.studies.stages import chains
 from lncis.studies.trials import Observer, Trials
 from lncis.studies.tuning import StudyQueue, follow
-from lncis.tasks import Task
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
-from lncis.tasks import (
+from lncis.execution.queue import (
     IDLE_SECONDS,
     MAX_RETURNS,
     PATIENCE_SECONDS,

@@ -22,11 +22,12 @@ import pytest
 import torch
 import yaml
 
-from lncis import checkpoint, documents
-from lncis.engine import CHECKPOINT
+from lncis import documents
+from lncis.detection import checkpoint
+from lncis.detection.engine import CHECKPOINT
 from lncis.studies import folders, journal
 from lncis.studies.journal import End, EpochFinished
-from lncis.studies.result import StudyResult
+from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 

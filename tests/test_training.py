@@ -9,10 +9,12 @@ import psutil
 import pytest
 import torch
 
-from lncis import checkpoint, datasets, documents, engine, training
+from lncis import datasets, documents
 from lncis.config import Optimizer, Schedule, TrainConfig, Workers
-from lncis.engine import CHECKPOINT
+from lncis.detection import checkpoint, engine
+from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError, StudyError
+from lncis.execution import worker_groups as training
 from lncis.metrics import TEST_METRICS
 
 pytestmark = pytest.mark.usefixtures("local_ray")

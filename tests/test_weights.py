@@ -11,11 +11,11 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights, WeightsEnum, resnet50
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
-from lncis import weights
-from lncis.checkpoint import Checkpoint, save
 from lncis.config import Model
+from lncis.detection import weights
+from lncis.detection.checkpoint import Checkpoint, save
+from lncis.detection.models import build_model
 from lncis.errors import CheckpointError, ConfigError
-from lncis.models import build_model
 
 State = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""The class losses, by name (lncis.losses computes them)."""
+"""The class losses, by name (lncis.detection.losses computes them)."""
 
 import math
 from typing import Annotated, Literal

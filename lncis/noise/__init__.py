@@ -2,4 +2,4 @@
 
 from lncis.noise.draw import Document as Document
 from lncis.noise.draw import corrupt as corrupt
-from lncis.noise.law import transition_matrix as transition_matrix
+from lncis.noise.transitions import transition_matrix as transition_matrix

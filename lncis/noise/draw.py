@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lncis.config import Noise
 from lncis.errors import DataError
-from lncis.noise.law import transition_matrix
+from lncis.noise.transitions import transition_matrix
 
 Document = dict[str, Any]
 """A COCO instances document: `images`, `annotations`, `categories`."""

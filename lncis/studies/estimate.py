@@ -13,7 +13,7 @@ from lncis.studies import journal
 from lncis.studies.journal import EpochFinished, TrialStarted
 from lncis.studies.plan import Plan, makespan
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec_files import load
+from lncis.studies.spec.files import load
 
 LATEST_STUDIES = 20
 """How many earlier studies are looked at."""
@@ -122,7 +122,8 @@ def _paced_by(spec: StudySpec) -> tuple[object, ...]:
 def _timed(spec: StudySpec) -> Pace:
     import torch
 
-    from lncis import datasets, engine
+    from lncis import datasets
+    from lncis.detection import engine
 
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(spec.resources.cpus_per_worker), 1))
@@ -144,7 +145,7 @@ def checkpoint_bytes(config: TrainConfig, num_foreground_classes: int) -> int:
     """Return the size of a checkpoint: the weights, and what the optimizer keeps for each, in fp32."""
     import torch
 
-    from lncis.models import build_model
+    from lncis.detection.models import build_model
 
     with torch.device("meta"):
         model = build_model(config.model, num_foreground_classes)

@@ -9,15 +9,15 @@ from typing import Any
 
 from lncis import documents, files
 from lncis.errors import ConfigError
+from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End, Observation, WarmStarted
-from lncis.studies.result import ConfigurationResult, StudyResult, TrialResult, from_journal
+from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, from_journal
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.spec_files import load
+from lncis.studies.spec.files import load
 from lncis.studies.stages import STAGES
 from lncis.studies.trials import Observer
-from lncis.tasks import Task
 
 SPEC = "spec.yaml"
 

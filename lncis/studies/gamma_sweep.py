@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from lncis.studies.command import run_file
+from lncis.commands.study import run_file
 
 
 def main() -> None:

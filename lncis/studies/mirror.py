@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lncis import documents
+from lncis.execution.storage import below, shown
+from lncis.execution.worker_groups import NOISE_MANIFEST
 from lncis.metrics import Record
-from lncis.storage import below, shown
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.tracking import Outage, StudyRuns, tracking_uri
-from lncis.training import NOISE_MANIFEST
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts while MLflow is away; the last one goes on."""

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis.errors import ConfigError
-from lncis.studies.samplers import OptunaSampler
+from lncis.execution.queue import Task, TaskQueue
 from lncis.studies.search import Configurations
-from lncis.studies.space import SWITCH, Range
 from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec.samplers import OptunaSampler
+from lncis.studies.spec.space import SWITCH, Range
 from lncis.studies.stages import Sharing, chains, rungs, sharing
-from lncis.tasks import Task, TaskQueue
 
 SHOWN_TRIALS = 60
 

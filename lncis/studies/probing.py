@@ -10,10 +10,10 @@ import ray
 from ray.exceptions import RayError
 
 from lncis.errors import ConfigError
+from lncis.execution.queue import POLL_SECONDS, State, Task
 from lncis.metrics import Record
-from lncis.studies import knobs
+from lncis.studies import sensitivity as knobs
 from lncis.studies.spec import StudySpec
-from lncis.tasks import POLL_SECONDS, State, Task
 
 
 class KnobCheck(threading.Thread):

@@ -11,8 +11,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
+from lncis.execution.queue import POLL_SECONDS, Progress, State
 from lncis.metrics import Record
-from lncis.tasks import POLL_SECONDS, Progress, State
 
 
 class Relay(tune.Trainable):

@@ -13,24 +13,28 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 
-from lncis import cluster, datasets, histograms, tracking, training, weights
-from lncis.engine import CHECKPOINT
+from lncis import datasets, tracking
+from lncis.detection import histograms, weights
+from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
-from lncis.storage import below, resolved, shown
-from lncis.studies import folders, report
+from lncis.execution import cluster
+from lncis.execution import worker_groups as training
+from lncis.execution.storage import below, resolved, shown
+from lncis.studies import folders
 from lncis.studies.folders import SPEC
 from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
-from lncis.studies.lanes import Lanes, idle_seconds
 from lncis.studies.mirror import Mirror
 from lncis.studies.probing import KnobCheck
-from lncis.studies.result import StudyResult, from_journal
+from lncis.studies.report import files as report
+from lncis.studies.report.result import StudyResult, from_journal
+from lncis.studies.report.statistics import importance
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, code_digest
-from lncis.studies.statistics import importance
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.trials import Observer, Trials
 from lncis.studies.tuning import StudyQueue, follow
+from lncis.studies.worker_pool import Lanes, idle_seconds
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -52,8 +56,8 @@ def run_study(
     Everything goes to `runs/<study_id>`: spec, journal, stages with their checkpoints, results, table, plots, report
     and best configuration; the curves also to MLflow. Finished stages go to the store `runs/stages`, up to
     `store_bytes`; or, with `storage`, a URL, stages are published there, and what the study reads of them comes to its
-    folder (lncis.storage). A trial that fails does not end the study; `retry_failed` runs those of earlier sessions
-    again.
+    folder (lncis.execution.storage). A trial that fails does not end the study; `retry_failed` runs those of earlier
+    sessions again.
 
     Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
     there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,

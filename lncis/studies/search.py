@@ -19,9 +19,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lncis.studies.journal import Observation
-from lncis.studies.samplers import AshaPruner, MedianPruner
-from lncis.studies.space import SWITCH, Categorical, Range, applies
 from lncis.studies.spec import StudySpec
+from lncis.studies.spec.samplers import AshaPruner, MedianPruner
+from lncis.studies.spec.space import SWITCH, Categorical, Range, applies
 from lncis.studies.stages import switch_epochs
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lncis
-from lncis import documents, storage
+from lncis import documents
 from lncis.config import (
     PUBLISHED_WEIGHTS,
     ClassLossConfig,
@@ -28,17 +28,18 @@ from lncis.config import (
     loss_in_stage,
 )
 from lncis.errors import ConfigError, DataError
-from lncis.studies.samplers import AshaPruner, MedianPruner
-from lncis.studies.space import SWITCH, Categorical, Range, example
+from lncis.execution import storage
+from lncis.execution.queue import Task
 from lncis.studies.spec import StudySpec, Trial
-from lncis.tasks import Task
+from lncis.studies.spec.samplers import AshaPruner, MedianPruner
+from lncis.studies.spec.space import SWITCH, Categorical, Range, example
 
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
 COMPUTING = (
-    *("engine", "diagnostics", "histograms", "losses", "roi_heads", "models", "weights"),
-    *("noise", "evaluation", "datasets"),
+    *(f"detection/{name}" for name in ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models")),
+    *("detection/weights", "detection/evaluation", "noise", "datasets"),
 )
 """Our modules whose code decides what a training computes."""
 

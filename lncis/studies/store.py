@@ -13,9 +13,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from lncis import storage
 from lncis.errors import StorageError
-from lncis.tasks import Task
+from lncis.execution import storage
+from lncis.execution.queue import Task
 
 ABANDONED_SECONDS = 3600
 

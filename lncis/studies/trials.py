@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lncis.errors import ConfigError
+from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.search import Configurations
 from lncis.studies.spec import StudySpec, Trial, label
 from lncis.studies.stages import rungs, switch_of
-from lncis.tasks import Task
 
 
 class Queue(Protocol):
-    """Where the tasks of trials go (lncis.tasks.TaskQueue, or an actor that holds one)."""
+    """Where the tasks of trials go (lncis.execution.queue.TaskQueue, or an actor that holds one)."""
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
         """Ask for the tasks of a trial."""

@@ -11,10 +11,10 @@ from ray import tune
 from ray.exceptions import RayActorError, RayError
 from ray.tune.search import Searcher
 
-from lncis.cluster import TRIAL_DRIVER
+from lncis.execution.cluster import TRIAL_DRIVER
+from lncis.execution.queue import Task
 from lncis.studies.relay import Relay
 from lncis.studies.trials import Trials
-from lncis.tasks import Task
 
 MAX_RELAY_FAILURES = 20
 """A relay holds nothing: one that is killed is replaced, and tells again what it told before."""
@@ -45,7 +45,7 @@ class StudyQueue:
 
 
 class Attended(Protocol):
-    """Those who train (lncis.studies.lanes)."""
+    """Those who train (lncis.studies.worker_pool)."""
 
     at_once: int
     """How many trials to follow now."""

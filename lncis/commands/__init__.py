@@ -1,0 +1,1 @@
+"""The command line `lncis`, one file a command."""

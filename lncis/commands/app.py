@@ -1,0 +1,34 @@
+"""The command `lncis`."""
+
+import typer
+
+from lncis.commands import cluster, data, model, noise, service, study, train
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+study_app = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
+app.command()(train.train)
+app.command()(noise.noise)
+app.add_typer(study_app, name="study")
+app.add_typer(data.app, name="data")
+study_app.command("run")(study.run_file)
+study_app.command("report")(study.report_study)
+study_app.command("compare")(study.compare_studies)
+study_app.command("submit")(service.submit)
+study_app.command("list")(service.list_studies)
+study_app.command("watch")(service.watch)
+study_app.command("best")(service.best)
+study_app.command("cancel")(service.cancel)
+study_app.command("pause")(service.pause)
+study_app.command("resume")(service.resume)
+app.command()(model.evaluate)
+app.command()(model.predict)
+app.command()(model.weights)
+cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
+app.add_typer(cluster_app, name="cluster")
+cluster_app.command("check")(cluster.check_file)
+cluster_app.callback()(lambda: None)  # or the one command would be the whole program
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="lncis")

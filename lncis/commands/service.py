@@ -1,0 +1,243 @@
+"""lncis study submit, list, watch, best, cancel, pause, resume: the service from a terminal.
+
+Above lncis.client, which is above lncis.studies: that is why it does not stand beside the other study commands.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lncis.commands.study import changes as changes_of
+from lncis.errors import ConfigError, StudyError
+from lncis.studies.spec import files as spec_files
+from lncis.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from lncis.client import Client, Event, Study
+
+Id = Annotated[str, typer.Argument(help="Its id.", metavar="STUDY_ID")]
+Service = Annotated[
+    str | None,
+    typer.Option(
+        "--service",
+        help="Address of the service [default: $LNCIS_SERVICE_URL, http://127.0.0.1:8000].",
+        show_default=False,
+    ),
+]
+
+LAST_WORDS = 3
+"""Events before now that a watcher is told."""
+
+
+def submit(
+    file: Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A shipped study of the service instead.", metavar="NAME")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A change to it; as often as needed.", metavar="PATH=VALUE")
+    ] = None,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher first.")] = 0,
+    watched: Annotated[bool, typer.Option("--watch", help="Follow it until it is over.")] = False,
+    service: Service = None,
+) -> None:
+    """Queue a study at the service, and print its id."""
+    with clear_errors():
+        study = _study(file, preset, changes_of(changes or []))
+        with _client(service) as client:
+            made = client.submit(study, priority=priority)
+            print(made.id, flush=True)
+            if watched:
+                _follow(client, made.id)
+            else:
+                print(f"follow it: lncis study watch {made.id}  or  {client.url}/ui/studies/{made.id}", file=sys.stderr)
+
+
+def list_studies(
+    state: Annotated[str | None, typer.Option(help="Those in this state alone.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Those of this user alone.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many, the newest.")] = 20,
+    service: Service = None,
+) -> None:
+    """Print the newest studies of the service: state, progress, best so far, and why they are not running."""
+    from itertools import islice
+
+    with clear_errors(), _client(service) as client:
+        found = list(islice(client.list(state=state, owner=owner), limit))  # type: ignore[arg-type]
+        why = {w.id: w.why for w in client.queue()} if any(not study.over for study in found) else {}
+        table = Table(box=None, pad_edge=False)
+        for heading in ("study", "state", "trials", "done", "best so far", "reason"):
+            table.add_column(heading, justify="right" if heading in ("trials", "done") else "left", overflow="fold")
+        for study in found:
+            progress, best = study.progress, study.best
+            over = progress.trials_finished + progress.trials_pruned + progress.trials_failed
+            table.add_row(
+                study.id,
+                study.state,
+                f"{over}/{progress.trials_total}",
+                f"{100 * progress.fraction:.0f} %",
+                _shown(f"{best.objective}  {best.label}" if best else "-"),
+                _shown(why.get(study.id, study.reason)),
+            )
+        _console().print(table if found else "no such study" if state or owner else "no study yet")
+
+
+def watch(study_id: Id, service: Service = None) -> None:
+    """Follow a study of the service until it is over."""
+    with clear_errors(), _client(service) as client:
+        _follow(client, study_id)
+
+
+def best(
+    study_id: Id,
+    top: Annotated[int, typer.Option(min=1, max=100, help="Configurations that finished; as many that have not.")] = 3,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the first one as a file for lncis train.")] = False,
+    service: Service = None,
+) -> None:
+    """Print the best configurations of a study of the service so far."""
+    with clear_errors(), _client(service) as client:
+        if as_yaml:
+            sys.stdout.write(client.best_yaml(study_id))
+            return
+        found = client.best(study_id, top=top)
+        if not found:
+            raise StudyError(f"study {study_id} is {client.get(study_id).state} and has evaluated no configuration yet")
+        metric = _metric(client.get(study_id))
+        table = Table(box=None, pad_edge=False)
+        for heading in ("#", "configuration", metric, "test/segm_AP", "seeds", "epoch", ""):
+            table.add_column(heading, justify="left" if heading in ("configuration", "") else "right", overflow="fold")
+        for one in found:
+            clean = one.metrics.get("test/segm_AP")
+            table.add_row(
+                str(one.rank),
+                _shown(one.label),
+                str(one.objective),
+                str(clean or "-"),
+                f"{one.seeds_finished}/{one.seeds_total}",
+                f"{one.epoch}/{one.epochs}",
+                one.status,
+            )
+        _console().print(table)
+
+
+def cancel(study_id: Id, service: Service = None) -> None:
+    """End a study of the service for good; what it found stays."""
+    with clear_errors(), _client(service) as client:
+        _say(client.cancel(study_id))
+
+
+def pause(study_id: Id, service: Service = None) -> None:
+    """Stop a running study of the service; its finished epochs stay."""
+    with clear_errors(), _client(service) as client:
+        _say(client.pause(study_id))
+
+
+def resume(study_id: Id, service: Service = None) -> None:
+    """Put a paused study of the service back into the queue."""
+    with clear_errors(), _client(service) as client:
+        _say(client.resume(study_id))
+
+
+def _client(service: str | None) -> "Client":
+    from lncis.client import Client  # loads an HTTP library that other commands do not need
+
+    return Client(service)
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return what is sent; a mistake in a file is told before anything is."""
+    if (file is None) == (preset is None):
+        raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
+    if file is None:
+        return {"preset": preset, "set": changes}
+    return spec_files.written(file, changes)
+
+
+def _follow(client: "Client", study_id: str) -> None:
+    """Print what happens to a study until it is over; StudyError where it did not succeed."""
+    study = client.get(study_id)
+    console, labels, metric = _console(), dict[str, str](), _metric(study)
+    console.print(f"{study.id}: {study.state}", soft_wrap=True, markup=False)
+    done = study.progress.epochs_done
+    after = max(0, study.last_event - LAST_WORDS)
+    with _left_running(study_id), _bar(console) as bar:
+        task = bar.add_task(study.name, total=study.progress.epochs_total, completed=done)
+        for event in client.watch(study_id, after=after):
+            if line := _line(event, labels, metric):
+                bar.console.print(_shown(line), soft_wrap=True)
+            if event.type == "epoch_finished" and event.number > study.last_event:
+                done += 1
+                bar.update(task, completed=done)
+    study = client.get(study_id)
+    if study.state != "succeeded":
+        raise StudyError(_plain(f"study {study_id} {study.state}" + (f": {study.reason}" if study.reason else "")))
+    words = f"best: {study.best.label}, {study.best.metric} {study.best.objective}" if study.best else "nothing is best"
+    console.print(_shown(f"{study_id}: succeeded; {words}"), soft_wrap=True)
+    console.print(f"best config: lncis study best {study_id} --yaml", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _left_running(study_id: str) -> Iterator[None]:
+    """Say that an interrupted watcher leaves its study running."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{study_id} goes on; watch it again: lncis study watch {study_id}", flush=True)
+        raise
+
+
+def _bar(console: Console) -> Progress:
+    """Return a bar of epochs for a terminal; elsewhere it shows nothing."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _line(event: "Event", labels: dict[str, str], metric: str) -> str:
+    """Return what an event tells people."""
+    data = event.data
+    name = str(data.get("trial", ""))
+    if event.type == "trial_started":
+        labels[name] = str(data["label"])
+    who = f"{labels[name]} ({name})" if name in labels else name
+    match event.type:
+        case "state":
+            return f"{data['state']}" + (f": {data['reason']}" if data["reason"] else "")
+        case "trial_started":
+            return f"{who}: started, {data['epochs']} epochs"
+        case "epoch_finished":
+            reached = data["metrics"].get(metric)
+            return f"{who}: epoch {data['epoch']}" + ("" if reached is None else f", {metric} {reached:.1f}")
+        case "trial_ended":
+            return f"{who}: {data['end']}" + (f", {data['reason']}" if data["reason"] else "")
+        case "trial_retried":
+            return f"{who}: tried again"
+    return ""
+
+
+def _metric(study: "Study") -> str:
+    return str((study.spec or {}).get("objective", {}).get("metric", "val/segm_AP"))
+
+
+def _say(study: "Study") -> None:
+    _console().print(
+        _shown(f"{study.id}: {study.state}" + (f", {study.reason}" if study.reason else "")), soft_wrap=True
+    )
+
+
+def _plain(text: str) -> str:
+    """Return what others wrote as a terminal may show it: without what it would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _shown(text: str) -> Text:
+    return Text(_plain(text))

@@ -1,0 +1,209 @@
+"""Running a study from a terminal: check, plan, run, show. Every command line that runs a study comes here."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from lncis.errors import ConfigError, StudyError
+from lncis.studies.plan import plan
+from lncis.studies.spec import StudySpec
+from lncis.studies.spec import files as spec_files
+from lncis.terminal import clear_errors
+
+PRINTED = {
+    "best config": "best.yaml",
+    "report": "report.html",
+    "table": "table.txt",
+    "all figures": "results.json",
+}
+
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="A training's YAML file to lay over the base, such as the data's dataset.yaml."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another value in the study or its base, such as noise.rate=0.2.", metavar="PATH=VALUE"),
+]
+File = Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
+Runs = Annotated[Path, typer.Option(help="Where studies put their folders.")]
+Resume = Annotated[str | None, typer.Option(help="Go on with the study of this id.", metavar="STUDY_ID")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
+NoSharing = Annotated[bool, typer.Option("--no-sharing", help="Train every trial alone, for comparison.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check that each parameter changes the training.")]
+StoreGB = Annotated[float, typer.Option(min=0, help="Room for finished stages of all studies, for the next one.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LNCIS_STORAGE",
+        help="Where workers publish stages and checkpoints, such as s3://bucket/lncis; else in the study's folder.",
+        metavar="URL",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray say all it has to say.")]
+
+
+def run_file(
+    context: typer.Context,
+    file: File = None,
+    resume: Resume = None,
+    with_: With = None,
+    set_: Set = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    no_sharing: NoSharing = False,
+    no_check: NoCheck = False,
+    runs: Runs = Path("runs"),
+    store_gb: StoreGB = 20.0,
+    storage: Storage = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
+    with clear_errors():
+        if resume is None and file is None:
+            file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
+        spec = _spec(file, resume, with_ or [], set_ or [], retry_failed, runs)
+        spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
+        # bound to today's stdout: during the study what others print goes to a log
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        planned = plan(spec)
+        if dry_run:
+            console.print(planned.view())
+            from lncis.studies import estimate  # may load torch, to time a few steps
+
+            console.print(estimate.view(planned, runs))
+            return
+        # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
+        from lncis.commands.display import Display
+        from lncis.studies import folders
+        from lncis.studies.report import table
+        from lncis.studies.run import run_study
+
+        study_id = resume or folders.new_study_id(spec)
+        with (
+            _stopped_by_sigterm(),
+            _hint(console, study_id),
+            Display(spec, study_id, planned.sharing.trained, console) as display,
+        ):
+            result = run_study(
+                spec,
+                study_id=study_id,
+                runs=runs,
+                observers=[display],
+                store_bytes=store_gb * 1e9,
+                storage=storage,
+                retry_failed=retry_failed,
+                verbose=verbose,
+            )
+        console.print(table.view(result))
+        _print_paths(console, result)
+
+
+def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs: Runs = Path("runs")) -> None:
+    """Print what a study has found, or has found so far, and write its report again."""
+    with clear_errors():
+        from lncis.studies import folders
+        from lncis.studies.report import files as report
+        from lncis.studies.report import table
+
+        result = folders.read_result(runs, study_id)
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        with suppress(StudyError):  # nothing is best yet; all else is written
+            report.write(result)
+        console.print(table.view(result))
+        _print_paths(console, result)
+
+
+def compare_studies(
+    study_ids: Annotated[list[str], typer.Argument(help="Their ids, in the order of the columns.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Print studies side by side: what each configuration reached on clean test data, a column a study."""
+    with clear_errors():
+        from lncis.studies import folders
+        from lncis.studies.report import comparison
+
+        results = [folders.read_result(runs, study_id) for study_id in study_ids]
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+        console.print(comparison.view(results))
+
+
+def _spec(
+    file: Path | None, resume: str | None, over: list[Path], given: list[str], retry_failed: bool, runs: Path
+) -> StudySpec:
+    if retry_failed and resume is None:
+        raise ConfigError("--retry-failed", ["needs the study whose failed trials it runs again: --resume STUDY_ID"])
+    if resume is not None:
+        from lncis.studies import folders
+
+        if file is not None:
+            raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
+        if given or over:
+            raise ConfigError(
+                "--set, --with", [f"must not be given with --resume {resume}, which goes on as it was begun"]
+            )
+        return folders.read_spec(runs, resume)
+    if file is None:
+        raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
+    return spec_files.load(file, changes(given), over)
+
+
+def changes(given: list[str]) -> dict[str, Any]:
+    """Return what `--set PATH=VALUE` asks for; values are YAML."""
+    found, problems = dict[str, Any](), list[str]()
+    for change in given:
+        path, equals, text = change.partition("=")
+        try:
+            found[path.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            equals = ""
+        if not (equals and path.strip()):
+            problems.append(f"must be PATH=VALUE, such as noise.rate=0.2, but got {change!r}")
+    if problems:
+        raise ConfigError("--set", problems)
+    return found
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM, as a cluster sends it, ends the study in order, as Ctrl-C does."""
+
+    def stop(*received: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _hint(console: Console, study_id: str) -> Iterator[None]:
+    """Say how an interrupted study is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"go on with: lncis study run --resume {study_id}", soft_wrap=True, highlight=False)
+        raise
+
+
+def _print_paths(console: Console, result: Any) -> None:
+    for what, name in PRINTED.items():
+        console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
+    from lncis.tracking import tracking_uri
+
+    console.print(f"curves: make mlflow  ({tracking_uri()})", soft_wrap=True, highlight=False)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

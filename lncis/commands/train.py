@@ -1,0 +1,68 @@
+"""`lncis train`: one training, on Ray Train workers or in this process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lncis import documents
+from lncis.commands.study import Verbose
+from lncis.config import TrainConfig, Workers
+from lncis.metrics import Record
+from lncis.terminal import clear_errors
+
+
+def train(
+    config: Annotated[
+        list[Path],
+        typer.Argument(help="A training: a YAML file, such as a study's best.yaml; of several, later ones prevail."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
+    loading_processes: Annotated[int, typer.Option(min=0, help="Processes beside each that read images ahead.")] = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Train one configuration on Ray Train workers, or in this process."""
+    with clear_errors():
+        parsed = documents.load_merged(TrainConfig, config)
+        asked = {
+            "num_workers": num_workers,
+            "gpus_per_worker": gpus_per_worker,
+            "loading_processes": loading_processes,
+        }
+        workers = documents.parse(Workers, asked, source="options") if num_workers else None
+        console = Console(highlight=False)
+
+        def show(record: Record) -> bool:
+            console.print(_line(parsed, record), soft_wrap=True)
+            return True
+
+        from lncis import datasets  # slow to load: a mistake in the file comes first
+        from lncis.detection import engine, weights
+
+        if parsed.model.weights != "none":
+            weights.find(parsed.model.weights)
+        data = datasets.load(parsed)
+        documents.claim(out, parsed)
+        if workers is None:
+            import torch
+
+            torch.set_num_threads(1)  # as a worker with one CPU has: the same numbers to the bit
+            device = torch.device("cuda" if gpus_per_worker else "cpu")
+            engine.train(parsed, data, out, device=device, loading_processes=loading_processes, on_epoch=show)
+        else:
+            from lncis.execution import cluster
+            from lncis.execution import worker_groups as training
+
+            with cluster.connected(workers, lanes=1, verbose=verbose):
+                training.fit(parsed, out, workers, on_epoch=show)
+        console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)
+
+
+def _line(config: TrainConfig, record: Record) -> str:
+    left = (config.schedule.epochs - record["epoch"]) * record["seconds"]
+    shown = ("train/loss", "val/segm_AP", "test/segm_AP", "test/segm_AP50", "test/segm_AP75")
+    figures = "  ".join(f"{key} {record[key]:.3g}" for key in shown if key in record)
+    return f"epoch {record['epoch']:.0f}/{config.schedule.epochs}  {figures}  about {left:.0f} s left"

@@ -1,0 +1,315 @@
+"""Training and evaluation in plain PyTorch; under DDP where torch.distributed is initialised, and no Ray.
+
+Every epoch reseeds from (seed, epoch, rank), so what an epoch computes depends on the checkpoint it starts from
+and on nothing else: a resumed or forked training equals an undisturbed one, to the bit on the CPU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torchvision.models.detection import MaskRCNN
+
+from lncis.config import Optimizer, TrainConfig, loss_in_stage
+from lncis.datasets import Data
+from lncis.datasets.augmentation import Flipped
+from lncis.datasets.coco import CocoInstances, Item
+from lncis.detection import checkpoint, diagnostics, histograms
+from lncis.detection.checkpoint import Checkpoint
+from lncis.detection.evaluation import Detection, average_precision, to_coco
+from lncis.detection.losses import class_loss
+from lncis.detection.models import build_model
+from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
+from lncis.metrics import Record
+
+CHECKPOINT = "checkpoint.pt"
+PROBE_STEPS = 4
+CPU = torch.device("cpu")
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    directory: Path,
+    *,
+    until: int | None = None,
+    fork_from: Path | None = None,
+    device: torch.device = CPU,
+    loading_processes: int = 0,
+    on_epoch: Callable[[Record], bool] = lambda record: True,
+) -> list[Record]:
+    """Train until `until` epochs are finished (default: all) and return the record of each epoch.
+
+    Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from scratch.
+    After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses of
+    lncis.detection.histograms, then every rank calls `on_epoch`, as it did first for the epochs found in the
+    checkpoint; a false answer ends the training there. `loading_processes` beside each rank read its images ahead, and
+    change no result.
+    Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
+    """
+    if config.batch_size % _world():
+        raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
+    path = directory / CHECKPOINT
+    origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
+    resumed = _load_alike(origin)
+    seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
+    model = build_model(config.model, data.num_foreground_classes, pretrained=resumed is None).to(device)
+    optimizer = build_optimizer(model, config.optimizer)
+    history: list[Record] = []
+    if resumed:
+        model.load_state_dict(resumed.model)
+        optimizer.load_state_dict(resumed.optimizer)
+        history = list(resumed.history)
+        for restored in history:
+            on_epoch(restored)
+    losses_so_far = [found for found in histograms.read(origin.parent) if found.epoch <= len(history)] if origin else []
+
+    parallel = DistributedDataParallel(model) if _world() > 1 else model
+    for epoch in range(len(history), config.schedule.epochs if until is None else until):
+        started = time.monotonic()
+        record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
+        figures, samples = train_epoch(parallel, model, optimizer, config, data.train, epoch, device, loading_processes)
+        record |= figures
+        last = epoch + 1 == config.schedule.epochs
+        if last or (epoch + 1) % config.schedule.evaluate_every == 0:
+            record |= {
+                f"val/{key}": value for key, value in evaluate(model, data.val, device, loading_processes).items()
+            }
+        if last:
+            record |= {
+                f"test/{key}": value for key, value in evaluate(model, data.test, device, loading_processes).items()
+            }
+        record["seconds"] = time.monotonic() - started
+        history.append(record)
+        if _rank() == 0:
+            if histogram := diagnostics.loss_histogram(samples, epoch + 1):
+                losses_so_far.append(histogram)
+                histograms.write(losses_so_far, directory)
+            state = Checkpoint(
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                history=history,
+                categories=sorted(data.train.document["categories"], key=lambda category: int(category["id"])),
+            )
+            checkpoint.save(state, path)
+        if not on_epoch(record):
+            break
+    return history
+
+
+def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record:
+    """Return what a few steps of each stage come to: `stage1/loss`, `stage1/weights`, `stage2/loss`, `stage2/weights`.
+
+    Both stages begin from the same initial weights, their class logits spread so that every role has samples. Two
+    configs with equal figures train alike; a stage without epochs has none, one that diverges has NaN.
+    """
+    few = Subset(data.train, range(min(len(data.train), PROBE_STEPS * config.batch_size)))
+    record: Record = {"epoch": 1.0}
+    for stage, epoch in ((1, 0), (2, config.schedule.switch_epoch)):
+        if stage == 1 and config.schedule.switch_epoch == 0:
+            continue
+        seed_all(config.seed, epoch=-1, rank=0)
+        model = build_model(config.model, data.num_foreground_classes).to(device)
+        _spread_class_logits(model, data.train, device)
+        parallel = DistributedDataParallel(model) if _world() > 1 else model
+        optimizer = build_optimizer(model, config.optimizer)
+        try:
+            figures, _ = train_epoch(parallel, model, optimizer, config, few, epoch, device)
+            loss = figures["train/loss"]
+        except DivergedError:
+            loss = math.nan
+        record[f"stage{stage}/loss"] = loss
+        record[f"stage{stage}/weights"] = sum(float(p.detach().double().square().sum()) for p in model.parameters())
+    return record
+
+
+@torch.no_grad()
+def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> None:
+    """Scale the classifier so that logits spread by several nats, as after training: fresh ones are all alike."""
+    image, target = dataset[0]
+    model.train()
+    model([image.to(device)], [{key: value.to(device) for key, value in target.items()}])
+    model.roi_heads.box_predictor.cls_score.weight *= 5 / model.roi_heads.class_logits.std()
+
+
+def _load_alike(origin: Path | None) -> Checkpoint | None:
+    """Return the checkpoint to go on from; where one rank sees another, or none, all raise RuntimeError.
+
+    They may see alike the next time: a shared folder shows what was written late to some nodes.
+    """
+    found: Checkpoint | CheckpointError | None
+    try:
+        found = checkpoint.load(origin) if origin else None
+    except CheckpointError as error:
+        found = error
+    seen = f"{found.epoch} epochs" if isinstance(found, Checkpoint) else str(found)
+    views = [seen]
+    if _world() > 1:
+        views = [""] * _world()
+        dist.all_gather_object(views, seen)
+    if isinstance(found, CheckpointError) and len(set(views)) == 1:
+        raise found
+    if len(set(views)) > 1:
+        raise RuntimeError(f"the workers see different checkpoints; share the folder between nodes: {views}")
+    return found if isinstance(found, Checkpoint) else None
+
+
+def train_epoch(
+    parallel: nn.Module,
+    model: MaskRCNN,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    dataset: Dataset[Item],
+    epoch: int,
+    device: torch.device,
+    loading_processes: int = 0,
+) -> tuple[Record, Tensor]:
+    """Train `model`, seen through `parallel`, for one epoch and return its figures and sample counts over all ranks.
+
+    The figures are torchvision's losses (`train/loss_classifier`, ...), their sum `train/loss`, and those of
+    `lncis.detection.diagnostics`, whose counts come with them.
+    """
+    seed_all(config.seed, epoch, _rank())
+    stage: Literal[1, 2] = 2 if epoch >= config.schedule.switch_epoch else 1
+    in_force = loss_in_stage(config.loss, stage)
+    model.roi_heads.class_loss = class_loss(config.loss, stage=stage)
+    loader = _loader(dataset, config, epoch, loading_processes)
+    sums: dict[str, float] = {}
+    samples, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(in_force)
+
+    model.train()
+    for iteration, (images, targets) in enumerate(_each(loader)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch, iteration, len(loader))
+        truths = [{key: value.to(device) for key, value in target.items()} for target in targets]
+        with _autocast(config, device):
+            losses: dict[str, Tensor] = parallel([image.to(device) for image in images], truths)
+            loss = torch.stack(list(losses.values())).sum()
+        figures = torch.stack([loss.detach(), *(value.detach() for value in losses.values())]).float()
+        if _world() > 1:  # agreed before it is judged, so that all ranks stop together
+            dist.all_reduce(figures)
+            figures /= _world()
+        if not figures[0].isfinite():
+            raise DivergedError(
+                f"the loss is {figures[0].item()} in epoch {epoch + 1}, iteration {iteration + 1}; "
+                f"lower optimizer.lr ({config.optimizer.lr})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
+        optimizer.step()
+
+        for key, value in zip(["loss", *losses], figures.tolist(), strict=True):
+            sums[key] = sums.get(key, 0.0) + value
+        heads = model.roi_heads
+        clean = diagnostics.clean_labels(heads.matched_idxs, truths)
+        diagnostics.count_samples(samples, heads.class_logits, heads.labels, clean, gamma)
+
+    if _world() > 1:
+        dist.all_reduce(samples)
+    means = {f"train/{key}": value / len(loader) for key, value in sums.items()}
+    return means | diagnostics.figures(samples, in_force), samples
+
+
+@torch.inference_mode()
+def predict(
+    model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
+) -> list[Detection]:
+    """Return the detections on a whole data set as COCO results, the same on every rank; each does its share."""
+    model.eval()
+    detections: list[Detection] = []
+    share = Subset(dataset, range(_rank(), len(dataset), _world()))
+    for image, target in _each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
+        (output,) = model([image.to(device)])
+        detections += to_coco(output, int(target["image_id"]), dataset.category_ids)
+    if _world() == 1:
+        return detections
+    shares: list[list[Detection]] = [[] for _ in range(_world())]
+    dist.all_gather_object(shares, detections)
+    return sorted((d for share in shares for d in share), key=lambda d: int(d["image_id"]))
+
+
+def evaluate(
+    model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
+) -> dict[str, float]:
+    """Return the figures of `lncis.detection.evaluation.average_precision` on a whole data set."""
+    if _world() > 1:
+        for buffer in model.buffers():  # batch-norm statistics: each rank has its own since the last step
+            dist.broadcast(buffer, src=0)
+    return average_precision(dataset.document, predict(model, dataset, device, loading_processes))
+
+
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the parameters that train."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def learning_rate(config: TrainConfig, epoch: int, iteration: int, iterations_per_epoch: int) -> float:
+    """Return the learning rate of an iteration, both counted from 0: drops by epoch, and a linear warm-up."""
+    rate = config.optimizer.lr * config.schedule.lr_factor(epoch)
+    warmup = config.schedule.warmup_iterations
+    done = epoch * iterations_per_epoch + iteration
+    return rate * (1 / 3 + 2 / 3 * done / warmup) if done < warmup else rate
+
+
+def seed_all(seed: int, epoch: int, rank: int) -> None:
+    """Seed torch's and numpy's global generators for an epoch of a rank."""
+    state = np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1, dtype=np.uint64)
+    torch.manual_seed(int(state[0]))
+    np.random.seed(int(state[0]) % 2**32)
+
+
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+
+
+def _loader(dataset: Dataset[Item], config: TrainConfig, epoch: int, loading_processes: int) -> DataLoader[Batch]:
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        dataset, num_replicas=_world(), rank=_rank(), seed=config.seed
+    )
+    sampler.set_epoch(epoch)
+    loader: DataLoader[Any] = DataLoader(
+        Flipped(dataset, config.flip, config.seed, epoch) if config.flip else dataset,
+        batch_size=config.batch_size // _world(),
+        sampler=sampler,
+        num_workers=loading_processes,
+        collate_fn=_collate,
+    )
+    return loader
+
+
+def _collate(batch: list[Item]) -> Batch:
+    images, targets = zip(*batch, strict=True)
+    return list(images), list(targets)
+
+
+def _each(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield what a loader does; a fault in the data is told in one line, whichever process met it."""
+    try:
+        yield from loader
+    except DataError as error:  # torch puts the traceback of its process before the message
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix("lncis.errors.DataError: ")) from error
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0

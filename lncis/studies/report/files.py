@@ -1,0 +1,46 @@
+"""What a study leaves to be read, as files in its folder."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from lncis import files
+from lncis.studies.report import html, plots, table
+from lncis.studies.report.result import StudyResult, summary
+
+WIDTH = 160
+"""Columns of table.txt, for what needs them."""
+
+
+def write(result: StudyResult) -> list[Path]:
+    """Write the files of a study's folder, each replaced whole, and return their paths.
+
+    They are results.json, table.csv, table.txt, plot.png, report.html and best.yaml. Raises StudyError where no
+    configuration finished, after writing all but the last.
+    """
+    contents: dict[str, Callable[[], bytes]] = {
+        "results.json": lambda: json.dumps(summary(result), indent=1, allow_nan=False).encode(),
+        "table.csv": lambda: table.as_csv(result).encode(),
+        "table.txt": lambda: _text(result).encode(),
+        "plot.png": lambda: _plot(result),
+        "report.html": lambda: html.render(result).encode(),
+        "best.yaml": lambda: table.best_yaml(result).encode(),
+    }
+    for name, content in contents.items():
+        files.replace(result.directory / name, content())
+    return [result.directory / name for name in contents]
+
+
+def _text(result: StudyResult) -> str:
+    text = io.StringIO()
+    Console(file=text, width=WIDTH).print(table.view(result))
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def _plot(result: StudyResult) -> bytes:
+    picture = io.BytesIO()
+    plots.overview(result).savefig(picture, format="png", dpi=110)
+    return picture.getvalue()

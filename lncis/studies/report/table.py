@@ -1,0 +1,310 @@
+"""What a study found, as text: the table, the conclusions, the best configuration, a line for each trial."""
+
+import csv
+import io
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lncis import documents
+from lncis.config import CocoData, Noise, TrainConfig
+from lncis.metrics import TEST_METRICS, VAL_METRICS
+from lncis.studies.journal import End
+from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
+from lncis.studies.report.statistics import importance, importance_method, ranked, variance_split
+from lncis.studies.spec import Goal, Objective, PaperRow, StudySpec
+from lncis.studies.spec.space import SWITCH
+
+FIGURES = ("AP", "AP50", "AP75")
+VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
+BEST, FRONT = "*", "^"
+ROWS = 30
+"""Searched configurations in the table of a terminal; all are in table.csv."""
+NAMES = 6
+"""Configurations that a line names one by one; failures that have a line each."""
+
+
+def view(result: StudyResult) -> RenderableType:
+    """Return the configurations in the paper's shape, what the paper got beside each, and what may be concluded."""
+    spec, shown = result.spec, shown_first(result, ROWS)
+    states = {c.trial.configuration: state(result, c) for c in shown}
+    best, front = marked(result)
+    table = Table(title=Text(title(result), style="bold"), title_justify="left")
+    table.add_column("configuration", overflow="fold")
+    for goal in spec.goals:
+        table.add_column(Text(heading(spec, goal)), justify="right")
+    for figure in FIGURES:
+        table.add_column(f"test {figure}\n(clean)", justify="right")
+    if spec.paper:
+        table.add_column(f"paper\n{'  '.join(FIGURES[: paper_figures(spec)])}", justify="right", style="dim")
+    if any(states.values()):
+        table.add_column("state")
+    for number, c in enumerate(shown):
+        row, mine = paper_row(spec, c), c.trial.configuration
+        marks = (BEST if mine == best else "") + (FRONT if mine in front else "")
+        table.add_row(
+            Text(f"{marks:<{3 if spec.trade_offs else 2}}{c.trial.label}"),
+            *(f"{c.over_seeds(goal.metric)}" for goal in spec.goals),
+            *(f"{c.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
+            *([row.text if row else ""] if spec.paper else []),
+            *([Text(states[mine])] if any(states.values()) else []),
+            end_section=number == len(spec.baselines) - 1,
+        )
+    hidden = len(result.configurations) - len(shown)
+    more = [f"the best {ROWS} are shown; {hidden} more are in table.csv"] if hidden else []
+    return Group(table, *(Text(line) for line in [*more, *conclusions(result)]))
+
+
+def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
+    """Return the baselines and the searched configurations, as they were tried; of more than `most` the best."""
+    baselines = [c for c in result.configurations if c.trial.baseline is not None]
+    searched = result.configurations[len(baselines) :]
+    return [*baselines, *(searched if len(searched) <= most else ranked(result)[:most])]
+
+
+def marked(result: StudyResult) -> tuple[int | None, set[int]]:
+    """Return the number of the best configuration, and those of the Pareto front where there are trade-offs."""
+    if not result.searched:
+        return None, set()
+    front = {c.trial.configuration for c in result.pareto_front} if result.spec.trade_offs else set()
+    return result.best.trial.configuration, front
+
+
+def title(result: StudyResult) -> str:
+    """Return what the figures are of: data, noise, schedule, replicates."""
+    spec, schedule = result.spec, result.spec.base.schedule
+    parts = [
+        spec.base.dataset.name,
+        _noise(spec),
+        f"E = {schedule.epochs}",
+        *(["oracle val"] if spec.base.val_labels == "oracle" else []),
+        *([] if SWITCH in spec.search else [f"E1 = {schedule.switch_epoch}"]),
+        replicates(spec),
+        *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
+    ]
+    return f"{spec.name}: {', '.join(parts)}"
+
+
+def _noise(spec: StudySpec) -> str:
+    if {"noise.kind", "noise.rate"} & spec.search.keys():
+        return "noise as searched"
+    as_they_are = spec.base.noise.kind == "none" and isinstance(spec.base.dataset, CocoData)  # which may be noisy
+    return "labels as they are" if as_they_are else described(spec.base.noise)
+
+
+def described(noise: Noise) -> str:
+    """Return what people call a noise: `symmetric noise 40%`."""
+    unrated = {"none": "no noise", "matrix": "noise by a matrix"}
+    return unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
+
+
+def replicates(spec: StudySpec) -> str:
+    """Return how often each configuration is trained: `3 seeds x 2 noise draws`."""
+    seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
+    draws = f"{len(spec.noise_seeds)} noise draw{'s' if len(spec.noise_seeds) > 1 else ''}"
+    return f"{seeds} x {draws}" if spec.noise_seeds else seeds
+
+
+def selected_by(objective: Objective) -> str:
+    """Return what the best configuration is best in."""
+    mean = f"mean {objective.metric}"
+    if objective.select == "mean":
+        return mean
+    return f"the {'lower' if objective.mode == 'max' else 'upper'} end of the 95 % interval of {mean}"
+
+
+def heading(spec: StudySpec, goal: Goal) -> str:
+    """Return what stands above a goal's column."""
+    return f"{goal.metric}\n({spec.base.val_labels}{', min' if goal.mode == 'min' else ''})"
+
+
+def state(result: StudyResult, configuration: ConfigurationResult) -> str:
+    """Return why a configuration has not finished with every replicate; empty if it has."""
+    metric, trials = result.spec.objective.metric, configuration.trials
+    pruned = [t for t in trials if t.end is End.PRUNED]
+    failed = [t for t in trials if t.end is End.FAILED]
+    finished = [t for t in trials if t.end is End.FINISHED]
+    said = []
+    if pruned:
+        epoch = min((t.records[-1]["epoch"] for t in pruned if t.records), default=0)
+        reached = interval([r[metric] for t in pruned for r in t.records if r["epoch"] == epoch and metric in r]).mean
+        said.append(f"pruned after epoch {epoch:.0f}" + (f", at {reached:.1f}" if math.isfinite(reached) else ""))
+    if failed:
+        said.append(
+            "failed" if len(failed) == len(trials) else f"seed {'; '.join(t.trial.replicate for t in failed)} failed"
+        )
+    if len(pruned) + len(failed) + len(finished) < len(result.spec.replicates):
+        several = len(result.spec.replicates) > 1
+        said.append(f"{len(finished)} of {len(result.spec.replicates)} trainings done" if several else "unfinished")
+    elif not said and not all(math.isfinite(t.last(metric)) for t in trials):
+        said.append(f"{metric} is not finite")
+    return "; ".join(said)
+
+
+def value_text(value: Any) -> str:
+    """Return what people read of a parameter's value."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def paper_row(spec: StudySpec, configuration: ConfigurationResult) -> PaperRow | None:
+    """Return what the paper got for a configuration, if it says."""
+    rows = spec.paper.rows if spec.paper else []
+    base = documents.dump(spec.base)
+    return next((row for row in rows if row.set == configuration.trial.overrides and _holds(row.given, base)), None)
+
+
+def paper_figures(spec: StudySpec) -> int:
+    """Return how many of AP, AP50 and AP75 the paper gives."""
+    rows = spec.paper.rows if spec.paper else []
+    return max((len(row.text.split()) for row in rows), default=0)
+
+
+def _holds(given: dict[str, Any], base: dict[str, Any]) -> bool:
+    return documents.with_overrides(base, given, schema=TrainConfig) == base
+
+
+def conclusions(result: StudyResult) -> list[str]:
+    """Return, a line each, what was found best, what cannot be told from it, what failed, and what it cost."""
+    return [
+        *_unfinished(result),
+        *([f"paper: {result.spec.paper.table}"] if result.spec.paper else []),
+        *(_best(result) if result.searched else ["no configuration has finished with every seed"]),
+        *_statistics(result),
+        *_pruned(result),
+        *_failed(result),
+        *_cost(result),
+    ]
+
+
+def _unfinished(result: StudyResult) -> list[str]:
+    ended = sum(t.end is not None for t in result.trials)
+    return [] if result.complete else [f"unfinished: {ended} of {result.spec.total_trials} trials ended"]
+
+
+def _best(result: StudyResult) -> list[str]:
+    spec, best = result.spec, result.best
+    number = len(spec.replicates)
+    so_far = "" if result.complete else "so far "
+    lines = [f"{BEST} best {so_far}by {selected_by(spec.objective)}: {best.trial.label}"]
+    for c in result.configurations:
+        found = paired_difference(best, c, CLEAN_AP)
+        if c.trial.baseline is not None and math.isfinite(found.mean):
+            paired = f"paired over {replicates(spec)}" if number > 1 else "one seed"
+            lines.append(f"  {found:+} test AP over {c.trial.baseline} ({paired})")
+    if number == 1 and len(result.searched) > 1:
+        lines.append("  one seed: differences of this size may be chance; add seeds to tell")
+    elif number > 1 and (others := result.as_good_as_best):
+        lines.append(f"  not told apart from it by {replicates(spec)} (95 % CI): {_names(others)}")
+    if spec.trade_offs:
+        front, goals = result.pareto_front, " and ".join(goal.metric for goal in spec.goals)
+        lines.append(f"{FRONT} on the Pareto front of {goals}: {len(front)} of {len(result.searched)}: {_names(front)}")
+    return lines
+
+
+def _names(configurations: Sequence[ConfigurationResult]) -> str:
+    named = "; ".join(c.trial.label for c in configurations[:NAMES])
+    return named + (f"; and {len(configurations) - NAMES} more" if len(configurations) > NAMES else "")
+
+
+def _statistics(result: StudyResult) -> list[str]:
+    lines, tau = [], result.rank_agreement
+    number = f"{len(result.searched)} configurations"
+    if math.isfinite(tau):
+        lines.append(
+            f"rank agreement of {result.spec.base.val_labels} val with clean test: Kendall's tau {tau:+.2f} "
+            f"over {number} (+1: same order)"
+        )
+    if shares := importance(result):
+        named = ", ".join(f"{path} {share:.0%}" for path, share in shares.items())
+        lines.append(
+            f"importance for {result.spec.objective.metric}: {named} ({importance_method(result)} over {number})"
+        )
+    for metric in dict.fromkeys((result.spec.objective.metric, CLEAN_AP)):
+        if split := variance_split(result, metric):
+            lines.append(
+                f"spread of {metric} within a configuration: standard deviation {split.deviation:.1f}; of the variance "
+                f"{split.noise_draw:.0%} noise draw, {split.training_seed:.0%} training seed, {split.rest:.0%} the rest"
+            )
+    return lines
+
+
+def _pruned(result: StudyResult) -> list[str]:
+    found = {t.trial.configuration for t in result.trials if t.end is End.PRUNED}
+    if not found:
+        return []
+    searched = sum(c.trial.baseline is None for c in result.configurations)
+    return [f"pruned by {result.spec.pruner.type}: {len(found)} of {searched} configurations"]
+
+
+def _failed(result: StudyResult) -> list[str]:
+    by_reason: dict[str, list[TrialResult]] = {}
+    for t in result.trials:
+        if t.end is End.FAILED:
+            by_reason.setdefault(t.reason, []).append(t)
+    lines = []
+    for reason, trials in list(by_reason.items())[:NAMES]:
+        more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
+        lines.append(f"failed: {trials[0].trial.label}, seed {trials[0].trial.replicate}{more}: {reason}")
+    if len(by_reason) > NAMES:
+        lines.append(f"failed for {len(by_reason) - NAMES} other reasons: see table.csv")
+    return lines
+
+
+def _cost(result: StudyResult) -> list[str]:
+    cost, running = result.cost, any(t.end is None for t in result.trials)
+    spared = "not trained yet or spared" if running else "spared by pruning or failure"
+    time = (
+        f"  {cost.seconds / 60:.1f} min, {cost.training_seconds / 60:.1f} worker-minutes of training of "
+        f"{cost.held_seconds / 60:.1f} held"
+    )
+    if cost.wasted:
+        time += f"; {cost.wasted} epochs wasted on failed trials"
+    if cost.lost_seconds > 0:
+        time += f"; {cost.lost_seconds / 60:.1f} worker-minutes lost to killed workers"
+    return [
+        f"cost: {cost.trained} epochs trained for {cost.asked} asked ({cost.shared} shared, {cost.adopted} from "
+        f"earlier studies, {cost.spared} {spared})",
+        time,
+    ]
+
+
+def best_yaml(result: StudyResult) -> str:
+    """Return the best configuration as a file that `lncis train` runs unchanged; StudyError if none finished."""
+    spec, trial, path = result.spec, result.best.trial, result.directory / "best.yaml"
+    draws = f" and noise draws {', '.join(map(str, spec.noise_seeds))}" if spec.noise_seeds else ""
+    comment = (
+        f"Best of study {result.study_id} by {selected_by(spec.objective)} over seeds "
+        f"{', '.join(map(str, spec.seeds))}{draws}: {trial.label}\n"
+        f"Train it with: lncis train {shlex.quote(str(path))} --out {shlex.quote(str(path.with_suffix('')))}"
+    )
+    return documents.to_yaml(trial.config, comment=comment)
+
+
+def as_csv(result: StudyResult) -> str:
+    """Return a line for each trial: what it was, the figures after its last epoch, and how it ended."""
+    paths, text = list(result.spec.search), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["configuration", "baseline", *paths, "seed", "noise_seed", "epochs"]
+    writer.writerow([*head, *VAL_METRICS, *TEST_METRICS, "end", "reason"])
+    for t in (t for c in result.configurations for t in c.trials):
+        changes = [t.trial.overrides.get(path, "") if t.trial.baseline is None else "" for path in paths]
+        figures = [t.last(metric) for metric in (*VAL_METRICS, *TEST_METRICS)]
+        writer.writerow(
+            [
+                t.trial.configuration,
+                t.trial.baseline or "",
+                *changes,
+                t.trial.seed,
+                "" if t.trial.noise_seed is None else t.trial.noise_seed,
+                int(t.records[-1]["epoch"]) if t.records else 0,
+                *(f"{figure:.4f}" if math.isfinite(figure) else "" for figure in figures),
+                t.end or "",
+                t.reason,
+            ]
+        )
+    return text.getvalue()

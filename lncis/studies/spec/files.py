@@ -1,0 +1,77 @@
+"""Studies in YAML files: read with their recipes, changed, and as they go to another machine."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lncis import documents
+from lncis.config import TrainConfig
+from lncis.errors import ConfigError
+from lncis.studies.spec.study import StudySpec
+
+
+def load(path: Path, changes: dict[str, Any] | None = None, over: Sequence[Path] = ()) -> StudySpec:
+    """Return the study in a YAML file; ConfigError names the file and every mistake.
+
+    The trainings in the files `over` are laid over its base, then `changes` are made (see `changed`).
+    """
+    document = read(path)
+    for layer in map(documents.read_mapping, over):
+        document["base"] = documents.overlaid(document.get("base", {}), layer, schema=TrainConfig)
+    spec = documents.parse(StudySpec, document, source=str(path))
+    if not changes:
+        return spec
+    return documents.parse(StudySpec, changed(spec, changes, source=str(path)), source=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the study in a YAML file as a document, unchecked.
+
+    What its `recipes` say, YAML files of trainings named from its folder, stands under its `base`; later ones prevail.
+    """
+    document = documents.read_mapping(path)
+    recipes = document.pop("recipes", [])
+    if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
+        raise ConfigError(str(path), [f"recipes: must be a list of YAML files but got {recipes!r}"])
+    layers = [documents.read_mapping(path.parent / recipe) for recipe in recipes]
+    for layer in reversed(layers):
+        document["base"] = documents.overlaid(layer, document.get("base", {}), schema=TrainConfig)
+    return document
+
+
+def written(path: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the study in a YAML file as a document for another machine: what is relative in it is relative there.
+
+    Raises what `load` raises.
+    """
+    spec, document = load(path, changes), read(path)
+    if not changes:
+        return document  # with what it leaves out, as the other machine has defaults of its own
+    document = documents.with_overrides(document, _paths(changes, source=str(path)), schema=StudySpec)
+    return documents.overlaid(documents.dump(spec), document, schema=StudySpec)
+
+
+def changed(spec: StudySpec, changes: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """Return a study as a document, with other values at dotted paths of it (`seeds`) or its base (`noise.rate`).
+
+    Raises ConfigError for a path that is neither; the values are unchecked.
+    """
+    return documents.with_overrides(documents.dump(spec), _paths(changes, source=source), schema=StudySpec)
+
+
+def _paths(changes: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """Return changes by their paths in a study."""
+    of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
+    problems, paths = list[str](), dict[str, Any]()
+    for path, value in changes.items():
+        head = path.partition(".")[0]
+        if head in ("search", "baselines") and head != path:
+            problems.append(f"{path}: the keys of {head} are dotted paths themselves; give {head} whole")
+        elif head in of_study | of_training:
+            paths[path if head in of_study else f"base.{path}"] = value
+        else:
+            problems.append(f"{path}: names no field of a study or of a training")
+    if problems:
+        raise ConfigError(source, problems)
+    return paths

@@ -1,0 +1,82 @@
+"""What a training left: found by its folder, and made into a model again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.models.detection import MaskRCNN
+
+from lncis import documents
+from lncis.config import TrainConfig
+from lncis.detection import checkpoint
+from lncis.detection.checkpoint import Checkpoint
+from lncis.detection.engine import CHECKPOINT
+from lncis.detection.models import build_model
+from lncis.errors import CheckpointError, ConfigError
+from lncis.studies import folders, journal
+from lncis.studies.folders import SPEC
+from lncis.studies.journal import TrialStarted, trial_of
+from lncis.studies.stages import STAGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A checkpoint and the config of its training."""
+
+    path: Path
+    config: TrainConfig
+    state: Checkpoint
+
+    def model(self) -> MaskRCNN:
+        """Return the model in evaluation; CheckpointError where it is not the one that the config describes."""
+        model = build_model(self.config.model, len(self.state.categories), pretrained=False)
+        try:
+            model.load_state_dict(self.state.model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.path} is not of the model that its config describes; name the right one with --config "
+                f"({reason:.200} ...)"
+            ) from error
+        return model.eval()
+
+
+def find(run: Path, config: Path | None = None) -> Trained:
+    """Return what lies in a run.
+
+    `run` is the folder of a training (its config.yaml is read), a stage of a study (the study's journal), a study (the
+    first seed of its best configuration) or a checkpoint in one of these; `config` stands in the place of what is
+    found there. Raises ConfigError where it is none of them, CheckpointError where the checkpoint cannot be read.
+    """
+    path, found = _locate(run)
+    if config is not None:
+        found = documents.load(TrainConfig, config)
+    if found is None:
+        raise ConfigError(str(run), ["has no config.yaml beside it; say with --config which training it is of"])
+    return Trained(path=path, config=found, state=checkpoint.load(path))
+
+
+def _locate(run: Path) -> tuple[Path, TrainConfig | None]:
+    """Return a checkpoint's path, and the config of its training if that is known there."""
+    if not run.exists():
+        raise ConfigError(str(run), ["there is nothing of that name; check the path"])
+    if run.is_dir() and not (run / CHECKPOINT).exists():
+        if not (run / SPEC).exists():
+            remedy = "name the folder of a training, of a study or of one of its stages"
+            raise ConfigError(str(run), [f"holds neither {CHECKPOINT} nor {SPEC}; {remedy}"])
+        best = folders.read_result(run.absolute().parent, run.absolute().name).best.trials[0]
+        return best.directory / CHECKPOINT, best.trial.config
+    path = run / CHECKPOINT if run.is_dir() else run
+    folder = path.absolute().parent
+    if (folder / "config.yaml").exists():
+        return path, documents.load(TrainConfig, folder / "config.yaml")
+    return path, _of_stage(folder)
+
+
+def _of_stage(folder: Path) -> TrainConfig | None:
+    """Return the config of a trial that a stage of a study belongs to; all of them trained alike up to there."""
+    study = folder.parent.parent
+    if folder.parent.name != STAGES or not (study / SPEC).exists():
+        return None
+    spec = folders.read_spec(study.parent, study.name)
+    started = (event for event in journal.read(study) if isinstance(event, TrialStarted))
+    return next((trial_of(spec, event).config for event in started if folder.name in event.stages), None)

@@ -1,0 +1,114 @@
+"""The lanes of a study: as many as its tasks can use and the cluster has room for, from moment to moment."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from lncis.execution import cluster
+from lncis.execution import worker_groups as training
+from lncis.execution.queue import IDLE_SECONDS, Outlook
+from lncis.execution.worker_groups import Lane
+from lncis.studies.journal import Journal, LanesUp
+from lncis.studies.spec import StudySpec
+
+LOOK_SECONDS = 2.0
+"""Between two looks at what there is to do."""
+
+MAX_LOST = 5
+"""When none is left and so many lanes could not go on, no more are started."""
+
+
+def to_start(*, tasks: int, up: int, coming: int, most: int, room: int | None, grows: bool) -> int:
+    """Return how many lanes to start now, for `tasks` that lanes could work on; some are `up`, some `coming`.
+
+    Where their number is fixed (`room` is None) all that have a task are started, up to `most`, and wait for their
+    places. With auto it is those that there is `room` for. Where the cluster `grows`, one more comes when there is no
+    room: what it waits for is what an autoscaler sees; on a full cluster it waits, and harms nobody.
+    """
+    missing = min(tasks, most) - up - coming
+    if room is not None:
+        missing = min(missing, max(room - coming, int(_one_more(up, grows) and coming == 0)))
+    return max(missing, 0)
+
+
+def to_follow(*, up: int, coming: int, most: int, room: int | None, grows: bool) -> int:
+    """Return how many trials to follow at once: one for each lane; with auto one more, to see whether it is ready."""
+    if room is None:
+        return most
+    return min(most, up + max(coming, room, int(_one_more(up, grows))))
+
+
+def _one_more(up: int, grows: bool) -> bool:
+    return grows or up == 0
+
+
+def idle_seconds() -> float:
+    """Return how long a lane may have nothing to do: for ever on a Ray of our own, where none else has use for it."""
+    return IDLE_SECONDS if cluster.grows() else math.inf
+
+
+class Lanes:
+    """The lanes of one session of a study; `attend` starts them, and those that are idle leave (execution.queue)."""
+
+    def __init__(
+        self, spec: StudySpec, study_id: str, trials: int, journal: Journal, on_note: Callable[[str], None]
+    ) -> None:
+        self._workers, self._study_id, self._journal, self._on_note = spec.resources, study_id, journal, on_note
+        self._auto, self._grows = spec.resources.max_concurrent_trials == "auto", cluster.grows()
+        self._limit = spec.resources.at_a_time(trials)
+        # a pruner waits for all seeds of a configuration, so they must be able to run beside others
+        self._beside = 0 if spec.pruner.type == "none" else len(spec.replicates) - 1
+        self._lanes: list[Lane] = []
+        self._started = self._lost = 0
+        self._up: int | None = None
+        self._unheard = ""
+        self._next_look = 0.0
+        self.at_once = 1
+        """How many trials to follow now."""
+
+    def begin(self, queue: Any) -> None:
+        """Start the first ones, before any trial has asked the queue, an actor with a TaskQueue, for anything."""
+        self._attend(queue, Outlook(up=frozenset(), tasks=self._limit))
+
+    def attend(self, queue: Any) -> None:
+        """See what there is to do, now and then however often this is called, and start the lanes that are missing."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            with suppress(RayError):  # whatever befell the queue, those who wait for it meet it too
+                self._attend(queue, ray.get(queue.outlook.remote()))
+
+    def stop(self, queue: Any) -> None:
+        """Send all home."""
+        training.stop_lanes(queue, self._lanes)
+
+    def _attend(self, queue: Any, outlook: Outlook) -> None:
+        ended = [lane for lane in self._lanes if not lane.is_alive()]
+        self._lanes = [lane for lane in self._lanes if lane not in ended]
+        lost = [lane.lost for lane in ended if lane.lost]
+        self._lost += len(lost)
+        if lost and not self._lanes and self._lost >= min(self._limit, MAX_LOST):
+            queue.close.remote(lost[-1])
+            return
+        up = sum(lane.name in outlook.up for lane in self._lanes)
+        self._note(up)
+        if outlook.unheard and not self._unheard:
+            self._on_note(f"{outlook.unheard}; the study goes on waiting")
+        self._unheard = outlook.unheard
+        room = cluster.room(self._workers) if self._auto else None
+        coming, most = len(self._lanes) - up, self._limit - self._lost
+        for _ in range(to_start(tasks=outlook.tasks, up=up, coming=coming, most=most, room=room, grows=self._grows)):
+            self._lanes.append(training.start_lane(f"{self._study_id}-{self._started}", queue, self._workers))
+            self._started += 1
+            coming += 1
+        self.at_once = self._beside + to_follow(up=up, coming=coming, most=self._limit, room=room, grows=self._grows)
+
+    def _note(self, up: int) -> None:
+        if up != self._up:
+            self._up = up
+            self._journal.append(LanesUp(lanes=up))

@@ -1,0 +1,1 @@
+"""The HTTP endpoints, and what is checked before they answer."""

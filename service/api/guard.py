@@ -1,0 +1,80 @@
+"""ASGI middleware before everything else: who may speak to a service without tokens, and headers on every answer."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import problems
+from service.settings import is_loopback
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""On every answer that does not set its own."""
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Guard:
+    """Refuses what a foreign web page makes a browser send, and names that lead strangers to this machine."""
+
+    def __init__(self, app: ASGIApp, *, local_only: bool, max_body_bytes: int) -> None:
+        self._app, self._local_only, self._max_body_bytes = app, local_only, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a problem, or let the app answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length) > self._max_body_bytes:
+            detail = f"the body has {length[:20]} bytes, and this service reads at most {self._max_body_bytes}"
+            await problems.response(413, detail, headers={"Connection": "close"})(scope, receive, with_headers)
+        elif complaint := self._complaint(scope["method"], headers):
+            await problems.response(403, complaint)(scope, receive, with_headers)
+        else:
+            await self._app(scope, self._counted(receive), with_headers)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Return what receives a body up to the limit; not every body says its length beforehand."""
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise HTTPException(413, f"the body is longer than the {self._max_body_bytes} bytes that are read here")
+            return message
+
+        return counted
+
+    def _complaint(self, method: str, headers: Headers) -> str:
+        host = headers.get("host", "")
+        if self._local_only and not is_loopback(_name(host)):
+            return f"without tokens this service answers to localhost only, not to {host[:80]!r}"
+        origin = headers.get("origin")
+        if origin is not None and method not in _SAFE and urlsplit(origin).netloc != host:
+            return f"requests that change something must not come from pages of {origin[:80]!r}"
+        return ""
+
+
+def _name(host: str) -> str:
+    """Return a Host header without its port."""
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]

@@ -1,0 +1,72 @@
+"""The OpenAPI document: the bodies that FastAPI does not read itself, with examples that are really accepted."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from lncis.studies.spec import StudySpec
+from service.api.problems import FieldError, ProblemDocument
+
+_STUDY = {
+    "name": "gamma_and_A",
+    "question": "Do gamma and A matter together?",
+    "base": {"noise": {"kind": "symmetric", "rate": 0.4, "seed": 0}, "schedule": {"epochs": 12, "stage1_epochs": 6}},
+    "search": {
+        "loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]},
+        "loss.A": {"type": "categorical", "choices": [-2.0, -4.0]},
+    },
+    "seeds": [0, 1],
+}
+EXAMPLES = {
+    "study": {"summary": "A study, whole", "value": _STUDY},
+    "preset": {
+        "summary": "A shipped study, with changes",
+        "value": {"preset": "gamma_sweep", "set": {"noise.rate": 0.2, "seeds": [0]}},
+    },
+}
+
+_PRESET = {
+    "type": "object",
+    "title": "PresetRequest",
+    "required": ["preset"],
+    "additionalProperties": False,
+    "properties": {
+        "preset": {"type": "string", "description": "A name of GET /presets."},
+        "set": {"type": "object", "description": "Dotted path of a study's or a training's field -> value."},
+    },
+}
+
+_SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/StudySpec"}, {"$ref": "#/components/schemas/PresetRequest"}]}
+STUDY_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": _SCHEMA, "examples": EXAMPLES},
+        "application/yaml": {"schema": _SCHEMA, "examples": EXAMPLES},
+    },
+}
+
+
+def install(app: FastAPI) -> None:
+    """Give an app its OpenAPI document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = made.setdefault("components", {}).setdefault("schemas", {})
+            for model in (ProblemDocument, FieldError):
+                schemas |= _with_parts(model.__name__, model.model_json_schema(ref_template=_REF))
+            schemas |= _with_parts("StudySpec", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
+            schemas["PresetRequest"] = _PRESET
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+_REF = "#/components/schemas/{model}"
+
+
+def _with_parts(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema.pop("$defs", {}), name: schema}

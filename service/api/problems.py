@@ -1,0 +1,137 @@
+"""What goes wrong, as RFC 9457 problem documents: every answer from 400 up has one."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from lncis.errors import ConfigError, LncisError
+from service.api.differences import differences
+from service.store.database import DatabaseAway
+from service.store.studies import IllegalAction, KeyTaken, StaleRevision, UnknownStudy
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger("lncis.service")
+
+
+class FieldError(BaseModel):
+    """One mistake in a request."""
+
+    path: str = Field(description="Dotted path of the field; empty where the mistake is in several.")
+    problem: str = Field(description="What it must be, what it is.")
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field(default=[], description="Every mistake in the request.")
+
+
+class Problem(LncisError):
+    """A request that cannot be answered as its sender hoped."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(detail)
+        self.status, self.headers, self.more = status, headers, more
+
+
+def field_errors(error: ConfigError) -> list[dict[str, str]]:
+    """Return the mistakes of a document, each with its path."""
+    found = []
+    for line in error.problems:
+        path, colon, problem = line.partition(": ")
+        dotted = bool(colon) and " " not in path
+        found.append({"path": path if dotted else "", "problem": problem if dotted else line})
+    return found
+
+
+def response(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    """Return a problem document as an answer."""
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return JSONResponse(document, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def _of(error: LncisError) -> Response:
+    match error:
+        case Problem():
+            return response(error.status, str(error), headers=error.headers, **error.more)
+        case ConfigError():
+            number = len(error.problems)
+            detail = f"{number} mistake{'s' if number > 1 else ''} in the study"
+            return response(422, detail, errors=field_errors(error))
+        case UnknownStudy():
+            return response(404, str(error))
+        case IllegalAction():
+            return response(409, str(error), state=error.study.state, legal=error.legal)
+        case KeyTaken():
+            fields = differences(error.earlier, error.now)
+            return response(409, str(error), study=error.study_id, differing=fields)
+        case StaleRevision():
+            return response(412, str(error))
+        case DatabaseAway():
+            log.error("%s", error)
+            return response(503, str(error), headers={"Retry-After": "5"})
+    log.error("%s", error)
+    return response(500, str(error))
+
+
+async def _lncis(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LncisError)
+    return _of(error)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return response(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"path": ".".join(str(part) for part in e["loc"]), "problem": f"{e['msg']} but got {e.get('input')!r:.200}"}
+        for e in error.errors()
+    ]
+    return response(422, f"{len(errors)} mistakes in the request" if len(errors) > 1 else "1 mistake", errors=errors)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.exception("unforeseen", exc_info=error)
+    return response(500, "an error of the service; its log says more")
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an app a problem document."""
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        LncisError: _lncis,
+        HTTPException: _http,
+        RequestValidationError: _invalid,
+        Exception: _unforeseen,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's entries for the problems that an operation may answer with, those of every one included."""
+    every = (401, 403, 413, 503)
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in sorted({*every, *statuses})
+    }

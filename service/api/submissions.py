@@ -1,0 +1,157 @@
+"""From a request's body to a StudySpec: read, completed from a preset, bounded, checked."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lncis import documents
+from lncis.errors import ConfigError
+from lncis.studies.spec import StudySpec
+from lncis.studies.spec import files as spec_files
+from service.api import limits
+from service.api.problems import Problem
+from service.settings import Settings
+
+JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
+SOURCE = "study"
+_DEEPEST = 40
+_LARGEST = 2**53  # the integers that every JSON reader keeps exact
+RECIPES = "recipes"
+"""The folder beside the shipped studies that holds parts of trainings."""
+_STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def read(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return the mapping in a body; Problem where it is none, or not of a type that a web page cannot send unasked."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == JSON:
+        document = _json(body)
+    elif kind in YAML:
+        document = _yaml(body)
+    else:
+        raise Problem(415, f"Content-Type must be {JSON} or {YAML[0]} but is {kind or 'missing'}")
+    if not isinstance(document, dict):
+        raise ConfigError(SOURCE, [f"must be a mapping of fields but is {document!s:.60}"])
+    if problems := list(_unfit(document)):
+        raise ConfigError(SOURCE, problems)
+    return document
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(SOURCE, [f"is not JSON: {error}"]) from error
+
+
+def _yaml(body: bytes) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=loader)):
+            raise ConfigError(SOURCE, ["must not use YAML aliases (*name); write the value out"])
+        return yaml.load(body, Loader=loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(SOURCE, [f"is not YAML: {' '.join(str(error).split())}"]) from error
+
+
+def _unfit(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
+    """Yield what no study may hold, whatever its schema: it could not be stored, or not be answered."""
+    here = path or "the document"
+    if depth > _DEEPEST:
+        yield f"{here[:200]}: must not be nested deeper than {_DEEPEST} levels"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                yield f"{here}: keys must be text but one is {key!r:.60}"
+            elif not _is_text(key):
+                yield f"{here}: keys must be printable text but one is {key!a:.60}"
+            else:
+                yield from _unfit(inner, f"{path}.{key}" if path else key, depth + 1)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _unfit(inner, f"{path}.{number}", depth + 1)
+    elif isinstance(value, str):
+        if not _is_text(value):
+            yield f"{here}: must be text without NUL and lone surrogates but got {value!a:.60}"
+    elif isinstance(value, bool) or value is None:
+        return
+    elif isinstance(value, int):
+        if abs(value) > _LARGEST:
+            yield f"{here}: must be from -2**53 to 2**53 but got {str(value)[:30]}"
+    elif isinstance(value, float):
+        if math.isnan(value):
+            yield f"{here}: must be a number but got NaN"
+    else:
+        yield f"{here}: must be a number, text, true, false, null, list or mapping but got {value!r:.60}"
+
+
+def _is_text(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
+    """Return the study of a document; ConfigError names every mistake, what is too large or out of bounds included."""
+    if "preset" in document:
+        document = _from_preset(document, settings.presets)
+    if problems := limits.too_large(document, settings):
+        raise ConfigError(SOURCE, problems)
+    spec = documents.parse(StudySpec, document, source=SOURCE)
+    if problems := [
+        *limits.too_long(spec, settings),
+        *limits.out_of_bounds(spec, document, settings),
+        *_no_such_study(spec, settings.runs),
+    ]:
+        raise ConfigError(SOURCE, problems)
+    return spec
+
+
+def many_trials(document: Mapping[str, Any], number: int) -> bool:
+    """Say whether a document, a preset with its changes included, may ask for more trials than a number."""
+    return "preset" in document or limits.combinations(document) > number
+
+
+def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    problems = [
+        f"{key}: no such field beside preset; known are preset, set" for key in document.keys() - {"preset", "set"}
+    ]
+    name, changes = document["preset"], document.get("set", {})
+    there = presets(folder)
+    if not isinstance(name, str) or name not in there:
+        problems.append(
+            f"preset: must be one of {', '.join(there) or 'none: there are no presets'} but got {name!r:.80}"
+        )
+    if not isinstance(changes, dict):
+        problems.append(f"set: must be a mapping of dotted paths to values but got {changes!r:.80}")
+    if problems:
+        raise ConfigError(SOURCE, problems)
+    try:
+        shipped = documents.parse(StudySpec, there[name], source=name)
+        return spec_files.changed(shipped, changes, source=SOURCE)
+    except ConfigError as error:
+        raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
+
+
+def presets(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the shipped studies by name, as documents; those that cannot be read are left out."""
+    found = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        if path.parent.name != RECIPES:
+            with suppress(ConfigError):
+                found[path.relative_to(folder).with_suffix("").as_posix()] = spec_files.read(path)
+    return found
+
+
+def _no_such_study(spec: StudySpec, runs: Path) -> list[str]:
+    earlier = getattr(spec.sampler, "warm_start", None)
+    if earlier is None or (_STUDY_ID.fullmatch(earlier) and (runs / earlier / "spec.yaml").exists()):
+        return []
+    return [f"sampler.warm_start: must be the id of an earlier study here but got {earlier!r:.80}"]

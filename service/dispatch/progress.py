@@ -1,0 +1,226 @@
+"""What running studies say in their journals, written into the database as they say it.
+
+The journal is a study's memory; these rows are a copy for readers. How many of its events are copied stands in the
+study's row and is written with them, so a service that is killed anywhere goes on exactly there.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from lncis.documents import plain
+from lncis.errors import StudyError
+from lncis.metrics import Record
+from lncis.studies import journal
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    Event,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+)
+from lncis.studies.report.cost import cost_of
+from lncis.studies.spec import StudySpec, label
+from service.store import studies as store
+from service.store import tables
+from service.store.best import best
+from service.store.database import Database
+
+COST_SECONDS = 10.0
+"""Between two countings of what a study costs so far."""
+
+
+@dataclass
+class _Trial:
+    number: int
+    started: TrialStarted
+    state: str = "running"
+    reason: str = ""
+    ended_at: float | None = None
+    epoch: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    objective: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return max(self.started.stages.values())
+
+
+@dataclass
+class _Stage:
+    number: int
+    key: str
+    after: str | None
+    first_epoch: int
+    last_epoch: int
+    adopted: bool
+    epoch: int = 0
+
+
+class Follower:
+    """Reads one study's journal as it grows."""
+
+    def __init__(self, study_id: str, spec: StudySpec, runs: Path) -> None:
+        self._study_id, self._spec, self._folder = study_id, spec, runs / study_id
+        self._offset, self._events = 0, list[Event]()
+        self._trials: dict[str, _Trial] = {}
+        self._stages: dict[str, _Stage] = {}
+        self._counted = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the study's last session ended with nothing left to do."""
+        sessions = [event for event in self._events if isinstance(event, SessionStarted | SessionEnded)]
+        return bool(sessions) and isinstance(sessions[-1], SessionEnded) and not sessions[-1].reason
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that its trials have."""
+        return sum(trial.epoch for trial in self._trials.values())
+
+    def catch_up(self, database: Database, *, final: bool = False) -> None:
+        """Copy what is new in the journal; count the cost anew when `final`.
+
+        Raises StudyError where the journal makes no sense, OSError where it cannot be read, DatabaseAway. What it read
+        may not have been copied then: another follower, which begins anew, copies the rest.
+        """
+        events, offset = journal.read_on(self._folder, self._offset)
+        known = len(self._events)
+        self._events += events
+        self._offset = offset
+        cost = None
+        try:
+            rows = [row for number, event in enumerate(events, known + 1) for row in self._take(number, event)]
+            if final or (events and time.monotonic() - self._counted > COST_SECONDS):
+                cost = plain(asdict(cost_of(self._spec, self._events)))
+                self._counted = time.monotonic()
+        except (LookupError, ValueError, StopIteration) as error:  # of a trial that never began, without an epoch, ...
+            raise StudyError(f"{self._folder / journal.JOURNAL} does not fit together: {error!r}") from error
+        if events or final:
+            database.write(lambda connection: self._copy(connection, rows, cost))
+
+    def _take(self, number: int, event: Event) -> list[tuple[int, dict[str, Any]]]:
+        """Note an event, and return what is to be told of it with its number in the journal."""
+        said: dict[str, Any] = {}
+        if isinstance(event, TrialStarted):
+            trial = self._trials[event.trial] = _Trial(len(self._trials) + 1, event)
+            self._note_stages(event)
+            said = {"label": label(event.overrides, event.baseline), "epochs": trial.epochs}
+        elif isinstance(event, EpochFinished):
+            trial = self._trials[event.trial]
+            self._note_epoch(trial, event.record)
+            said = {"epoch": int(event.record["epoch"]), "metrics": plain(event.record)}
+        elif isinstance(event, TrialEnded):
+            trial = self._trials[event.trial]
+            trial.state, trial.reason, trial.ended_at = str(event.end), event.reason, event.time
+            said = {"end": event.end, "reason": event.reason}
+        elif isinstance(event, TrialRetried):
+            trial = self._trials[event.trial]
+            trial.state, trial.reason, trial.ended_at = "running", "", None
+        else:
+            return []
+        data = {"trial": event.trial, **said}
+        return [(number, {"at": event.time, "type": event.event, "trial": trial.number, "data": data})]
+
+    def _note_stages(self, event: TrialStarted) -> None:
+        after, first = None, 1
+        for key, last in event.stages.items():
+            if key not in self._stages:
+                number = len(self._stages) + 1
+                self._stages[key] = _Stage(number, key, after, first, last, adopted=key in event.adopted)
+            after, first = key, last + 1
+
+    def _note_epoch(self, trial: _Trial, record: Record) -> None:
+        epoch = int(record["epoch"])
+        trial.epoch = max(trial.epoch, epoch)
+        stage = self._stages[trial.started.stage_of(epoch)]
+        stage.epoch = max(stage.epoch, epoch)
+        trial.metrics = {**trial.metrics, **plain(record)}  # an evaluation stays until the next one
+        if self._spec.objective.metric in record:
+            trial.objective = plain(record[self._spec.objective.metric])
+
+    def _copy(self, connection: Connection, rows: list[tuple[int, dict[str, Any]]], cost: Any) -> None:
+        study = store.get(connection, self._study_id, to_change=True)
+        new = [row for number, row in rows if number > study.journal_events]
+        if new:
+            connection.execute(
+                tables.events.insert(),
+                [{"study": study.number, "number": n, **row} for n, row in enumerate(new, study.events + 1)],
+            )
+        begun = {row["trial"] for row in new if row["type"] == "trial_started"}
+        touched = {row["trial"] for row in new}
+        for trial in (trial for trial in self._trials.values() if trial.number in touched):
+            self._copy_trial(connection, study, trial, begun=trial.number in begun)
+            for key in trial.started.stages:
+                self._copy_stage(connection, study, self._stages[key])
+        ended = [trial.state for trial in self._trials.values()]
+        changes: dict[str, Any] = {
+            "events": study.events + len(new),
+            "journal_events": max(study.journal_events, len(self._events)),
+            "trials_started": len(self._trials),
+            "trials_finished": ended.count(End.FINISHED),
+            "trials_pruned": ended.count(End.PRUNED),
+            "trials_failed": ended.count(End.FAILED),
+            "epochs_done": self.epochs,
+            "epochs_total": self._epochs_total(study.trials_total),
+        }
+        changes |= {} if cost is None else {"cost": cost}
+        if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
+            changes["best"] = self._best(connection, study)
+        if new or any(getattr(study, name) != value for name, value in changes.items()):
+            store.change(connection, study, **changes)
+
+    def _epochs_total(self, trials_total: int) -> int:
+        begun = sum(trial.epochs for trial in self._trials.values())
+        return begun + max(0, trials_total - len(self._trials)) * self._spec.base.schedule.epochs
+
+    def _best(self, connection: Connection, study: store.Study) -> dict[str, Any] | None:
+        found = best(connection, study, self._spec, 1)
+        names = ("label", "overrides", "objective", "status")
+        return {"metric": self._spec.objective.metric, **{name: found[0][name] for name in names}} if found else None
+
+    def _copy_trial(self, connection: Connection, study: store.Study, trial: _Trial, *, begun: bool) -> None:
+        started, columns = trial.started, tables.trials.c
+        found = {
+            "state": trial.state,
+            "reason": trial.reason,
+            "ended_at": trial.ended_at,
+            "epoch": trial.epoch,
+            "metrics": trial.metrics,
+            "objective": trial.objective,
+        }
+        if not begun:
+            mine = (columns.study == study.number) & (columns.number == trial.number)
+            connection.execute(tables.trials.update().where(mine).values(**found))
+            return
+        first = {
+            "study": study.number,
+            "number": trial.number,
+            "name": started.trial,
+            "configuration": started.configuration,
+            "label": label(started.overrides, started.baseline),
+            "overrides": plain(started.overrides),
+            "baseline": started.baseline,
+            "seed": started.seed,
+            "noise_seed": started.noise_seed,
+            "started_at": started.time,
+            "stages": list(started.stages),
+            "epochs": trial.epochs,
+        }
+        connection.execute(tables.trials.insert().values(**first, **found))
+        uses = [
+            {"study": study.number, "stage": self._stages[key].number, "trial": trial.number} for key in started.stages
+        ]
+        connection.execute(tables.stage_uses.insert(), uses)
+
+    def _copy_stage(self, connection: Connection, study: store.Study, stage: _Stage) -> None:
+        columns = tables.stages.c
+        mine = (columns.study == study.number) & (columns.number == stage.number)
+        if not connection.execute(tables.stages.update().where(mine).values(epoch=stage.epoch)).rowcount:
+            connection.execute(tables.stages.insert().values(study=study.number, **asdict(stage)))

@@ -1,1 +1,0 @@
-"""How a database gets to the tables of service.tables, step by step (Alembic)."""

@@ -1,0 +1,172 @@
+"""/ and /ui/...: the service for people. Pages are rendered here and read without a script; they change nothing.
+
+What a page asks for itself comes from here: no CDN, nothing inline but drawings. With tokens a browser signs in by a
+form and is given a pass (service.auth).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy.engine import Connection
+
+import lncis
+from lncis.errors import LncisError
+from service.api.problems import Problem
+from service.api.runtime import At, Reader, known
+from service.api.studies import StudyId
+from service.auth import PASS_COOKIE, PASS_SECONDS, new_pass
+from service.store import studies as store
+from service.store.database import DatabaseAway
+from service.store.states import ENDED, State
+from service.store.studies import UnknownStudy
+from service.times import iso
+from service.ui import curves, reference, views
+
+router = APIRouter(include_in_schema=False)
+
+CONTENT = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+HEADERS = {
+    "Content-Security-Policy": f"{CONTENT}form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser hides the origin of a form, which the guard checks
+}
+REPORT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+}
+"""A report brings its style and pictures with it, and has no script."""
+
+_FOLDER = Path(__file__).parent
+ASSETS = {"page.css": "text/css", "live.js": "text/javascript"}
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the two units that matter: 4 min 10 s."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left, parts = round(seconds), list[str]()
+    for name, length in units:
+        if left >= length or parts or length == 1:
+            parts.append(f"{left // length} {name}")
+            left %= length
+    return " ".join(parts[:2])
+
+
+_templates = Environment(
+    loader=FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {"iso": iso, "duration": _duration}
+_templates.globals |= {"version": lncis.__version__, "box": (curves.WIDTH, curves.HEIGHT)}
+
+
+def _render(name: str, *, status: int = 200, **values: Any) -> Response:
+    text = _templates.get_template(name).render(**values)
+    return Response(text, status_code=status, media_type="text/html", headers=HEADERS)
+
+
+async def _page(request: Request, runtime: At, name: str, look: Callable[[Connection], dict[str, Any]]) -> Response:
+    """Return a page of what a function reads; in its place the form to sign in, or what is wrong."""
+    caller = known(request)
+    if caller is None:
+        return _signin(request.url.path + (f"?{request.url.query}" if request.url.query else ""), status=401)
+    user = caller.user if runtime.settings.tokens else None
+    try:
+        return await runtime.read(lambda connection: _render(name, user=user, **look(connection)))
+    except UnknownStudy as error:
+        return _wrong(error, 404)
+    except DatabaseAway as error:
+        return _wrong(error, 503)
+
+
+def _wrong(error: LncisError, status: int) -> Response:
+    return _render("wrong.html.j2", status=status, user=None, problem=str(error))
+
+
+@router.get("/")
+async def overview(
+    request: Request,
+    runtime: At,
+    state: Annotated[State | None, Query()] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+) -> Response:
+    """Return the page of all studies."""
+    states = [state] if state in ENDED else ENDED
+
+    def look(connection: Connection) -> dict[str, Any]:
+        found = views.overview(connection, runtime.settings, runtime.mlflow, states, before)
+        return {**found, "state": state if state in ENDED else None, "before": before, "ended_states": ENDED}
+
+    return await _page(request, runtime, "overview.html.j2", look)
+
+
+@router.get("/ui/studies/{study_id}")
+async def study(
+    study_id: StudyId, request: Request, runtime: At, page: Annotated[int, Query(ge=1, le=10**6)] = 1
+) -> Response:
+    """Return the page of a study, with one page of its trials."""
+    return await _page(
+        request, runtime, "study.html.j2", lambda connection: views.study(connection, runtime.settings, study_id, page)
+    )
+
+
+@router.get("/ui/studies/{study_id}/{name}")
+async def file(study_id: StudyId, name: str, runtime: At, caller: Reader) -> Response:
+    """Return one of the files that a study leaves for people."""
+    path = await runtime.read(lambda connection: views.path_of(runtime.settings, store.get(connection, study_id), name))
+    if path is None:
+        raise Problem(404, f"study {study_id} has no {name[:80]!r}; there may be {', '.join(views.FILES)}")
+    headers = REPORT_HEADERS if path.suffix == ".html" else {}
+    return FileResponse(path, media_type=views.FILES[path.name], headers=headers)
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Return the API's reference."""
+    return _render("docs.html.j2", user=None, **reference.view(request.app.openapi()))
+
+
+@router.get("/ui/{name}")
+async def asset(name: str) -> Response:
+    """Return the style or the script of all pages."""
+    if name not in ASSETS:
+        raise Problem(404, "there is no page of that name; begin at /")
+    return FileResponse(_FOLDER / "assets" / name, media_type=ASSETS[name])
+
+
+@router.post("/ui/signin")
+async def signin(request: Request, runtime: At) -> Response:
+    """Give a browser whose form holds a token a pass, and lead it back."""
+    form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
+    secret, then = form.get("token", [""])[0], form.get("then", ["/"])[0]
+    made = new_pass(secret, runtime.settings.tokens)
+    if made is None:
+        return _signin(then, status=401, complaint="No token of this service is like that.")
+    answer = RedirectResponse(_own(then), status_code=303)
+    secure = request.url.scheme == "https"
+    answer.set_cookie(PASS_COOKIE, made, max_age=PASS_SECONDS, secure=secure, httponly=True, samesite="strict")
+    return answer
+
+
+@router.post("/ui/signout")
+async def signout() -> Response:
+    """Take a browser's pass away."""
+    answer = RedirectResponse("/", status_code=303)
+    answer.delete_cookie(PASS_COOKIE, httponly=True, samesite="strict")
+    return answer
+
+
+def _signin(then: str, *, status: int, complaint: str = "") -> Response:
+    return _render("signin.html.j2", status=status, user=None, then=_own(then), complaint=complaint)
+
+
+def _own(path: str) -> str:
+    """Return a path of this service; nobody is led elsewhere (`//host`, `/\\host` are other hosts to a browser)."""
+    inner = path.isascii() and path.isprintable() and path.startswith("/") and not path.startswith(("//", "/\\"))
+    return path if inner else "/"
