@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from fake_ray import SPEC, FakeJob, FakeRay
 
 from lncis import documents
+from lncis.documents import plain
 from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
 from lncis.studies.spec import StudySpec
-from service.api.submissions import plain
 from service.dispatch import waiting
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Life, RayAway, RayJobs, Report

@@ -13,9 +13,9 @@ from served import ROOT, filler, served
 
 from lncis import documents
 from lncis.config import TrainConfig
+from lncis.documents import plain
 from lncis.studies.spec.files import load
 from service import auth
-from service.api.submissions import plain
 from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
 from service.store import studies as store
 from service.store import tables
