@@ -16,15 +16,15 @@ from lncis.execution import cluster
 from lncis.execution import worker_groups as training
 from lncis.studies import folders
 from lncis.studies.journal import Journal
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Range
 from lncis.studies.stages import chains
-from lncis.studies.trials import Trials
+from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
 
-LANES = 8
+WORKER_GROUPS = 8
 
 
 def main() -> None:
@@ -38,35 +38,38 @@ def main() -> None:
         search={"loss.gamma": Range(type="float", low=2, high=9), "loss.A": Range(type="float", low=-9, high=-1)},
         sampler=OptunaSampler(type=arguments.sampler, configurations=arguments.trials),
     )
-    with tempfile.TemporaryDirectory() as runs, cluster.connected(Workers(), lanes=1):
+    with tempfile.TemporaryDirectory() as runs, cluster.connected(Workers(), worker_groups=1):
         folder = folders.claim(Path(runs), "simulated", spec)
         journal, queue = Journal(folder), StudyQueue()
-        trials = Trials(spec, Configurations(spec), chains(spec, folder / "stages"), queue, journal)
+        trials = TrialScheduler(spec, Suggester(spec), chains(spec, folder / "stages"), queue, journal)
         queue.actor = training.start_queue()
-        lanes = [threading.Thread(target=_simulate, args=(str(n), queue.actor), daemon=True) for n in range(LANES)]
-        for lane in lanes:
-            lane.start()
+        worker_groups = [
+            threading.Thread(target=_simulate, args=(str(n), queue.actor), daemon=True) for n in range(WORKER_GROUPS)
+        ]
+        for worker_group in worker_groups:
+            worker_group.start()
         started = time.monotonic()
         follow(trials, queue, Simulated(), "simulated")
         seconds = time.monotonic() - started
         ray.get(queue.actor.close.remote())
-        for lane in lanes:
-            lane.join()
+        for worker_group in worker_groups:
+            worker_group.join()
         assert trials.unfinished == 0
     each = 1000 * seconds / arguments.trials
-    print(f"{arguments.trials} trials ({arguments.sampler}), {LANES} at a time: {seconds:.0f} s, {each:.0f} ms a trial")
+    sampled = f"{arguments.trials} trials ({arguments.sampler})"
+    print(f"{sampled}, {WORKER_GROUPS} at a time: {seconds:.0f} s, {each:.0f} ms a trial")
 
 
 class Simulated:
-    """Lanes that need nothing."""
+    """Worker groups that need nothing."""
 
-    at_once = LANES
+    at_once = WORKER_GROUPS
 
     def attend(self, queue: ray.actor.ActorHandle) -> None: ...
 
 
-def _simulate(lane: str, queue: ray.actor.ActorHandle) -> None:
-    while (task := ray.get(queue.take.remote(lane))) != "stop":
+def _simulate(worker_group: str, queue: ray.actor.ActorHandle) -> None:
+    while (task := ray.get(queue.take.remote(worker_group))) != "stop":
         if task == "wait":
             time.sleep(0.01)
             continue

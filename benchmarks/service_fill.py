@@ -115,7 +115,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
             "after": None,
             "first_epoch": 1,
             "last_epoch": EPOCHS // 2,
-            "adopted": False,
+            "reused": False,
             "epoch": EPOCHS // 2,
         }
         for _, _, _, s, key in stages
@@ -128,7 +128,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
             "after": row["stages"][0],
             "first_epoch": EPOCHS // 2 + 1,
             "last_epoch": EPOCHS,
-            "adopted": False,
+            "reused": False,
             "epoch": row["epoch"],
         }
         for row in rows
@@ -157,7 +157,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
         trials_failed=ended.count("failed"),
         epochs_done=sum(row["epoch"] for row in rows),
         cost={
-            "asked": size * EPOCHS,
+            "requested": size * EPOCHS,
             "trained": size * EPOCHS // 2,
             "shared": size * EPOCHS // 2,
             "seconds": 60.0 * size,

@@ -19,7 +19,7 @@ TABLE_6 = StudySpec(
     ),
     search={"loss.gamma": Categorical(choices=[4.0, 5.0, 6.0, 7.0, 8.0])},
     seeds=[0, 1],
-    check_knobs=False,
+    sensitivity_check=False,
 )
 
 

@@ -1,4 +1,4 @@
-"""Seconds that a trial costs beyond its training: on lncis's lanes, and with a TorchTrainer built for each trial.
+"""Seconds that a trial costs beyond its training: on lncis's worker groups, and with a TorchTrainer for each.
 
 The second is the form that Ray's documentation gives: a Tune function that builds a TorchTrainer. Both train the same
 configs with the same engine, one worker, one trial at a time.
@@ -32,33 +32,33 @@ BASE = TrainConfig(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=20, help="on lanes")
+    parser.add_argument("--trials", type=int, default=20, help="on worker groups")
     parser.add_argument("--peers", type=int, default=4, help="with a TorchTrainer each")
     arguments = parser.parse_args()
     datasets.load(BASE)
-    with tempfile.TemporaryDirectory() as folder, cluster.connected(Workers(num_workers=2), lanes=1):
+    with tempfile.TemporaryDirectory() as folder, cluster.connected(Workers(num_workers=2), worker_groups=1):
         ours = on_lanes(arguments.trials, Path(folder))
         theirs = with_a_trainer_each(arguments.peers, Path(folder))
-    print(f"lanes: {ours:.2f} s a trial beyond its training ({arguments.trials} trials)")
+    print(f"worker groups: {ours:.2f} s a trial beyond its training ({arguments.trials} trials)")
     print(f"a TorchTrainer each: {theirs:.1f} s a trial beyond its training ({arguments.peers} trials)")
 
 
 def on_lanes(trials: int, folder: Path) -> float:
-    """Return the seconds beyond training of a trial, once the lane is up."""
+    """Return the seconds beyond training of a trial, once the worker group is up."""
     gammas = [4.0 + 0.01 * number for number in range(trials + 1)]
     spec = StudySpec(
         name="overhead",
         base=BASE,
         search={"loss.gamma": Categorical(choices=gammas)},
         resources=Resources(max_concurrent_trials=1),
-        check_knobs=False,
+        sensitivity_check=False,
     )
     result = run_study(spec, runs=folder)
     events = read(result.directory)
     ends = [event.time for event in events if isinstance(event, TrialEnded)]
     epochs = [e for e in events if isinstance(e, EpochFinished) and e.trial != result.trials[0].trial.name]
     training = sum(event.record["seconds"] for event in epochs)
-    return (ends[-1] - ends[0] - training) / trials  # from the end of the first, which waited for the lane
+    return (ends[-1] - ends[0] - training) / trials  # from the end of the first, which waited for the worker group
 
 
 def with_a_trainer_each(trials: int, folder: Path) -> float:

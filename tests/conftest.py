@@ -42,7 +42,7 @@ def local_ray() -> Iterator[None]:
     """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
     from lncis.execution import cluster
 
-    with cluster.connected(Workers(num_workers=2), lanes=1):
+    with cluster.connected(Workers(num_workers=2), worker_groups=1):
         yield
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 

@@ -166,7 +166,7 @@ class FakeRay:
         done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
-        journal.append(SessionStarted(lanes=1, versions={}, code="fake"))
+        journal.append(SessionStarted(worker_groups=1, versions={}, code="fake"))
         for configuration, overrides in enumerate(spec.grid):
             for trial in spec.trials(configuration, overrides):
                 if trial.name in over:
@@ -180,7 +180,7 @@ class FakeRay:
                             noise_seed=trial.noise_seed,
                             baseline=None,
                             stages={task.key: task.until for task in chain(trial)},
-                            adopted=[],
+                            reused=[],
                         )
                     )
                 for epoch in range(1, trial.config.schedule.epochs + 1):

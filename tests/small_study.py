@@ -18,7 +18,7 @@ base:
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 resources: {max_concurrent_trials: 1}
-check_knobs: false
+sensitivity_check: false
 """)
 
 

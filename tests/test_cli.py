@@ -82,7 +82,7 @@ def paced() -> None:
     (folder / "spec.yaml").write_text(SWEEP.read_text())
     journal = Journal(folder)
     started = TrialStarted(
-        configuration=0, overrides={}, seed=0, noise_seed=None, baseline=None, stages={"s": 24}, adopted=[]
+        configuration=0, overrides={}, seed=0, noise_seed=None, baseline=None, stages={"s": 24}, reused=[]
     )
     journal.append(started)
     journal.append(EpochFinished(trial=started.trial, record={"epoch": 1.0, "seconds": 6.0}))
@@ -100,7 +100,7 @@ def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> Non
 
 def costs() -> str:
     cost = plan(load(SWEEP)).sharing
-    return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.asked} asked"
+    return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.requested} requested"
 
 
 def run(*arguments: str | Path) -> Result:
@@ -108,8 +108,8 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_without_sharing_the_plan_trains_all(paced: None) -> None:
-    asked = plan(load(SWEEP)).sharing.asked
-    assert f"{asked} epochs to train for {asked} asked" in run("run", SWEEP, "--dry-run", "--no-sharing").output
+    asked = plan(load(SWEEP)).sharing.requested
+    assert f"{asked} epochs to train for {asked} requested" in run("run", SWEEP, "--dry-run", "--no-sharing").output
 
 
 def test_a_resumed_study_is_planned_from_its_own_spec(paced: None) -> None:

@@ -29,7 +29,10 @@ def test_a_ray_that_does_not_start_is_one_clear_error(
     monkeypatch.setattr(ray, "init", init)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(StudyError, match=f"{place}.*timed out during startup"), cluster.connected(Workers(), lanes=1):
+    with (
+        pytest.raises(StudyError, match=f"{place}.*timed out during startup"),
+        cluster.connected(Workers(), worker_groups=1),
+    ):
         pass
 
 
@@ -44,7 +47,7 @@ def test_a_local_ray_that_did_not_come_up_is_started_once_more(monkeypatch: pyte
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0, cluster.TRIAL_DRIVER: 1000.0})
-    with cluster.connected(Workers(), lanes=1):
+    with cluster.connected(Workers(), worker_groups=1):
         assert attempts == ["local", "local"]
 
 
@@ -91,7 +94,7 @@ def litter():
         del cycle
         time.sleep(0.005)
 
-with cluster.connected(Workers(), lanes=1):
+with cluster.connected(Workers(), worker_groups=1):
     references = [ray.put(0) for _ in range(4000)]
     thread = threading.Thread(target=litter)
     thread.start()

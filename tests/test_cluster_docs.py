@@ -33,7 +33,7 @@ def chains(schedule: dict[str, Any], path: str, choices: Sequence[float], **more
 
 
 def trained(trials: list[list[Task]]) -> float:
-    return makespan(trials, lanes=1, seconds_per_epoch=1)
+    return makespan(trials, worker_groups=1, seconds_per_epoch=1)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=[f"table {number}" for number in ROWS])

@@ -42,7 +42,7 @@ base:
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 resources: {max_concurrent_trials: 2}
-check_knobs: false
+sensitivity_check: false
 """
 DISTRIBUTED = {
     "search": {"loss.gamma": {"type": "categorical", "choices": [6.0]}},

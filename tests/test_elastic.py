@@ -1,4 +1,4 @@
-"""A cluster that grows while a study runs: real nodes, each with room for one lane."""
+"""A cluster that grows while a study runs: real nodes, each with room for one worker group."""
 
 import json
 import subprocess
@@ -25,12 +25,12 @@ from ray.cluster_utils import Cluster
 
 from lncis import documents
 from lncis.studies import journal
-from lncis.studies import worker_pool as lanes
+from lncis.studies import worker_pool as worker groups
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.trials import Observer
 
-lanes.IDLE_SECONDS = 3.0
+worker groups.IDLE_SECONDS = 3.0
 digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}
 cluster = Cluster(
     initialize_head=True,
@@ -57,13 +57,15 @@ def run(name, scenes, schedule, gammas, at_a_time, *observers):
             "base": {"dataset": digits | {"train_scenes": scenes}, "schedule": schedule, "optimizer": {"lr": 1e-5}},
             "search": {"loss.gamma": {"type": "categorical", "choices": gammas}},
             "resources": {"max_concurrent_trials": at_a_time},
-            "check_knobs": False,
+            "sensitivity_check": False,
         },
         source="test",
     )
     result = run_study(spec, study_id=name, observers=observers)
     return {
-        "lanes": [event.lanes for event in journal.read(result.directory) if isinstance(event, journal.LanesUp)],
+        "worker groups": [
+            e.worker_groups for e in journal.read(result.directory) if isinstance(e, journal.WorkerGroupsUp)
+        ],
         "held": result.cost.held_seconds,
         "trained": result.cost.training_seconds,
         "seconds": result.cost.seconds,
@@ -75,7 +77,7 @@ def run(name, scenes, schedule, gammas, at_a_time, *observers):
 
 
 grows = run("grows", 8, {"epochs": 14, "stage1_epochs": 2}, [2.4, 3.0, 4.0, 5.0, 6.0, 7.0], "auto", Grow())
-# stages longer than a lane needs to find that it is idle, or to start
+# stages longer than a worker group needs to find that it is idle, or to start
 forks = run("forks", 16, {"epochs": 100, "stage1_epochs": 40, "evaluate_every": 100}, [2.4, 6.0], 2)
 Path("told.json").write_text(json.dumps({"grows": grows, "forks": forks}))
 cluster.shutdown()
@@ -93,15 +95,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
 
 
 def test_a_node_that_comes_while_a_study_runs_is_used(told):
-    lanes = told["grows"]["lanes"]
-    assert lanes[:3] == [0, 1, 2]
-    assert max(lanes) == 2
+    worker_groups = told["grows"]["worker_groups"]
+    assert worker_groups[:3] == [0, 1, 2]
+    assert max(worker_groups) == 2
     assert told["grows"]["trained"] < told["grows"]["held"] < told["grows"]["seconds"] + told["grows"]["trained"]
 
 
 def test_a_lane_leaves_while_others_train_what_it_waits_for_and_comes_back_at_the_fork(told):
-    lanes = [n for n in told["forks"]["lanes"] if n]
-    assert lanes in ([2, 1, 2, 1], [1, 2, 1, 2, 1]), "and leaves again while the other ends its fork"
+    worker_groups = [n for n in told["forks"]["worker_groups"] if n]
+    assert worker_groups in ([2, 1, 2, 1], [1, 2, 1, 2, 1]), "and leaves again while the other ends its fork"
 
 
 @pytest.mark.parametrize(("study", "number"), [("grows", 0), ("grows", 4), ("forks", 1)])

@@ -64,17 +64,17 @@ large = TrainConfig(  # an epoch takes minutes
     schedule=Schedule(epochs=2),
 )
 for again in range(2):
-    with cluster.connected(Workers(), lanes=1):
+    with cluster.connected(Workers(), worker_groups=1):
         queue = training.start_queue(come_and_go=True)
         folder = Path(f"{again}").absolute()
         ray.get(queue.submit.remote("owner", [Task(key="long", config=large, until=2, directory=folder)]))
-        lanes = [training.start_lane("at work", queue, Workers())]
-        lanes.append(training.start_lane("in wait", queue, Workers(cpus_per_worker=100)))
+        worker groups = [training.start_worker_group("at work", queue, Workers())]
+        worker groups.append(training.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
         while not (folder / ".trainer").exists():
             time.sleep(0.1)
         started = time.monotonic()
-        training.stop_lanes(queue, lanes)
-        assert not any(lane.is_alive() or lane.lost for lane in lanes)
+        training.stop_worker_groups(queue, worker groups)
+        assert not any(worker group.is_alive() or worker group.lost for worker group in worker groups)
         assert time.monotonic() - started < 10
 print("alive")
 """

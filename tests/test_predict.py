@@ -124,7 +124,7 @@ def study(run: Path) -> Path:
                 noise_seed=None,
                 baseline=None,
                 stages={task.key: task.until for task in tasks},
-                adopted=[],
+                reused=[],
             )
         )
         for task in tasks:

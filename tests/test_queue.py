@@ -44,8 +44,8 @@ def record(epoch: int, value: float = 0.0) -> dict[str, float]:
     return {"epoch": float(epoch), "val/segm_AP": value}
 
 
-def do(queue: TaskQueue, lane: str, task: Task, first: int = 1) -> None:
-    assert queue.take(lane) == task
+def do(queue: TaskQueue, worker_group: str, task: Task, first: int = 1) -> None:
+    assert queue.take(worker_group) == task
     for epoch in range(first, task.until + 1):
         assert queue.report(task.key, record(epoch))
     queue.finish(task.key)
@@ -56,16 +56,16 @@ def epochs(progress: Progress) -> list[float]:
 
 
 def test_empty_queue_lets_lanes_wait(queue):
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
 
 
 def test_shared_stage_is_done_once_and_seen_by_all_owners(forked):
-    do(forked, "lane", STAGE_1)
+    do(forked, "worker_group", STAGE_1)
     for owner in ("anna", "bert"):
         assert forked.progress(owner) == Progress(state=State.WAITING, records=[record(1), record(2)])
-    do(forked, "lane", A, first=3)
-    do(forked, "lane", B, first=3)
-    assert forked.take("lane") == "wait"
+    do(forked, "worker_group", A, first=3)
+    do(forked, "worker_group", B, first=3)
+    assert forked.take("worker_group") == "wait"
     for owner in ("anna", "bert"):
         assert forked.progress(owner).state is State.DONE
         assert epochs(forked.progress(owner)) == [1, 2, 3, 4]
@@ -73,17 +73,17 @@ def test_shared_stage_is_done_once_and_seen_by_all_owners(forked):
 
 def test_later_owner_of_a_finished_stage_starts_behind_it(queue):
     queue.submit("anna", [STAGE_1, A])
-    do(queue, "lane", STAGE_1)
-    do(queue, "lane", A, first=3)
+    do(queue, "worker_group", STAGE_1)
+    do(queue, "worker_group", A, first=3)
     queue.submit("bert", [STAGE_1, B])
     assert epochs(queue.progress("bert")) == [1, 2]
-    assert queue.take("lane") == B
+    assert queue.take("worker_group") == B
 
 
 def test_owner_of_nothing_new_is_done_at_once(queue):
     queue.submit("anna", [STAGE_1, A])
-    do(queue, "lane", STAGE_1)
-    do(queue, "lane", A, first=3)
+    do(queue, "worker_group", STAGE_1)
+    do(queue, "worker_group", A, first=3)
     queue.submit("bert", [STAGE_1, A])
     assert queue.progress("bert").state is State.DONE
     assert epochs(queue.progress("bert")) == [1, 2, 3, 4]
@@ -93,8 +93,8 @@ def test_tasks_are_taken_in_the_order_of_submission(queue):
     alone = [Task(key=key, config=CONFIG, until=4, directory=Path(key)) for key in "xyz"]
     for task in alone:
         queue.submit(task.key, [task])
-    assert [queue.take(f"lane {i}") for i in range(3)] == alone
-    assert queue.take("lane 3") == "wait"
+    assert [queue.take(f"worker group {i}") for i in range(3)] == alone
+    assert queue.take("worker group 3") == "wait"
 
 
 def test_task_waits_until_the_one_before_is_done(forked):
@@ -111,34 +111,34 @@ def test_task_waits_until_the_one_before_is_done(forked):
 
 
 def test_lane_that_comes_back_gets_its_task_again(forked):
-    assert forked.take("lane") == STAGE_1
+    assert forked.take("worker_group") == STAGE_1
     forked.report(STAGE_1.key, record(1))
-    assert forked.take("lane") == STAGE_1
+    assert forked.take("worker_group") == STAGE_1
     assert forked.take("another") == "wait"
     assert epochs(forked.progress("anna")) == [1]
 
 
 def test_state_follows_the_work(forked):
     assert forked.progress("anna").state is State.WAITING
-    forked.take("lane")
+    forked.take("worker_group")
     assert forked.progress("anna").state is forked.progress("bert").state is State.RUNNING
     for epoch in (1, 2):
         forked.report(STAGE_1.key, record(epoch))
     forked.finish(STAGE_1.key)
-    forked.take("lane")
+    forked.take("worker_group")
     assert forked.progress("anna").state is State.RUNNING
     assert forked.progress("bert").state is State.WAITING
 
 
 def test_report_twice_is_as_once(forked):
-    forked.take("lane")
+    forked.take("worker_group")
     for _ in range(2):
         assert forked.report(STAGE_1.key, record(1, 30.0))
     assert forked.progress("anna").records == [record(1, 30.0)]
 
 
 def test_records_are_in_the_order_of_epochs(forked):
-    forked.take("lane")
+    forked.take("worker_group")
     for epoch in (2, 1):
         forked.report(STAGE_1.key, record(epoch))
     assert epochs(forked.progress("anna")) == [1, 2]
@@ -146,14 +146,14 @@ def test_records_are_in_the_order_of_epochs(forked):
 
 def test_submit_take_finish_and_withdraw_twice_are_as_once(forked):
     forked.submit("anna", [STAGE_1, A])
-    assert forked.take("lane") == forked.take("lane") == STAGE_1
+    assert forked.take("worker_group") == forked.take("worker_group") == STAGE_1
     for epoch in (1, 2):
         forked.report(STAGE_1.key, record(epoch))
     forked.finish(STAGE_1.key)
     forked.finish(STAGE_1.key)
     forked.withdraw("anna")
     forked.withdraw("anna")
-    assert forked.take("lane") == B
+    assert forked.take("worker_group") == B
     assert forked.take("another") == "wait"
 
 
@@ -163,92 +163,92 @@ def test_failure_reaches_all_that_comes_after(queue):
     queue.submit("anna", [STAGE_1, A, last])
     queue.submit("bert", [STAGE_1, B])
     queue.submit("carl", [alone])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.report(STAGE_1.key, record(1))
     for _ in range(2):
         queue.fail(STAGE_1.key, "the loss is nan")
     for owner in ("anna", "bert"):
         assert queue.progress(owner) == Progress(state=State.FAILED, records=[record(1)], reason="the loss is nan")
     assert queue.progress("carl").state is State.WAITING
-    assert queue.take("lane") == alone
+    assert queue.take("worker_group") == alone
 
 
 def test_failure_reaches_who_asked_for_the_later_task_alone(queue):
     last = Task(key="last", config=CONFIG, until=6, directory=Path("last"), after=A)
     queue.submit("anna", [STAGE_1, A, last])
     queue.submit("dora", [last])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.fail(STAGE_1.key, "no data")
     assert queue.progress("dora") == Progress(state=State.FAILED, records=[], reason="no data")
 
 
 def test_failure_behind_the_fork_spares_the_other_branch(forked):
-    do(forked, "lane", STAGE_1)
-    assert forked.take("lane") == A
+    do(forked, "worker_group", STAGE_1)
+    assert forked.take("worker_group") == A
     forked.fail(A.key, "out of memory")
     assert forked.progress("anna").reason == "out of memory"
     assert forked.progress("bert") == Progress(state=State.WAITING, records=[record(1), record(2)])
-    do(forked, "lane", B, first=3)
+    do(forked, "worker_group", B, first=3)
 
 
 def test_owner_who_asks_for_a_failed_stage_fails_too(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.fail(STAGE_1.key, "no data")
     queue.submit("bert", [STAGE_1, B])
     assert queue.progress("bert").state is State.FAILED
     assert queue.progress("bert").reason == "no data"
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
 
 
 def test_withdrawn_task_that_no_one_else_wants_stops_after_its_epoch(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     assert queue.report(STAGE_1.key, record(1))
     queue.withdraw("anna")
     assert not queue.report(STAGE_1.key, record(2))
     queue.finish(STAGE_1.key)
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
 
 
 def test_withdrawn_task_that_others_want_goes_on(forked):
-    forked.take("lane")
+    forked.take("worker_group")
     forked.withdraw("anna")
     assert forked.report(STAGE_1.key, record(1))
     assert forked.report(STAGE_1.key, record(2))
     forked.finish(STAGE_1.key)
-    assert forked.take("lane") == B  # a was anna's alone
+    assert forked.take("worker_group") == B  # a was anna's alone
 
 
 def test_withdrawn_task_may_be_asked_for_again(queue):
     queue.submit("anna", [STAGE_1])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.withdraw("anna")
     assert not queue.report(STAGE_1.key, record(1))
     queue.finish(STAGE_1.key)
     queue.submit("bert", [STAGE_1])
     assert queue.progress("bert") == Progress(state=State.WAITING, records=[record(1)])
-    assert queue.take("lane") == STAGE_1
+    assert queue.take("worker_group") == STAGE_1
 
 
 def test_withdraw_of_a_stranger_is_nothing(forked):
     forked.withdraw("nobody")
-    assert forked.take("lane") == STAGE_1
+    assert forked.take("worker_group") == STAGE_1
 
 
 def test_closed_queue_sends_idle_lanes_home(queue):
     queue.submit("anna", [STAGE_1, A])
-    do(queue, "lane", STAGE_1)
-    do(queue, "lane", A, first=3)
+    do(queue, "worker_group", STAGE_1)
+    do(queue, "worker_group", A, first=3)
     queue.close()
     queue.close()
-    assert queue.take("lane") == "stop"
+    assert queue.take("worker_group") == "stop"
     assert queue.progress("anna").state is State.DONE
 
 
 def test_close_ends_running_tasks_and_says_why_to_their_owners(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.close("the workers died")
     queue.close("and again")
     assert not queue.report(STAGE_1.key, record(1))
@@ -263,7 +263,7 @@ def test_submission_to_a_closed_queue_is_closed_for_its_reason(queue):
 
 def test_what_failed_before_the_queue_closed_has_failed(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.fail(STAGE_1.key, "the loss is nan")
     queue.close("the workers died")
     assert queue.progress("anna") == Progress(state=State.FAILED, records=[], reason="the loss is nan")
@@ -271,22 +271,22 @@ def test_what_failed_before_the_queue_closed_has_failed(queue):
 
 def test_a_closed_queue_hands_out_nothing_more(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.close()
     assert not queue.report(STAGE_1.key, record(1))
     queue.finish(STAGE_1.key)
-    assert [queue.take(lane) for lane in ("lane", "other")] == ["stop", "stop"]
+    assert [queue.take(worker_group) for worker_group in ("worker_group", "other")] == ["stop", "stop"]
 
 
 def test_a_task_that_kills_its_workers_again_and_again_is_given_up(queue):
     queue.submit("anna", [STAGE_1])
     queue.submit("bert", [B])
-    queue.take("lane")
-    assert [queue.take("lane") for _ in range(MAX_RETURNS - 1)] == [STAGE_1] * (MAX_RETURNS - 1)
+    queue.take("worker_group")
+    assert [queue.take("worker_group") for _ in range(MAX_RETURNS - 1)] == [STAGE_1] * (MAX_RETURNS - 1)
     queue.report(STAGE_1.key, record(1))
-    again = [queue.take("lane") for _ in range(MAX_RETURNS - 1)]
+    again = [queue.take("worker_group") for _ in range(MAX_RETURNS - 1)]
     assert again == [STAGE_1] * (MAX_RETURNS - 1), "an epoch was finished: it may try again"
-    assert queue.take("lane") != STAGE_1
+    assert queue.take("worker_group") != STAGE_1
     for owner in ("anna", "bert"):
         reason = queue.progress(owner).reason
         assert reason == (
@@ -297,9 +297,9 @@ def test_a_task_that_kills_its_workers_again_and_again_is_given_up(queue):
 def test_what_a_worker_said_before_it_died_is_in_the_reason(queue):
     queue.submit("anna", [STAGE_1])
     for text in ("first words", "CUDA out of memory"):
-        queue.take("lane")
+        queue.take("worker_group")
         queue.note(STAGE_1.key, text)
-    while queue.take("lane") != "wait":
+    while queue.take("worker_group") != "wait":
         pass
     assert queue.progress("anna").reason == (
         f"its workers died {MAX_RETURNS} times without finishing an epoch; the last one said: CUDA out of memory"
@@ -308,10 +308,10 @@ def test_what_a_worker_said_before_it_died_is_in_the_reason(queue):
 
 def test_a_failed_task_stays_failed(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.fail(STAGE_1.key, "the loss is nan")
     queue.finish(STAGE_1.key)
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
     assert queue.progress("anna").state is State.FAILED
 
 
@@ -334,11 +334,11 @@ def test_a_withdrawn_owner_learns_why(queue):
 
 def test_a_chain_in_pieces_is_done_at_its_very_end(queue):
     queue.submit("anna", [STAGE_1])
-    do(queue, "lane", STAGE_1)
+    do(queue, "worker_group", STAGE_1)
     assert queue.progress("anna") == Progress(state=State.WAITING, records=[record(1), record(2)])
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
     queue.submit("anna", [STAGE_1, A])
-    do(queue, "lane", A, first=3)
+    do(queue, "worker_group", A, first=3)
     assert queue.progress("anna").state is State.DONE
     assert epochs(queue.progress("anna")) == [1, 2, 3, 4]
 
@@ -346,14 +346,14 @@ def test_a_chain_in_pieces_is_done_at_its_very_end(queue):
 def test_a_piece_withdrawn_is_not_trained(queue):
     middle = Task(key="middle", config=CONFIG, until=3, directory=Path("m"), after=STAGE_1)
     queue.submit("anna", [STAGE_1, middle])
-    do(queue, "lane", STAGE_1)
+    do(queue, "worker_group", STAGE_1)
     queue.withdraw("anna", "behind")
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
 
 
 def test_progress_leaves_out_what_was_seen(forked):
-    do(forked, "lane", STAGE_1)
-    do(forked, "lane", A, first=3)
+    do(forked, "worker_group", STAGE_1)
+    do(forked, "worker_group", A, first=3)
     assert epochs(forked.progress("anna", seen=0)) == [1, 2, 3, 4]
     assert epochs(forked.progress("anna", seen=1)) == [2, 3, 4]
     assert epochs(forked.progress("anna", seen=4)) == []
@@ -361,9 +361,9 @@ def test_progress_leaves_out_what_was_seen(forked):
 
 
 def test_a_stage_that_begins_with_its_history_is_told_from_the_first_epoch(queue):
-    """The first task of a chain may be an adopted one: it reports the epochs of what came before."""
+    """The first task of a chain may be an reused one: it reports the epochs of what came before."""
     queue.submit("anna", [replace(A, after=None)])
-    queue.take("lane")
+    queue.take("worker_group")
     for epoch in range(1, 5):
         queue.report(A.key, record(epoch))
     assert epochs(queue.progress("anna")) == [1, 2, 3, 4]
@@ -371,28 +371,28 @@ def test_a_stage_that_begins_with_its_history_is_told_from_the_first_epoch(queue
 
 def test_epochs_that_an_earlier_study_published_are_told_from_those_that_are_trained(queue):
     queue.submit("anna", [STAGE_1, A])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.report(STAGE_1.key, record(1), True)
     queue.report(STAGE_1.key, record(2))
     queue.finish(STAGE_1.key)
-    assert queue.progress("anna").adopted == {1}
-    queue.take("lane")
+    assert queue.progress("anna").reused == {1}
+    queue.take("worker_group")
     for epoch in (1, 2):
         queue.report(A.key, record(epoch), True)  # it goes on from the copy of the stage before
     queue.report(A.key, record(3))
-    assert queue.progress("anna", seen=3).adopted == {1}
+    assert queue.progress("anna", seen=3).reused == {1}
     queue.submit("bert", [STAGE_1, B])
-    assert queue.progress("bert").adopted == {1}
+    assert queue.progress("bert").reused == {1}
 
 
 def test_what_a_worker_published_before_it_died_is_no_earlier_study_s(queue):
     queue.submit("anna", [STAGE_1])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.report(STAGE_1.key, record(1))
-    queue.take("lane")  # it died when it had published epoch 2, and not told of it
+    queue.take("worker_group")  # it died when it had published epoch 2, and not told of it
     for epoch in (1, 2):
         queue.report(STAGE_1.key, record(epoch), True)
-    assert queue.progress("anna").adopted == frozenset()
+    assert queue.progress("anna").reused == frozenset()
     assert epochs(queue.progress("anna")) == [1, 2]
 
 
@@ -401,14 +401,14 @@ def test_what_a_worker_published_before_it_died_is_no_earlier_study_s(queue):
 
 def test_probes_are_tasks_that_complete_themselves(queue):
     probe = Task(key="probe", config=CONFIG, until=1, directory=Path(), probe=True)
-    queue.submit("knob", [probe])
-    assert queue.take("lane") == probe
+    queue.submit("parameter", [probe])
+    assert queue.take("worker_group") == probe
     assert queue.report("probe", {"epoch": 1.0, "stage1/loss": 2.0})
     queue.finish("probe")
-    assert queue.progress("knob") == Progress(state=State.DONE, records=[{"epoch": 1.0, "stage1/loss": 2.0}])
+    assert queue.progress("parameter") == Progress(state=State.DONE, records=[{"epoch": 1.0, "stage1/loss": 2.0}])
 
 
-# lanes that are lost, and time
+# worker groups that are lost, and time
 
 
 class Clock:
@@ -432,7 +432,7 @@ def test_the_task_of_a_lost_lane_goes_to_another(forked):
     assert forked.take("one") == STAGE_1
     forked.report(STAGE_1.key, record(1))
     assert forked.take("two") == "wait"
-    forked.lane_lost("one", "its node is gone")
+    forked.worker_group_lost("one", "its node is gone")
     assert forked.progress("anna").state is State.WAITING
     assert forked.take("two") == STAGE_1
     assert epochs(forked.progress("anna")) == [1]
@@ -441,55 +441,55 @@ def test_the_task_of_a_lost_lane_goes_to_another(forked):
 def test_without_any_lane_the_queue_closes(forked):
     forked.take("one")
     forked.take("two")
-    forked.lane_lost("two", "first")
+    forked.worker_group_lost("two", "first")
     assert forked.progress("anna").state is State.RUNNING
-    forked.lane_lost("one", "its node is gone")
+    forked.worker_group_lost("one", "its node is gone")
     assert forked.progress("anna") == Progress(state=State.CLOSED, records=[], reason="its node is gone")
     assert forked.take("one") == "stop"
 
 
 def test_a_lane_that_is_lost_before_it_came_closes_the_queue_too(queue):
     queue.submit("anna", [STAGE_1])
-    queue.lane_lost("one", "no such image")
+    queue.worker_group_lost("one", "no such image")
     assert queue.progress("anna").reason == "no such image"
 
 
 def test_time_is_lost_from_the_last_epoch_to_the_return(timed, clock):
     timed.submit("anna", [STAGE_1, A])
-    timed.take("lane")  # at 100
+    timed.take("worker_group")  # at 100
     clock.now = 130
     timed.report(STAGE_1.key, record(1))
     clock.now = 150  # dies somewhere here
-    timed.take("lane")
+    timed.take("worker_group")
     assert timed.lost_seconds() == 20
     clock.now = 155
-    timed.take("lane")
+    timed.take("worker_group")
     assert timed.lost_seconds() == 25
     clock.now = 170
     timed.report(STAGE_1.key, record(2))
     timed.finish(STAGE_1.key)
     clock.now = 400  # idle
-    timed.take("lane")
+    timed.take("worker_group")
     assert timed.lost_seconds() == 25
 
 
 def test_what_a_lost_lane_trained_is_lost(timed, clock):
     timed.submit("anna", [STAGE_1])
-    timed.take("lane")
+    timed.take("worker_group")
     clock.now = 160
-    timed.lane_lost("lane", "its node is gone")
+    timed.worker_group_lost("worker_group", "its node is gone")
     assert timed.lost_seconds() == 60
 
 
 def test_a_task_that_was_put_off_is_taken_again_and_the_time_is_lost_once(timed, clock):
     timed.submit("anna", [STAGE_1])
-    timed.take("lane")
+    timed.take("worker_group")
     for _ in range(3):
         clock.now += 40
         timed.put_off(STAGE_1.key, "the bucket is away")
         timed.put_off(STAGE_1.key, "the bucket is away")
         clock.now += 60
-        assert timed.take("lane") == STAGE_1
+        assert timed.take("worker_group") == STAGE_1
     assert timed.lost_seconds() == 300
     timed.report(STAGE_1.key, record(2))
     timed.finish(STAGE_1.key)
@@ -499,25 +499,25 @@ def test_a_task_that_was_put_off_is_taken_again_and_the_time_is_lost_once(timed,
 
 def test_a_task_that_is_put_off_again_and_again_fails_for_that_reason(queue):
     queue.submit("anna", [STAGE_1, A])
-    assert queue.take("lane") == STAGE_1
+    assert queue.take("worker_group") == STAGE_1
     for _ in range(MAX_RETURNS - 1):
         queue.put_off(STAGE_1.key, "away")
-        assert queue.take("lane") == STAGE_1
+        assert queue.take("worker_group") == STAGE_1
     queue.report(STAGE_1.key, record(1))
     for _ in range(MAX_RETURNS - 1):
         queue.put_off(STAGE_1.key, "away")
-        assert queue.take("lane") == STAGE_1, "an epoch was finished: it may try again"
+        assert queue.take("worker_group") == STAGE_1, "an epoch was finished: it may try again"
     queue.put_off(STAGE_1.key, "the bucket is away; see that it can be reached")
-    assert queue.take("lane") == "wait"
+    assert queue.take("worker_group") == "wait"
     assert queue.progress("anna").state is State.FAILED
     assert queue.progress("anna").reason == "the bucket is away; see that it can be reached"
 
 
 def test_a_worker_that_dies_after_its_task_was_put_off_is_said_to_have_died(queue):
     queue.submit("anna", [STAGE_1])
-    queue.take("lane")
+    queue.take("worker_group")
     queue.put_off(STAGE_1.key, "away")
-    while queue.take("lane") != "wait":
+    while queue.take("worker_group") != "wait":
         pass
     assert queue.progress("anna").reason.startswith("its workers died")
 
@@ -534,10 +534,10 @@ def test_patience_for_the_first_worker_ends(timed, clock):
 
 def test_patience_begins_anew_with_every_word_of_a_worker(timed, clock):
     timed.submit("anna", [STAGE_1])
-    timed.take("lane")
+    timed.take("worker_group")
     for _ in range(10):
         clock.now += PATIENCE_SECONDS
-        timed.alive("lane")
+        timed.alive("worker_group")
     clock.now += PATIENCE_SECONDS
     assert timed.progress("anna").state is State.RUNNING
     clock.now += 1
@@ -564,7 +564,7 @@ def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clo
     clock.now += 1
     assert timed.take("idle") == "wait", "it is put back into the line now"
     assert timed.take("idle") == STAGE_1
-    assert timed.take("gone") == "wait", "a lane that comes back gets what there is"
+    assert timed.take("gone") == "wait", "a worker group that comes back gets what there is"
     timed.report(STAGE_1.key, record(2))
     timed.finish(STAGE_1.key)
     assert timed.take("gone") == A
@@ -586,14 +586,14 @@ def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
     clock.now += SILENCE_SECONDS + 1
     timed.take("idle")
     assert timed.take("idle") == STAGE_1
-    for lane in ("slow", "idle"):
+    for worker_group in ("slow", "idle"):
         timed.report(STAGE_1.key, record(2))
         timed.finish(STAGE_1.key)
-        assert timed.take(lane) == "wait"
+        assert timed.take(worker_group) == "wait"
     assert epochs(timed.progress("anna")) == [2]
 
 
-# lanes that come and go
+# worker groups that come and go
 
 
 @pytest.fixture
@@ -647,8 +647,8 @@ def test_a_lane_that_waits_for_a_stage_others_train_leaves_too(elastic, clock):
     elastic.submit("anna", [STAGE_1, A])
     elastic.submit("bert", [STAGE_1, B])
     elastic.take("busy")
-    for lane in ("two", "three"):
-        elastic.take(lane)
+    for worker_group in ("two", "three"):
+        elastic.take(worker_group)
     clock.now += IDLE_SECONDS
     assert [elastic.take("two"), elastic.take("three")] == ["stop", "stop"]
     elastic.report(STAGE_1.key, record(2))
@@ -703,9 +703,9 @@ def test_where_lanes_come_and_go_the_last_one_lost_closes_nothing(elastic, clock
     elastic.take("one")
     clock.now += 2 * PATIENCE_SECONDS
     elastic.alive("one")
-    elastic.lane_lost("one", "its controller died")
+    elastic.worker_group_lost("one", "its controller died")
     assert elastic.progress("anna").state is State.WAITING, "patience begins with the last word"
     assert elastic.take("two") == STAGE_1
-    elastic.lane_lost("two", "its controller died")
+    elastic.worker_group_lost("two", "its controller died")
     clock.now += PATIENCE_SECONDS + 1
     assert elastic.progress("anna").state is State.CLOSED

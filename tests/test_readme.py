@@ -19,11 +19,11 @@ README = (ROOT / "README.md").read_text()
 def test_its_study_loads_and_can_be_planned():
     text, more = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     study = yaml.safe_load(text)
-    assert plan(documents.parse(StudySpec, study, source="README.md")).sharing.asked > 0
+    assert plan(documents.parse(StudySpec, study, source="README.md")).sharing.requested > 0
     changes = yaml.safe_load(more)
-    with_a_pruner = documents.parse(StudySpec, study | changes | {"trade_offs": []}, source="README.md")
-    with_trade_offs = documents.parse(StudySpec, study | changes | {"pruner": {"type": "none"}}, source="README.md")
-    assert plan(with_a_pruner).sharing.asked > plan(with_trade_offs).sharing.trained > 0
+    with_a_pruner = documents.parse(StudySpec, study | changes | {"secondary_objectives": []}, source="README.md")
+    with_two_objectives = documents.parse(StudySpec, study | changes | {"pruner": {"type": "none"}}, source="README.md")
+    assert plan(with_a_pruner).sharing.requested > plan(with_two_objectives).sharing.trained > 0
 
 
 def test_its_python_runs():

@@ -103,7 +103,7 @@ def test_a_study_is_queued_runs_and_its_best_come_back(client, ray):
         "epochs_done": 24,
         "fraction": 1.0,
     }
-    assert done["cost"]["asked"] == 24
+    assert done["cost"]["requested"] == 24
     assert done["created_at"] <= done["started_at"] <= done["finished_at"]
     assert done["best"]["label"] == "gamma = 6"
     assert ray.submissions == [study["id"]]
@@ -131,7 +131,7 @@ def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
     study = in_state(client, post(client), "succeeded")
     result = folders.read_result(tmp_path / "runs", study["id"])
     best = client.get(study["links"]["best"], params={"top": 3}).json()["configurations"]
-    ranked = sorted(result.searched, key=lambda c: c.merit(result.spec.objective), reverse=True)
+    ranked = sorted(result.searched, key=lambda c: c.score(result.spec.objective), reverse=True)
     assert [entry["label"] for entry in best] == [configuration.trial.label for configuration in ranked]
     third = client.get(study["links"]["best"], params={"format": "yaml", "rank": 3, "top": 1}).text
     assert third.startswith(f"# Number 3 of study {study['id']}: {best[2]['label']}")

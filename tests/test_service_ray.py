@@ -20,7 +20,7 @@ TINY = {
         "schedule": {"epochs": 2, "stage1_epochs": 1},
     },
     "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 8.0]}},
-    "check_knobs": False,
+    "sensitivity_check": False,
     "resources": {"max_concurrent_trials": 1},
 }
 

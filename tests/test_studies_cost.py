@@ -3,12 +3,12 @@ import pytest
 from lncis.studies.journal import (
     End,
     EpochFinished,
-    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
     TrialRetried,
     TrialStarted,
+    WorkerGroupsUp,
 )
 from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import Resources, StudySpec
@@ -30,16 +30,16 @@ class Diary:
         self.now = 1000 + time
         return self
 
-    def session(self, lanes: int = 1) -> None:
-        self.events.append(SessionStarted(time=self.now, lanes=lanes, versions={}, code=""))
+    def session(self, worker_groups: int = 1) -> None:
+        self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code=""))
 
-    def lanes(self, up: int) -> None:
-        self.events.append(LanesUp(time=self.now, lanes=up))
+    def worker_groups(self, up: int) -> None:
+        self.events.append(WorkerGroupsUp(time=self.now, worker_groups=up))
 
     def ended(self, lost: float = 0.0) -> None:
         self.events.append(SessionEnded(time=self.now, reason="", lost_seconds=lost))
 
-    def start(self, number: int, stages: dict[str, int], adopted: list[str] = []) -> str:  # noqa: B006
+    def start(self, number: int, stages: dict[str, int], reused: list[str] = []) -> str:  # noqa: B006
         event = TrialStarted(
             time=self.now,
             configuration=number,
@@ -48,16 +48,16 @@ class Diary:
             noise_seed=None,
             baseline=None,
             stages=stages,
-            adopted=adopted,
+            reused=reused,
         )
         self.events.append(event)
         return event.trial
 
-    def epochs(self, trial: str, *numbers: int, each: float = 0.0, seconds: float = 3.0, adopted: bool = False) -> None:
+    def epochs(self, trial: str, *numbers: int, each: float = 0.0, seconds: float = 3.0, reused: bool = False) -> None:
         for number in numbers:
             self.now += each
             record = {"epoch": float(number), "seconds": seconds}
-            self.events.append(EpochFinished(time=self.now, trial=trial, record=record, adopted=adopted))
+            self.events.append(EpochFinished(time=self.now, trial=trial, record=record, reused=reused))
 
     def end(self, trial: str, end: End = End.FINISHED) -> None:
         self.events.append(TrialEnded(time=self.now, trial=trial, end=end, reason=""))
@@ -65,7 +65,7 @@ class Diary:
     @property
     def cost(self):
         found = cost_of(SPEC, self.events)
-        assert found.asked == found.trained + found.shared + found.adopted + found.spared
+        assert found.requested == found.trained + found.shared + found.reused + found.skipped
         return found
 
 
@@ -75,31 +75,31 @@ def diary() -> Diary:
 
 
 def test_nothing_costs_nothing(diary):
-    assert diary.cost.asked == diary.cost.seconds == diary.cost.held_seconds == 0
+    assert diary.cost.requested == diary.cost.seconds == diary.cost.held_seconds == 0
 
 
 def test_a_shared_stage_is_trained_once(diary):
-    diary.session(lanes=2)
+    diary.session(worker_groups=2)
     one, two = diary.start(0, {"s": 2, "a": 4}), diary.start(1, {"s": 2, "b": 4})
     for trial in (one, two):
         diary.epochs(trial, 1, 2, 3, 4, each=3)
         diary.end(trial)
     diary.ended()
     cost = diary.cost
-    assert (cost.asked, cost.trained, cost.shared, cost.adopted, cost.spared, cost.wasted) == (8, 6, 2, 0, 0, 0)
+    assert (cost.requested, cost.trained, cost.shared, cost.reused, cost.skipped, cost.wasted) == (8, 6, 2, 0, 0, 0)
     assert cost.training_seconds == 6 * 3 * 2, "two workers"
     assert (cost.seconds, cost.held_seconds) == (24, 24 * 2 * 2)
 
 
-def test_what_was_adopted_is_nobody_s_training(diary):
+def test_what_was_reused_is_nobody_s_training(diary):
     diary.session()
-    one = diary.start(0, {"s": 2, "t": 3, "a": 4}, adopted=["t"])  # t holds what came before it
-    two = diary.start(1, {"s": 2, "t": 3, "b": 4}, adopted=["t"])  # by the same study
+    one = diary.start(0, {"s": 2, "t": 3, "a": 4}, reused=["t"])  # t holds what came before it
+    two = diary.start(1, {"s": 2, "t": 3, "b": 4}, reused=["t"])  # by the same study
     for trial in (one, two):
         diary.epochs(trial, 1, 2, 3, 4)
         diary.end(trial)
     cost = diary.cost
-    assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 2, 3, 3)
+    assert (cost.requested, cost.trained, cost.reused, cost.shared) == (8, 2, 3, 3)
     assert cost.training_seconds == 2 * 3 * 2
 
 
@@ -107,10 +107,10 @@ def test_a_stage_that_was_published_in_part_is_trained_from_there(diary):
     diary.session()
     one, two = diary.start(0, {"s": 3, "a": 4}), diary.start(1, {"s": 3, "b": 4})
     for trial in (one, two):
-        diary.epochs(trial, 1, 2, adopted=True)
+        diary.epochs(trial, 1, 2, reused=True)
         diary.epochs(trial, 3, 4)
     cost = diary.cost
-    assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 3, 2, 3)
+    assert (cost.requested, cost.trained, cost.reused, cost.shared) == (8, 3, 2, 3)
     assert cost.training_seconds == 3 * 3 * 2
 
 
@@ -120,11 +120,11 @@ def test_what_a_killed_session_trained_and_the_next_one_finds_published_stays_tr
     diary.epochs(one, 1, 2, 3)
     diary.session()
     two = diary.start(1, {"s": 2, "b": 4})
-    diary.epochs(two, 1, 2, adopted=True)
+    diary.epochs(two, 1, 2, reused=True)
     diary.epochs(two, 3, 4)
     diary.epochs(one, 4)
     cost = diary.cost
-    assert (cost.asked, cost.trained, cost.adopted, cost.shared) == (8, 6, 0, 2)
+    assert (cost.requested, cost.trained, cost.reused, cost.shared) == (8, 6, 0, 2)
 
 
 def test_pruned_failed_and_unfinished_trials_spare_epochs_and_failed_ones_waste_them(diary):
@@ -136,7 +136,7 @@ def test_pruned_failed_and_unfinished_trials_spare_epochs_and_failed_ones_waste_
     diary.end(failed, End.FAILED)
     diary.epochs(running, 1, 2, 3, 4, 5)
     cost = diary.cost
-    assert (cost.asked, cost.spared) == (18, 3 + 2 + 1)
+    assert (cost.requested, cost.skipped) == (18, 3 + 2 + 1)
     assert cost.trained == 2 + 1 + 2 + 3
     assert cost.wasted == 2, "stage 1 served the others too"
     diary.events.append(TrialRetried(time=diary.now, trial=failed))
@@ -158,11 +158,11 @@ def test_an_epoch_told_again_by_another_trial_after_a_crash_is_no_training(diary
 
 
 def test_time_between_sessions_is_not_counted(diary):
-    diary.session(lanes=2)
+    diary.session(worker_groups=2)
     one = diary.start(0, {"a": 4})
     diary.epochs(one, 1, 2, each=10)
     diary.ended(lost=4)
-    diary.at(5000).session(lanes=1)
+    diary.at(5000).session(worker_groups=1)
     diary.epochs(one, 3, each=10)
     diary.ended(lost=1)
     cost = diary.cost
@@ -171,12 +171,12 @@ def test_time_between_sessions_is_not_counted(diary):
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_lanes_that_come_and_go_are_held_while_they_are_there(diary, killed):
-    diary.session(lanes=64)
-    diary.lanes(0)
-    diary.at(20).lanes(2)
+    diary.session(worker_groups=64)
+    diary.worker_groups(0)
+    diary.at(20).worker_groups(2)
     one = diary.start(0, {"a": 4})
-    diary.at(50).lanes(3)
-    diary.at(60).lanes(1)
+    diary.at(50).worker_groups(3)
+    diary.at(60).worker_groups(1)
     diary.epochs(one, 1)
     diary.at(100).epochs(one, 2)
     if not killed:
@@ -186,17 +186,17 @@ def test_lanes_that_come_and_go_are_held_while_they_are_there(diary, killed):
 
 
 def test_a_killed_session_lost_no_more_than_its_last_lanes_can_have_trained(diary):
-    diary.session(lanes=64)
-    diary.at(5).lanes(1)
+    diary.session(worker_groups=64)
+    diary.at(5).worker_groups(1)
     for number in range(3):  # two of them wait for a stage of the first
         diary.epochs(diary.start(number, {"s": 4}), 1)
-    diary.at(9).lanes(1)
+    diary.at(9).worker_groups(1)
     diary.at(900).session()
     assert diary.cost.lost_seconds == 4 * 2
 
 
 def test_a_killed_session_lost_what_its_running_trials_trained_since_their_last_epochs(diary):
-    diary.session(lanes=2)
+    diary.session(worker_groups=2)
     one, two, three = (diary.start(n, {f"{n}": 4}) for n in range(3))
     diary.at(10).epochs(one, 1)
     diary.at(14).epochs(three, 1)
@@ -210,7 +210,7 @@ def test_a_killed_session_lost_what_its_running_trials_trained_since_their_last_
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_what_is_written_before_a_session_begins_is_not_part_of_the_one_before(diary, killed):
-    diary.session(lanes=2)
+    diary.session(worker_groups=2)
     one, two = diary.start(0, {"a": 4}), diary.start(1, {"b": 4})
     diary.epochs(one, 1, 2, each=10)
     diary.end(one, End.FAILED)

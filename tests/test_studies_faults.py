@@ -31,10 +31,10 @@ def test_stages_are_shared_across_studies_and_equal_those_of_trials_trained_alon
     wider = spec(search={"loss.gamma": {"type": "categorical", "choices": [2.4, 6.0, 50.0]}})
     second = run_study(wider, study_id="second")
     alone = run_study(spec(sharing=False), study_id="alone")
-    assert (first.cost.trained, first.cost.shared, first.cost.adopted) == (6, 2, 0)
+    assert (first.cost.trained, first.cost.shared, first.cost.reused) == (6, 2, 0)
     # two trials are there whole, of the third its first stage
-    assert (second.cost.asked, second.cost.trained, second.cost.adopted, second.cost.shared) == (12, 2, 6, 4)
-    assert (alone.cost.trained, alone.cost.shared, alone.cost.adopted) == (8, 0, 0)
+    assert (second.cost.requested, second.cost.trained, second.cost.reused, second.cost.shared) == (12, 2, 6, 4)
+    assert (alone.cost.trained, alone.cost.shared, alone.cost.reused) == (8, 0, 0)
     for label, records in figures(first).items():
         assert figures(second)[label] == figures(alone)[label] == records
         one, two, three = (weights(result, label) for result in (first, second, alone))
@@ -75,10 +75,10 @@ def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again(
     assert figures(mended) == figures(undisturbed)
 
 
-def test_a_knob_that_changes_nothing_ends_the_study_before_its_trials():
+def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials():
     dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
     with pytest.raises(ConfigError, match=r"search.optimizer.momentum: is connected to nothing here: 0.5, 0.9 gave"):
-        run_study(spec(search=dead, check_knobs=True))
+        run_study(spec(search=dead, sensitivity_check=True))
 
 
 class Notes(Observer):
@@ -89,13 +89,13 @@ class Notes(Observer):
         self.notes.append(text)
 
 
-def test_a_knob_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
+def test_a_parameter_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
     watch = Notes()
     both = {
         "loss.gamma": {"type": "categorical", "choices": [2.4, 6.0]},
         "optimizer.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]},
     }
-    run_study(spec(search=both, check_knobs=True), observers=[watch])
+    run_study(spec(search=both, sensitivity_check=True), observers=[watch])
     (note,) = watch.notes
     assert note.startswith("optimizer.weight_decay changes stage 1 as well")
 
@@ -115,4 +115,4 @@ def test_asha_ends_whole_configurations_after_stage_1():
     pruned = [ends for ends in by_configuration if (End.FINISHED, 8) not in ends]
     assert pruned and len(pruned) < len(by_configuration)
     assert all(end is End.PRUNED and 2 <= epochs < 8 for ends in pruned for end, epochs in ends), "after stage 1"
-    assert result.cost.spared == result.cost.asked - sum(len(t.records) for t in result.trials)
+    assert result.cost.skipped == result.cost.requested - sum(len(t.records) for t in result.trials)

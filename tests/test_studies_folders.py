@@ -43,7 +43,7 @@ def carried_out(study: StudySpec, study_id: str, values: dict[int, list[float | 
                     noise_seed=None,
                     baseline=name,
                     stages=stages,
-                    adopted=[],
+                    reused=[],
                 )
             )
             for task in tasks:
@@ -124,11 +124,11 @@ def test_ids_differ_and_begin_with_the_name():
 
 
 def test_the_sampler_begins_with_the_means_of_configurations_that_finished():
-    goals = {"trade_offs": [{"metric": "val/bbox_AP", "mode": "min"}]}
-    earlier = spec(baselines={"ce": {"loss.name": "cross_entropy"}}, **goals)
+    objectives = {"secondary_objectives": [{"metric": "val/bbox_AP", "mode": "min"}]}
+    earlier = spec(baselines={"ce": {"loss.name": "cross_entropy"}}, **objectives)
     carried_out(earlier, "earlier", {0: [9, 9], 1: [1.0, 2.0], 2: [5.0, None], 3: [3.0, 3.0]})
     sampler = {"type": "tpe", "configurations": 3, "warm_start": "earlier"}
-    found = folders.observations(RUNS, spec(sampler=sampler, seeds=[7], **goals), "new")
+    found = folders.observations(RUNS, spec(sampler=sampler, seeds=[7], **objectives), "new")
     assert [(o.overrides, o.values) for o in found] == [
         ({"loss.gamma": 4.0}, [1.5, -1.5]),
         ({"loss.gamma": 8.0}, [3.0, -3.0]),
@@ -143,8 +143,8 @@ def test_the_sampler_begins_with_the_means_of_configurations_that_finished():
             {"search": {"loss.gamma": {"type": "categorical", "choices": [4.0]}}},
             "is of another space: search.loss.gamma.choices: was [4.0, 6.0, 8.0], now [4.0]",
         ),
-        ({"objective": {"metric": "val/bbox_AP"}}, "is of another space: goals: was "),
-        ({"objective": {"mode": "min"}}, "is of another space: goals: was "),
+        ({"objective": {"metric": "val/bbox_AP"}}, "is of another space: objectives: was "),
+        ({"objective": {"mode": "min"}}, "is of another space: objectives: was "),
     ],
 )
 def test_a_study_of_another_space_is_no_beginning(fields, problem):

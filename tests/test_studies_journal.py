@@ -15,12 +15,12 @@ from lncis.studies.journal import (
     EpochFinished,
     Event,
     Journal,
-    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
     TrialRetried,
     TrialStarted,
+    WorkerGroupsUp,
     read,
     sole_driver,
     trial_of,
@@ -34,12 +34,12 @@ STARTED = TrialStarted(
     noise_seed=None,
     baseline=None,
     stages={"s1": 6, "s2": 12},
-    adopted=["s1"],
+    reused=["s1"],
 )
 EVENTS: list[Event] = [
-    SessionStarted(lanes=2, versions={"lncis": "0.1.0"}, code="abc"),
+    SessionStarted(worker_groups=2, versions={"lncis": "0.1.0"}, code="abc"),
     STARTED,
-    LanesUp(lanes=2),
+    WorkerGroupsUp(worker_groups=2),
     EpochFinished(trial=STARTED.trial, record={"epoch": 1.0, "lr": 1e-3, "seconds": 0.1 + 0.2}),
     EpochFinished(trial=STARTED.trial, record={"epoch": 2.0, "val/segm_AP": -1 / 3}),
     TrialEnded(trial=STARTED.trial, end=End.FAILED, reason='the loss is nan\nin epoch 3 \u2013 "lower" lr'),
@@ -187,7 +187,7 @@ def test_a_started_trial_is_found_again():
             noise_seed=trial.noise_seed,
             baseline=None,
             stages={},
-            adopted=[],
+            reused=[],
         )
         assert event.trial == trial.name
         assert trial_of(spec, event) == trial

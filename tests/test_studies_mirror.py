@@ -135,7 +135,7 @@ def course(folder: Path) -> list[Event]:
             noise_seed=None,
             baseline=None,
             stages={task.key: task.until for task in chain(made)},
-            adopted=[],
+            reused=[],
         )
         events.append(started)
         return started.trial

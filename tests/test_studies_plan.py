@@ -35,30 +35,30 @@ def text(view) -> str:
 
 
 def test_table_6_trains_36_epochs_for_60():
-    assert plan(spec({"loss.gamma": choices(4, 5, 6, 7, 8)})).sharing == Sharing(asked=60, trained=36)
+    assert plan(spec({"loss.gamma": choices(4, 5, 6, 7, 8)})).sharing == Sharing(requested=60, trained=36)
 
 
 def test_table_5_trains_each_epoch_of_stage_1_once():
     """E1 = 3, 6, 9 of 12 on one stage 1 of 9; E = 18 drops its rate later, so that it shares nothing with E = 12."""
     e1 = spec({"schedule.stage1_epochs": choices(3, 6, 9)})
-    assert plan(e1).sharing == Sharing(asked=36, trained=9 + 9 + 6 + 3)
+    assert plan(e1).sharing == Sharing(requested=36, trained=9 + 9 + 6 + 3)
     longer = spec({"schedule.stage1_epochs": choices(6, 9, 12, 15)}, base={"schedule": {"epochs": 18}})
-    assert plan(longer).sharing == Sharing(asked=72, trained=15 + 12 + 9 + 6 + 3)
+    assert plan(longer).sharing == Sharing(requested=72, trained=15 + 12 + 9 + 6 + 3)
 
 
 def test_without_sharing_each_trial_is_trained_whole():
-    assert plan(spec({"loss.gamma": choices(4, 5)}, sharing=False)).sharing == Sharing(asked=24, trained=24)
+    assert plan(spec({"loss.gamma": choices(4, 5)}, sharing=False)).sharing == Sharing(requested=24, trained=24)
 
 
 def test_a_plan_of_random_draws_is_what_the_study_will_do():
-    from lncis.studies.search import Configurations
+    from lncis.studies.search import Suggester
 
     drawn = spec(
         {"loss.gamma": {"type": "float", "low": 1, "high": 9}}, sampler={"type": "random", "configurations": 4}
     )
     planned = plan(drawn)
     assert planned.exact
-    assert [trial.overrides for trial, _ in planned.trials] == [o for _, o in iter(Configurations(drawn).ask, None)]
+    assert [trial.overrides for trial, _ in planned.trials] == [o for _, o in iter(Suggester(drawn).ask, None)]
     guided = spec(drawn.search, sampler={"type": "tpe", "configurations": 4, "warm_start": "nobody"})
     assert not plan(guided).exact
     assert "TPE decides as it goes" in text(plan(guided).view())
@@ -73,7 +73,7 @@ def test_a_plan_says_what_e1_drawn_from_a_range_saves():
     ends = [trial.config.schedule.switch_epoch for trial, _ in planned.trials]
     leaves = {(trial.config.schedule.switch_epoch, trial.config.loss.gamma) for trial, _ in planned.trials}
     trained = max(ends) + sum(12 - end for end, _ in leaves)
-    assert planned.sharing == Sharing(asked=96, trained=trained)
+    assert planned.sharing == Sharing(requested=96, trained=trained)
     shown = text(planned.view())
     assert f"E1 is drawn from 2.5 to 9 and rounded to whole epochs: {len(set(ends))} different ones" in shown
     assert f"{96 - trained} epochs are saved by that" in shown
@@ -98,7 +98,7 @@ ALONE = [[task(key, 0, 12)] for key in "xyz"]
 
 
 @pytest.mark.parametrize(
-    ("chains", "lanes", "expected"),
+    ("chains", "worker_groups", "expected"),
     [
         ([], 2, 0),
         (ALONE, 1, 36),
@@ -106,15 +106,15 @@ ALONE = [[task(key, 0, 12)] for key in "xyz"]
         (ALONE, 3, 12),
         (ALONE, 9, 12),
         (FORKS, 1, 6 + 18),
-        (FORKS, 2, 6 + 12),  # the stage on one lane, then a and b, then c
+        (FORKS, 2, 6 + 12),  # the stage on one worker group, then a and b, then c
         (FORKS, 3, 6 + 6),
         ([*FORKS[:1], *ALONE[:1]], 2, 12),
         ([FORKS[0], FORKS[0], ALONE[0]], 1, 24),  # twins
     ],
 )
-def test_makespan_by_hand(chains, lanes, expected):
-    assert makespan(chains, lanes, 1.0) == expected
-    assert makespan(chains, lanes, 2.5) == 2.5 * expected
+def test_makespan_by_hand(chains, worker_groups, expected):
+    assert makespan(chains, worker_groups, 1.0) == expected
+    assert makespan(chains, worker_groups, 2.5) == 2.5 * expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -126,15 +126,15 @@ def test_makespan_lies_between_what_any_schedule_needs_and_one_lane(seed):
         chains.append([first, task(f"{number}", first.until, 12, first)])
     total = sum({t.key: t.until - (t.after.until if t.after else 0) for chain in chains for t in chain}.values())
     assert makespan(chains, 1, 1.0) == total
-    for lanes in (2, 3):
-        found = makespan(chains, lanes, 1.0)
-        assert max(12, total / lanes) <= found <= total
+    for worker_groups in (2, 3):
+        found = makespan(chains, worker_groups, 1.0)
+        assert max(12, total / worker_groups) <= found <= total
         if all(len({t.key for t in c} & {t.key for d in chains if d is not c for t in d}) == 0 for c in chains):
-            assert found in {_listed(order, lanes) for order in permutations([12] * len(chains))}
+            assert found in {_listed(order, worker_groups) for order in permutations([12] * len(chains))}
 
 
-def _listed(durations, lanes: int) -> int:
-    free = [0] * lanes
+def _listed(durations, worker_groups: int) -> int:
+    free = [0] * worker_groups
     for duration in durations:
         free[free.index(min(free))] += duration
     return max(free)
@@ -159,7 +159,7 @@ def test_the_size_of_a_checkpoint_is_what_is_written(tiny, optimizer):
     assert Path("c.pt").stat().st_size == pytest.approx(expected, rel=0.05)
 
 
-def earlier(name: str, study: StudySpec, seconds: list[float], adopted: bool = False) -> None:
+def earlier(name: str, study: StudySpec, seconds: list[float], reused: bool = False) -> None:
     folder = Path("runs") / name
     folder.mkdir(parents=True)
     (folder / "spec.yaml").write_text(documents.to_yaml(study))
@@ -171,7 +171,7 @@ def earlier(name: str, study: StudySpec, seconds: list[float], adopted: bool = F
         noise_seed=None,
         baseline=None,
         stages={"s": 12},
-        adopted=["s"] if adopted else [],
+        reused=["s"] if reused else [],
     )
     journal.append(started)
     for number, value in enumerate(seconds, start=1):
@@ -184,7 +184,7 @@ def test_the_pace_is_that_of_an_earlier_study_like_it():
     earlier("like it", study, [2.0, 4.0])
     earlier("larger", spec(study.search, base={"dataset": {"name": "digits", "train_scenes": 999}}), [50.0])
     earlier("on other workers", spec(study.search, resources={"num_workers": 2}), [60.0])
-    earlier("adopted", study, [70.0], adopted=True)
+    earlier("reused", study, [70.0], reused=True)
     earlier("empty", study, [])
     (Path("runs") / "broken").mkdir()
     (Path("runs") / "broken" / "journal.jsonl").write_text("nonsense\n")

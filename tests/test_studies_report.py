@@ -160,7 +160,7 @@ def test_importance_of_several_goals_is_for_the_objective():
     fields = {"search": {"loss.gamma": GAMMA, "optimizer.lr": LR}}
     points = random_points(20)
     one = of_points(points, lambda o: o["loss.gamma"], **fields)
-    two = of_points(points, lambda o: o["loss.gamma"], trade_offs=[{"metric": BOXES}], **fields)
+    two = of_points(points, lambda o: o["loss.gamma"], secondary_objectives=[{"metric": BOXES}], **fields)
     assert statistics.importance(two) == statistics.importance(one)
 
 
@@ -269,7 +269,7 @@ def test_the_conclusions_of_a_finished_study():
     )
     # 8 trials of 4 epochs; the first 2 of each seed are shared by 4
     assert lines[-2:] == [
-        "cost: 20 epochs trained for 32 asked (12 shared, 0 from earlier studies, 0 spared by pruning or failure)",
+        "cost: 20 epochs trained for 32 requested (12 shared, 0 from earlier studies, 0 skipped by pruning or failure)",
         "  5.3 min, 2.7 worker-minutes of training of 10.7 held",
     ]
 
@@ -322,14 +322,14 @@ def test_the_conclusions_say_how_the_best_was_chosen(mode, end):
     assert f"by the {end} end of the 95 % interval of mean val/segm_AP over seeds 0, 1" in table.best_yaml(result)
 
 
-def test_trade_offs_have_columns_and_a_front():
-    result = small(trade_offs=[{"metric": BOXES}])  # boxes fall as masks rise: nothing is beaten
+def test_secondary_objectives_have_columns_and_a_front():
+    result = small(secondary_objectives=[{"metric": BOXES}])  # boxes fall as masks rise: nothing is beaten
     text = shown(result)
     assert BOXES in text
     assert "│ *^ gamma = 5" in text
     assert "│ ^  gamma = 4" in text
     assert "^ on the Pareto front of val/segm_AP and val/bbox_AP: 3 of 3: gamma = 4; gamma = 5; gamma = 6" in text
-    less = shown(small(trade_offs=[{"metric": BOXES, "mode": "min"}]))
+    less = shown(small(secondary_objectives=[{"metric": BOXES, "mode": "min"}]))
     assert "^ on the Pareto front of val/segm_AP and val/bbox_AP: 1 of 3: gamma = 5" in less
     assert "(noisy, min)" in less
 
@@ -357,7 +357,7 @@ def test_pruned_and_failed_configurations_say_where_and_why():
     assert "failed: gamma = 6, seed 1: the loss is nan <at> epoch 2 & more" in text
     assert "* best by mean val/segm_AP: gamma = 4" in text
     assert "unfinished" not in text
-    assert "spared by pruning or failure" in text
+    assert "skipped by pruning or failure" in text
 
 
 def test_failures_with_one_reason_are_one_line():
@@ -384,7 +384,7 @@ def test_an_unfinished_study_says_so():
     assert "unfinished: 5 of 8 trials ended" in text
     assert "* best so far by mean val/segm_AP: gamma = 4" in text
     assert "1 of 2 trainings done" in row_of(text, "gamma = 5")
-    assert "not trained yet or spared" in text
+    assert "not trained yet or skipped" in text
 
 
 def test_a_configuration_that_was_left_out_is_not_waited_for():
@@ -517,7 +517,7 @@ def test_of_many_curves_only_best_and_baselines_stand_out():
 
 
 def test_the_front_is_drawn_in_order():
-    figure = plots.pareto(small(trade_offs=[{"metric": BOXES}]))
+    figure = plots.pareto(small(secondary_objectives=[{"metric": BOXES}]))
     front = next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
     assert list(front.get_xdata()) == [30.5, 33.0, 33.5]
     assert list(front.get_ydata()) == [19.5, 17.0, 16.5]
@@ -532,7 +532,7 @@ def test_every_drawing_has_a_caption_and_only_what_there_are_data_for():
         random_points(8),
         lambda o: o["loss.gamma"],
         search={"loss.gamma": GAMMA, "optimizer.lr": LR},
-        trade_offs=[{"metric": BOXES}],
+        secondary_objectives=[{"metric": BOXES}],
     )
     assert [drawing.title for drawing in plots.drawings(several)][3:] == ["Trade-offs", "Importance of the parameters"]
 
@@ -588,7 +588,7 @@ def check_page(text: str) -> Page:
 
 
 def test_the_report_holds_everything_and_loads_nothing():
-    result = small(question="Which gamma?", trade_offs=[{"metric": BOXES}])
+    result = small(question="Which gamma?", secondary_objectives=[{"metric": BOXES}])
     page = check_page(html.render(result))
     words = " ".join("".join(page.words).split())
     for part in (
@@ -597,10 +597,10 @@ def test_the_report_holds_everything_and_loads_nothing():
         "33.5 ± 6.4",
         "+13.5 ± 6.4",
         "Pareto front",
-        "asked = trained + shared + adopted + spared",
+        "requested = trained + shared + reused + skipped",
         "Best of study s-1",
         "noise: kind: symmetric",
-        "trade_offs: - metric: val/bbox_AP",
+        "secondary_objectives: - metric: val/bbox_AP",
     ):
         assert part in words, part
     assert len(page.loaded) == 4
@@ -628,7 +628,7 @@ def test_failed_and_pruned_trials_are_in_the_report_with_their_reasons():
 
 def test_the_report_names_the_versions_of_all_sessions():
     events = [
-        SessionStarted(time=1.0, lanes=2, versions={"lncis.version.torch": version}, code="c")
+        SessionStarted(time=1.0, worker_groups=2, versions={"lncis.version.torch": version}, code="c")
         for version in ("2.11.0", "2.12.0", "2.12.0")
     ]
     result = from_journal("s", study_spec(), Path("s"), events)

@@ -42,25 +42,27 @@ def study_spec(**fields) -> StudySpec:
 class Book:
     """Writes the journal of a made-up study: an epoch takes ten seconds, of which workers train eight."""
 
-    def __init__(self, spec: StudySpec, lanes: int = 2) -> None:
+    def __init__(self, spec: StudySpec, worker_groups: int = 2) -> None:
         self.spec, self.clock, self.events = spec, 0.0, []
-        self.start_session(lanes)
+        self.start_session(worker_groups)
 
-    def start_session(self, lanes: int = 2) -> None:
+    def start_session(self, worker_groups: int = 2) -> None:
         self.events.append(
-            SessionStarted(time=self.clock, lanes=lanes, versions={"lncis.version.torch": "2.11.0"}, code="c")
+            SessionStarted(
+                time=self.clock, worker_groups=worker_groups, versions={"lncis.version.torch": "2.11.0"}, code="c"
+            )
         )
 
     def end_session(self, lost: float = 0.0) -> None:
         self.events.append(SessionEnded(time=self.clock, reason="", lost_seconds=lost))
 
-    def start(self, trial: Trial, adopted: list[str] | None = None) -> None:
+    def start(self, trial: Trial, reused: list[str] | None = None) -> None:
         schedule = trial.config.schedule
         stages = {f"one-{trial.replicate}": schedule.switch_epoch, f"two-{trial.name}": schedule.epochs}
         fields = {
             name: getattr(trial, name) for name in ("configuration", "overrides", "seed", "noise_seed", "baseline")
         }
-        self.events.append(TrialStarted(time=self.clock, stages=stages, adopted=adopted or [], **fields))
+        self.events.append(TrialStarted(time=self.clock, stages=stages, reused=reused or [], **fields))
 
     def epoch(self, trial: Trial, epoch: int, **figures: float) -> None:
         self.clock += 10
@@ -251,7 +253,7 @@ def goals_study(points: np.ndarray, modes: tuple[str, str]) -> StudyResult:
         sampler={"type": "random", "configurations": len(points)},
         seeds=[0],
         objective={"metric": METRIC, "mode": modes[0]},
-        trade_offs=[{"metric": BOXES, "mode": modes[1]}],
+        secondary_objectives=[{"metric": BOXES, "mode": modes[1]}],
     )
     book = Book(spec)
     for number, (masks, boxes) in enumerate(points.tolist(), start=1):
@@ -274,7 +276,7 @@ def test_pareto_front_is_what_comparing_all_pairs_gives(modes):
 
 
 def test_pareto_front_of_nothing_is_empty():
-    assert study([1, 1], [2, 2], failed=(1, 0), trade_offs=[{"metric": BOXES}]).pareto_front == []
+    assert study([1, 1], [2, 2], failed=(1, 0), secondary_objectives=[{"metric": BOXES}]).pareto_front == []
 
 
 def test_rank_agreement_is_scipys_on_the_means():
@@ -307,7 +309,7 @@ def test_a_journal_that_stops_anywhere_gives_a_result():
         book.events = events[:number]
         result = book.result()
         assert sum(t.end is not None for t in result.trials) == sum(isinstance(e, TrialEnded) for e in book.events)
-        assert result.cost.asked == result.cost.trained + result.cost.shared + result.cost.spared
+        assert result.cost.requested == result.cost.trained + result.cost.shared + result.cost.skipped
         json.dumps(summary(result), allow_nan=False)
 
 
@@ -320,8 +322,8 @@ def test_cost_of_sharing_pruning_and_failure_by_hand():
     book = Book(spec)
     book.train(ce, 20)  # trains 4
     book.train(one, 30)  # shares 2, trains 2
-    book.train(two, 30, until=3)  # shares 2, trains 1, is spared 1
-    book.start(three)  # shares 2, trains 1 in vain, is spared 1
+    book.train(two, 30, until=3)  # shares 2, trains 1, is skipped 1
+    book.start(three)  # shares 2, trains 1 in vain, is skipped 1
     for epoch in (1, 2, 3):
         book.epoch(three, epoch)
     book.end(three, FAILED, "out of memory")
@@ -329,9 +331,9 @@ def test_cost_of_sharing_pruning_and_failure_by_hand():
     book.epoch(off, 1)
     book.end_session(lost=7.0)
     cost = book.result().cost
-    assert (cost.asked, cost.trained, cost.shared, cost.adopted, cost.spared) == (20, 8, 7, 0, 5)
+    assert (cost.requested, cost.trained, cost.shared, cost.reused, cost.skipped) == (20, 8, 7, 0, 5)
     assert cost.wasted == 1
-    # 15 epochs of 10 s for 2 lanes of 2 workers, of which 8 epochs of 8 s were trained by 2 workers
+    # 15 epochs of 10 s for 2 worker groups of 2 workers, of which 8 epochs of 8 s were trained by 2 workers
     assert (cost.seconds, cost.held_seconds, cost.training_seconds) == (150, 600, 128)
     assert cost.lost_seconds == 14
 
@@ -344,10 +346,10 @@ def test_cost_of_stages_from_earlier_studies_by_hand():
         book.train(trial, 30)
     at = [number for number, event in enumerate(book.events) if isinstance(event, TrialStarted)]
     keys = list(book.events[at[0]].stages)
-    book.events[at[0]].adopted.append(keys[0])  # stage 1: two epochs, shared by the two others
-    book.events[at[2]].adopted.extend(book.events[at[2]].stages)  # the whole training
+    book.events[at[0]].reused.append(keys[0])  # stage 1: two epochs, shared by the two others
+    book.events[at[2]].reused.extend(book.events[at[2]].stages)  # the whole training
     cost = book.result().cost
-    assert (cost.asked, cost.trained, cost.adopted, cost.shared, cost.spared) == (12, 4, 4, 4, 0)
+    assert (cost.requested, cost.trained, cost.reused, cost.shared, cost.skipped) == (12, 4, 4, 4, 0)
     assert cost.training_seconds == 4 * 8
 
 
@@ -369,7 +371,7 @@ def test_a_retried_trial_is_neither_failed_nor_wasted():
     book.end_session()
     result = book.result()
     assert (result.trials[0].end, result.trials[0].reason) == (FINISHED, "")
-    assert (result.cost.asked, result.cost.trained, result.cost.wasted) == (4, 4, 0)
+    assert (result.cost.requested, result.cost.trained, result.cost.wasted) == (4, 4, 0)
 
 
 def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
@@ -387,7 +389,7 @@ def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
     book.end_session()
     cost = book.result().cost
     assert (cost.seconds, cost.held_seconds) == (40, 40 * 2 * 2)
-    # two lanes can have been at work on two of three: at least 0 s and 10 s, for two workers each
+    # two worker groups can have been at work on two of three: at least 0 s and 10 s, for two workers each
     assert cost.lost_seconds == 20
 
 
@@ -395,7 +397,7 @@ def test_summary_is_json_and_complete():
     result = study([20, 21], [30, 31], failed=(1, 1))
     document = json.loads(json.dumps(summary(result), allow_nan=False))
     assert (document["study_id"], document["name"], document["best"]) == ("s-1", "s", None)
-    assert (document["cost"]["asked"], document["cost"]["trained"]) == (16, 12)
+    assert (document["cost"]["requested"], document["cost"]["trained"]) == (16, 12)
     assert document["rank_agreement_val_test"] is None
     assert sorted(t["name"] for t in document["trials"]) == ["0000-seed0", "0000-seed1", "0001-seed0", "0001-seed1"]
     by_name = {t["name"]: t for t in document["trials"]}

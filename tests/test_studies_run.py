@@ -1,4 +1,4 @@
-"""One whole study on real Tune trials, lanes and MLflow; it serves several tests."""
+"""One whole study on real Tune trials, worker groups and MLflow; it serves several tests."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from lncis.studies.journal import End
 from lncis.studies.report import table
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 
 SPEC = """
@@ -85,7 +85,7 @@ def test_observers_see_each_trial_from_its_start_through_all_epochs_to_its_end(s
 def test_stage_1_is_trained_once_for_all_that_share_it(study):
     result, _ = study
     # CE and two gammas: one shared epoch and three of their own; the diverging trial does not finish one
-    assert (result.cost.asked, result.cost.trained, result.cost.shared, result.cost.spared) == (8, 4, 2, 2)
+    assert (result.cost.requested, result.cost.trained, result.cost.shared, result.cost.skipped) == (8, 4, 2, 2)
     firsts = {json.dumps(t.records[0]) for t in result.trials if not t.reason}
     assert len(firsts) == 1, "the first epoch of all is the same record, its duration included"
 
@@ -163,7 +163,7 @@ def test_optuna_proposes_what_a_tpe_study_tries(local_ray):
     spec = documents.parse(StudySpec, document, source="test")
     result = run_study(spec)
     tried = [c.trial.config.loss.gamma for c in result.searched]
-    again = Configurations(spec)
+    again = Suggester(spec)
     assert tried == [again.ask()[1]["loss.gamma"] for _ in range(3)], "the sampler's seed decides"
     assert len(set(tried)) == 3
     assert result.best.trial.config.loss.gamma in tried

@@ -7,8 +7,8 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from lncis.studies.search import Configurations, Observation, as_optuna
-from lncis.studies.spec import Goal, Objective, StudySpec
+from lncis.studies.search import Observation, Suggester, as_optuna
+from lncis.studies.spec import Objective, SelectionObjective, StudySpec
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner, OptunaSampler
 from lncis.studies.spec.space import Categorical, Range
 
@@ -22,7 +22,7 @@ def spec(**fields) -> StudySpec:
     return StudySpec(name="s", **fields)
 
 
-def ask_all(configurations: Configurations) -> list[tuple[int, dict]]:
+def ask_all(configurations: Suggester) -> list[tuple[int, dict]]:
     asked = []
     while (one := configurations.ask()) is not None:
         asked.append(one)
@@ -30,7 +30,7 @@ def ask_all(configurations: Configurations) -> list[tuple[int, dict]]:
 
 
 def run(study: StudySpec, objective) -> list[dict]:
-    configurations, tried = Configurations(study), []
+    configurations, tried = Suggester(study), []
     while (asked := configurations.ask()) is not None:
         number, overrides = asked
         configurations.tell(number, [[objective(overrides)]])
@@ -44,7 +44,7 @@ def hill(overrides: dict) -> float:
 
 def test_grid_is_asked_in_order_and_then_exhausted():
     study = spec(search={"loss.gamma": GAMMAS, "loss.A": Categorical(choices=[-1.0, -4.0])})
-    configurations = Configurations(study)
+    configurations = Suggester(study)
     asked = ask_all(configurations)
     assert asked == list(enumerate(study.grid))
     assert [list(overrides) for _, overrides in asked] == [["loss.gamma", "loss.A"]] * 6
@@ -61,7 +61,7 @@ def test_grid_of_words_numbers_and_null():
     study = spec(
         search={"noise.kind": Categorical(choices=choices), "schedule.stage1_epochs": Categorical(choices=[None, 3])}
     )
-    assert [overrides for _, overrides in ask_all(Configurations(study))] == [
+    assert [overrides for _, overrides in ask_all(Suggester(study))] == [
         {"noise.kind": kind, "schedule.stage1_epochs": e} for kind in choices for e in (None, 3)
     ]
 
@@ -97,7 +97,8 @@ def test_tpe_learns_and_follows_the_mode():
 
     def mean_of_last_ten(mode):
         return sum(
-            hill(o) for o in run(spec(search=study.search, sampler=TPE, objective=Objective(mode=mode)), hill)[-10:]
+            hill(o)
+            for o in run(spec(search=study.search, sampler=TPE, objective=SelectionObjective(mode=mode)), hill)[-10:]
         )
 
     assert mean_of_last_ten("max") > mean_of_last_ten("min")
@@ -105,13 +106,13 @@ def test_tpe_learns_and_follows_the_mode():
 
 def test_log_range_is_drawn_by_its_logarithm():
     sampler = OptunaSampler(type="random", configurations=200)
-    drawn = [o["optimizer.lr"] for _, o in ask_all(Configurations(spec(search={"optimizer.lr": LR}, sampler=sampler)))]
+    drawn = [o["optimizer.lr"] for _, o in ask_all(Suggester(spec(search={"optimizer.lr": LR}, sampler=sampler)))]
     assert 70 < sum(lr < 10**-3.5 for lr in drawn) < 130  # the middle of the exponents
 
 
 @pytest.mark.parametrize("values", [[math.nan], [30.0, math.nan], [math.inf], []])
 def test_configuration_without_a_value_fails(values):
-    configurations = Configurations(spec(search={"loss.gamma": GAMMAS}))
+    configurations = Suggester(spec(search={"loss.gamma": GAMMAS}))
     number, _ = configurations.ask()
     configurations.tell(number, [values])
     (told,) = (trial for trial in configurations._study.trials if trial.number == number)
@@ -120,7 +121,7 @@ def test_configuration_without_a_value_fails(values):
 
 
 def test_configuration_counts_with_the_mean_of_its_trials():
-    configurations = Configurations(spec(search={"loss.gamma": GAMMAS}))
+    configurations = Suggester(spec(search={"loss.gamma": GAMMAS}))
     first, second = configurations.ask(), configurations.ask()
     configurations.tell(second[0], [[30.0, 33.0]])  # in whatever order they end
     configurations.tell(first[0], [[10.0, 20.0, 60.0]])
@@ -144,7 +145,7 @@ def score(overrides: dict, seed: int = 0) -> float:
 
 def drive(study: StudySpec, events: list[tuple], replay: int = 0) -> list[tuple]:
     """Ask, judge, tell, with two configurations under way; the first `replay` events are those given."""
-    configurations, done, open_ = Configurations(study), [], []
+    configurations, done, open_ = Suggester(study), [], []
 
     def note(*event):
         done.append(event)
@@ -158,7 +159,7 @@ def drive(study: StudySpec, events: list[tuple], replay: int = 0) -> list[tuple]
                 break
             number, overrides = open_.pop(0)
             value = score(overrides)
-            if study.pruner.type != "none" and configurations.falls_behind(number, 7, value):
+            if study.pruner.type != "none" and configurations.should_prune(number, 7, value):
                 configurations.tell_pruned(number)
             elif value < -1.5:
                 configurations.tell(number, [[]])
@@ -231,7 +232,7 @@ def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
 def test_a_log_range_of_e1_begins_at_one():
     e1 = {"schedule.stage1_epochs": Range(type="float", low=0.3, high=9, log=True)}
     study = spec(search=e1, sampler=OptunaSampler(type="random", configurations=9))
-    drawn = [o["schedule.stage1_epochs"] for _, o in ask_all(Configurations(study))]
+    drawn = [o["schedule.stage1_epochs"] for _, o in ask_all(Suggester(study))]
     assert all(type(e) is int and 1 <= e <= 9 for e in drawn)
 
 
@@ -244,7 +245,7 @@ def test_earlier_results_lead_tpe_from_the_first_proposal():
         return [Observation(overrides={"optimizer.lr": r}, values=[-abs(math.log10(r / best))]) for r in rates]
 
     def proposed(observations) -> list[float]:
-        return [o["optimizer.lr"] for _, o in ask_all(Configurations(study, observations))]
+        return [o["optimizer.lr"] for _, o in ask_all(Suggester(study, observations))]
 
     low, high = proposed(earlier(2e-5)), proposed(earlier(5e-3))
     assert sorted(low)[6] < 1e-4 < 1e-3 < sorted(high)[6]
@@ -252,17 +253,17 @@ def test_earlier_results_lead_tpe_from_the_first_proposal():
 
 
 def test_an_observation_is_a_finished_trial_for_optuna():
-    study = spec(search=MIXED, sampler=TPE, trade_offs=[Goal(metric="val/bbox_AP", mode="min")])
+    study = spec(search=MIXED, sampler=TPE, secondary_objectives=[Objective(metric="val/bbox_AP", mode="min")])
     overrides = {"loss.name": "cross_entropy", "optimizer.lr": 1e-3, "batch_size": 2, "schedule.stage1_epochs": 4}
     found = as_optuna(study, Observation(overrides=overrides, values=[3.0, 4.0]))
     assert (found.params, found.values, found.state) == (overrides, [3.0, 4.0], TrialState.COMPLETE)
     assert set(found.distributions) == set(overrides)
-    Configurations(study, [Observation(overrides=overrides, values=[3.0, 4.0])]).ask()
+    Suggester(study, [Observation(overrides=overrides, values=[3.0, 4.0])]).ask()
 
 
 def test_several_goals_are_told_each_with_its_mean():
-    goals = [Goal(metric="val/bbox_AP", mode="min"), Goal(metric="val/segm_AP50")]
-    configurations = Configurations(spec(search={"optimizer.lr": LR}, sampler=TPE, trade_offs=goals))
+    objectives = [Objective(metric="val/bbox_AP", mode="min"), Objective(metric="val/segm_AP50")]
+    configurations = Suggester(spec(search={"optimizer.lr": LR}, sampler=TPE, secondary_objectives=objectives))
     for values, expected in (
         ([[1.0, 3.0], [10.0, 20.0], [0.0]], [2.0, 15.0, 0.0]),
         ([[1.0], [math.nan], [0.0]], None),
@@ -274,10 +275,10 @@ def test_several_goals_are_told_each_with_its_mean():
     assert [d.name for d in configurations._study.directions] == ["MAXIMIZE", "MINIMIZE", "MAXIMIZE"]
 
 
-def asked(pruner, count: int, mode: str = "max", earlier=()) -> Configurations:
+def asked(pruner, count: int, mode: str = "max", earlier=()) -> Suggester:
     sampler = OptunaSampler(type="random", configurations=count)
-    study = spec(search={"optimizer.lr": LR}, sampler=sampler, pruner=pruner, objective=Objective(mode=mode))
-    configurations = Configurations(study, earlier)
+    study = spec(search={"optimizer.lr": LR}, sampler=sampler, pruner=pruner, objective=SelectionObjective(mode=mode))
+    configurations = Suggester(study, earlier)
     ask_all(configurations)
     return configurations
 
@@ -288,7 +289,7 @@ def test_asha_by_hand(mode):
     configurations, sign = asked(AshaPruner(reduction_factor=2), 8, mode), 1 if mode == "max" else -1
 
     def judged(*values: float, epoch: int = 11) -> list[bool]:
-        return [configurations.falls_behind(n, epoch, sign * v) for n, v in enumerate(values) if not math.isnan(v)]
+        return [configurations.should_prune(n, epoch, sign * v) for n, v in enumerate(values) if not math.isnan(v)]
 
     # alone; below the best of 2; best; best of 4 // 2 = 2; 5 // 2; third of 6 // 2 = 3; worst; best
     assert judged(5, 4, 6, 5.5, 3, 5, 1, 9) == [False, True, False, False, True, False, True, False]
@@ -299,44 +300,44 @@ def test_asha_by_hand(mode):
 
 def test_asha_compares_a_late_switch_at_its_own_rungs_only():
     configurations = asked(AshaPruner(reduction_factor=2), 4)
-    assert not configurations.falls_behind(
+    assert not configurations.should_prune(
         0, 14, 50.0
     )  # left stage 1 after epoch 13: the rungs 11 and 12 are behind it
-    assert not configurations.falls_behind(1, 11, 10.0), "nobody else was judged after epoch 11"
-    assert configurations.falls_behind(2, 11, 9.0)
-    assert configurations.falls_behind(1, 14, 40.0)
+    assert not configurations.should_prune(1, 11, 10.0), "nobody else was judged after epoch 11"
+    assert configurations.should_prune(2, 11, 9.0)
+    assert configurations.should_prune(1, 14, 40.0)
 
 
 def test_median_by_hand():
     configurations = asked(MedianPruner(startup_configurations=2), 6)
     for number, value in ((0, 5.0), (1, 8.0)):
-        assert not configurations.falls_behind(number, 11, value), "too few have finished"
+        assert not configurations.should_prune(number, 11, value), "too few have finished"
         configurations.tell(number, [[value]])
-    assert not configurations.falls_behind(2, 11, 6.5)  # the median of 5 and 8
-    assert configurations.falls_behind(3, 11, 6.4)
+    assert not configurations.should_prune(2, 11, 6.5)  # the median of 5 and 8
+    assert configurations.should_prune(3, 11, 6.4)
     configurations.tell_pruned(3)
-    assert configurations.falls_behind(4, 11, 6.4), "pruned ones have not finished"
-    assert not configurations.falls_behind(2, 12, 0.0), "nobody who finished was judged there"
+    assert configurations.should_prune(4, 11, 6.4), "pruned ones have not finished"
+    assert not configurations.should_prune(2, 12, 0.0), "nobody who finished was judged there"
 
 
 def test_what_an_earlier_study_found_does_not_begin_pruning():
     earlier = [Observation(overrides={"optimizer.lr": 1e-3}, values=[9.0])] * 5
     configurations = asked(MedianPruner(startup_configurations=2), 3, earlier=earlier)
-    configurations.falls_behind(0, 11, 9.0)
+    configurations.should_prune(0, 11, 9.0)
     configurations.tell(0, [[9.0]])
-    assert not configurations.falls_behind(1, 11, 1.0)
+    assert not configurations.should_prune(1, 11, 1.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_without_a_finite_value_nothing_is_judged(value):
     configurations = asked(AshaPruner(), 2)
-    assert not configurations.falls_behind(0, 11, 1.0)
-    assert not configurations.falls_behind(1, 11, value)
+    assert not configurations.should_prune(0, 11, 1.0)
+    assert not configurations.should_prune(1, 11, value)
 
 
 def test_a_pruned_configuration_is_told_as_pruned():
     configurations = asked(AshaPruner(), 2)
-    configurations.falls_behind(1, 11, 3.0)
+    configurations.should_prune(1, 11, 3.0)
     for _ in range(2):
         configurations.tell_pruned(1)
     trial = configurations._study.trials[1]
@@ -349,9 +350,9 @@ def test_a_failed_configuration_that_is_tried_again_counts_and_is_judged(pruner)
     configurations.tell(0, [[]])
     configurations.reopen(0)
     configurations.reopen(0)
-    assert not configurations.falls_behind(0, 11, 2.0)
+    assert not configurations.should_prune(0, 11, 2.0)
     configurations.tell(0, [[2.0]])
-    assert configurations.falls_behind(1, 11, 1.0)
+    assert configurations.should_prune(1, 11, 1.0)
     configurations.tell_pruned(1)
     complete = [t for t in configurations._study.trials if t.state is TrialState.COMPLETE]
     assert [t.value for t in complete] == [2.0]

@@ -7,7 +7,7 @@ from lncis import datasets, documents
 from lncis.config import CrossEntropyLoss, Optimizer, Schedule
 from lncis.detection import engine
 from lncis.errors import ConfigError
-from lncis.studies.sensitivity import Knob, judge, knobs
+from lncis.studies.sensitivity import ProbedParameter, judge, probed_parameters
 from lncis.studies.spec import StudySpec
 
 SAME = {"epoch": 1.0, "stage1/loss": 2.0, "stage1/weights": 9.0, "stage2/loss": 3.0, "stage2/weights": 8.0}
@@ -17,13 +17,13 @@ def spec(search: dict, **fields) -> StudySpec:
     return documents.parse(StudySpec, {"name": "s", "search": search, **fields}, source="study")
 
 
-def gamma() -> Knob:
-    (knob,) = knobs(spec({"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}}))
-    return knob
+def gamma() -> ProbedParameter:
+    (parameter,) = probed_parameters(spec({"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}}))
+    return parameter
 
 
-def test_a_knob_is_probed_at_the_ends_of_its_range_or_choices():
-    found = knobs(
+def test_a_parameter_is_probed_at_the_ends_of_its_range_or_choices():
+    found = probed_parameters(
         spec(
             {
                 "loss.gamma": {"type": "float", "low": 3, "high": 9},
@@ -36,28 +36,28 @@ def test_a_knob_is_probed_at_the_ends_of_its_range_or_choices():
             seeds=[5, 6],
         )
     )
-    assert [(knob.path, knob.values) for knob in found] == [
+    assert [(parameter.path, parameter.values) for parameter in found] == [
         ("loss.gamma", [3.0, 9.0, pytest.approx(5.292)]),
         ("optimizer.name", ["adamw", "sgd"]),
         ("optimizer.momentum", [0.5, 0.9, pytest.approx(0.6528)]),
     ]
-    assert len({probe.key for knob in found for probe in knob.probes}) == 8
+    assert len({probe.key for parameter in found for probe in parameter.probes}) == 8
     momentum = found[2].probes
     assert [(p.config.optimizer.name, p.config.optimizer.momentum) for p in momentum[:2]] == [
         ("sgd", 0.5),
         ("sgd", 0.9),
     ]
-    assert all(probe.probe and probe.config.seed == 5 for knob in found for probe in knob.probes)
+    assert all(probe.probe and probe.config.seed == 5 for parameter in found for probe in parameter.probes)
 
 
-def test_a_knob_that_fits_with_others_of_a_grid_only_is_not_probed():
+def test_a_parameter_that_fits_with_others_of_a_grid_only_is_not_probed():
     grid = spec(
         {
             "model.max_size": {"type": "categorical", "choices": [256]},
             "model.min_size": {"type": "categorical", "choices": [128, 256]},
         }
     )
-    assert knobs(grid) == []
+    assert probed_parameters(grid) == []
 
 
 def test_one_that_changes_stage_2_alone_is_as_it_should_be():
@@ -83,7 +83,7 @@ def test_one_that_may_matter_beside_another_choice_is_told_and_not_refused():
         "optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]},
         "optimizer.name": {"type": "categorical", "choices": ["adamw", "sgd"]},
     }
-    momentum = knobs(spec(both))[0]
+    momentum = probed_parameters(spec(both))[0]
     assert judge(momentum, (SAME, dict(SAME))).startswith("optimizer.momentum changes nothing beside the base's other")
 
 
@@ -126,14 +126,14 @@ def changed(records) -> set[str]:
         ("seed", (0, 1), {"stage1", "stage2"}),
     ],
 )
-def test_probes_tell_what_a_knob_changes(tiny, path, values, stages):
+def test_probes_tell_what_a_parameter_changes(tiny, path, values, stages):
     tiny = replace(tiny, optimizer=Optimizer(lr=1e-3))
     records = probed(tiny, path, values)
     assert {figure.partition("/")[0] for figure in changed(records)} == stages
     assert all(f"stage{stage}/{what}" in records[0] for stage in (1, 2) for what in ("loss", "weights"))
 
 
-def test_momentum_is_a_knob_of_sgd(tiny):
+def test_momentum_is_a_parameter_of_sgd(tiny):
     records = probed(replace(tiny, optimizer=Optimizer(name="sgd", lr=1e-3)), "optimizer.momentum", (0.5, 0.9))
     assert changed(records) >= {"stage1/weights", "stage2/weights"}
 
@@ -161,4 +161,4 @@ def test_what_a_few_steps_need_not_meet_is_not_probed():
         "noise.rate": {"type": "categorical", "choices": [0.38, 0.4]},
         "schedule.warmup_iterations": {"type": "categorical", "choices": [0, 1000]},
     }
-    assert knobs(spec(search)) == []
+    assert probed_parameters(spec(search)) == []

@@ -300,9 +300,9 @@ def test_a_lower_bound_needs_two_replicates():
     spec(objective={"select": "lower_bound"}, noise_seeds=[0, 1])
 
 
-def test_trade_offs_are_goals_beside_the_objective():
-    study = spec(trade_offs=[{"metric": "val/bbox_AP"}, {"metric": "val/segm_AP50", "mode": "min"}])
-    assert [(goal.metric, goal.mode) for goal in study.goals] == [
+def test_secondary_objectives_stand_beside_the_objective():
+    study = spec(secondary_objectives=[{"metric": "val/bbox_AP"}, {"metric": "val/segm_AP50", "mode": "min"}])
+    assert [(objective.metric, objective.mode) for objective in study.objectives] == [
         ("val/segm_AP", "max"),
         ("val/bbox_AP", "max"),
         ("val/segm_AP50", "min"),
@@ -312,16 +312,25 @@ def test_trade_offs_are_goals_beside_the_objective():
 @pytest.mark.parametrize(
     ("given", "start"),
     [
-        ({"trade_offs": [{"metric": "val/segm_AP"}]}, "trade_offs: must name other metrics than objective, each once"),
-        ({"trade_offs": [{"metric": "val/bbox_AP"}] * 2}, "trade_offs: must name other metrics than objective"),
-        ({"trade_offs": [{"metric": "test/bbox_AP"}]}, "trade_offs.0: metric must not be a test figure"),
         (
-            {"trade_offs": [{"metric": "val/bbox_AP"}], "pruner": {"type": "asha"}},
-            "pruner.type: must be none where there are trade_offs",
+            {"secondary_objectives": [{"metric": "val/segm_AP"}]},
+            "secondary_objectives: must name other metrics than objective, each once",
+        ),
+        (
+            {"secondary_objectives": [{"metric": "val/bbox_AP"}] * 2},
+            "secondary_objectives: must name other metrics than objective",
+        ),
+        (
+            {"secondary_objectives": [{"metric": "test/bbox_AP"}]},
+            "secondary_objectives.0: metric must not be a test figure",
+        ),
+        (
+            {"secondary_objectives": [{"metric": "val/bbox_AP"}], "pruner": {"type": "asha"}},
+            "pruner.type: must be none where there are secondary_objectives",
         ),
     ],
 )
-def test_trade_off_mistakes(given, start):
+def test_secondary_objective_mistakes(given, start):
     (problem,) = problems(**given)
     assert problem.startswith(start)
 
@@ -424,7 +433,7 @@ EVERYTHING = {
     "objective": {"metric": "val/segm_AP50", "mode": "min", "select": "lower_bound"},
     "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 2, "max_concurrent_trials": "auto"},
     "sharing": False,
-    "check_knobs": False,
+    "sensitivity_check": False,
     "keep_checkpoints": "best",
     "paper": {"table": "6", "rows": [{"set": {"loss.A": -4.0}, "AP": 1, "AP50": 2, "AP75": 3}]},
 }
@@ -432,10 +441,16 @@ EVERYTHING = {
 
 def test_a_study_with_everything_survives_yaml(tmp_path):
     study = documents.parse(StudySpec, EVERYTHING, source="study")
-    assert set(EVERYTHING) == {f.name for f in fields(StudySpec)} - {"trade_offs"}, "whatever is new stands here too"
+    assert set(EVERYTHING) == {f.name for f in fields(StudySpec)} - {"secondary_objectives"}, (
+        "whatever is new stands here too"
+    )
     (tmp_path / "spec.yaml").write_text(documents.to_yaml(study))
     assert load(tmp_path / "spec.yaml") == study
-    several = {**EVERYTHING, "pruner": {"type": "none"}, "trade_offs": [{"metric": "val/bbox_AP", "mode": "min"}]}
+    several = {
+        **EVERYTHING,
+        "pruner": {"type": "none"},
+        "secondary_objectives": [{"metric": "val/bbox_AP", "mode": "min"}],
+    }
     study = documents.parse(StudySpec, several, source="study")
     (tmp_path / "spec.yaml").write_text(documents.to_yaml(study))
     assert load(tmp_path / "spec.yaml") == study

@@ -294,17 +294,17 @@ def test_sharing_of_the_gamma_sweep():
     chains = study_chains(gammas=[4, 5, 6, 7, 8], seeds=[0, 1], schedule=SCHEDULE)
     assert len(chains) == 12
     # 12 trials of 12 epochs; 6 epochs of stage 1 for each of 2 seeds, then 6 of stage 2 for each of 12 trials
-    assert sharing(chains) == stages.Sharing(asked=144, trained=84)
+    assert sharing(chains) == stages.Sharing(requested=144, trained=84)
 
 
 def test_sharing_of_one_trial_and_of_none():
-    assert sharing([tasks(BASE)]) == stages.Sharing(asked=12, trained=12)
-    assert sharing([]) == stages.Sharing(asked=0, trained=0)
+    assert sharing([tasks(BASE)]) == stages.Sharing(requested=12, trained=12)
+    assert sharing([]) == stages.Sharing(requested=0, trained=0)
 
 
 def test_without_stage_1_nothing_is_shared():
     chains = study_chains(gammas=[4, 5], seeds=[0], schedule=Schedule(epochs=4, stage1_epochs=0))
-    assert sharing(chains) == stages.Sharing(asked=12, trained=12)
+    assert sharing(chains) == stages.Sharing(requested=12, trained=12)
 
 
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
@@ -326,8 +326,8 @@ def test_trials_that_leave_stage_1_at_different_epochs_share_what_they_can():
     assert len({tasks[0].key for tasks in chains}) == 1
     assert chains[1][1].key == chains[2][1].key
     assert len({tasks[-1].key for tasks in chains}) == 3
-    assert sharing(chains) == Sharing(asked=36, trained=9 + 9 + 6 + 3)
-    assert plan(table5).sharing == Sharing(asked=36, trained=27)
+    assert sharing(chains) == Sharing(requested=36, trained=9 + 9 + 6 + 3)
+    assert plan(table5).sharing == Sharing(requested=36, trained=27)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_trials_alone_share_nothing():
     tasks = [cut(trial) for number, o in enumerate(study.grid) for trial in study.trials(number, o)]
     assert all(len(chain) == 1 and chain[0].until == 12 and chain[0].after is None for chain in tasks)
     assert len({chain[0].key for chain in tasks}) == 4
-    assert sharing(tasks) == Sharing(asked=48, trained=48)
+    assert sharing(tasks) == Sharing(requested=48, trained=48)
     twins = [cut(trial)[0].key for number in (0, 1) for trial in study.trials(number, study.grid[0])]
     assert len(set(twins)) == 4, "not even with a configuration like itself"
 

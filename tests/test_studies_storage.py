@@ -58,7 +58,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     disk = run_study(spec(), study_id="disk", runs=Path("disk"))
     bucket = run_study(spec(), study_id="bucket", storage=url, observers=[Watch(kills=True)])
     assert figures(bucket) == figures(disk)
-    assert (bucket.cost.trained, bucket.cost.shared, bucket.cost.adopted) == (6, 2, 0)
+    assert (bucket.cost.trained, bucket.cost.shared, bucket.cost.reused) == (6, 2, 0)
     for t in bucket.trials:
         assert storage.published_epoch(storage.below(url, "stages", t.directory.name)) == 4
         storage.fetch(storage.below(url, "stages", t.directory.name), Path(t.directory.name))
@@ -74,7 +74,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     watch = Watch(kills=False)
     again = run_study(spec(), study_id="again", storage=url, observers=[watch])
     assert figures(again) == figures(disk)
-    assert (again.cost.trained, again.cost.shared, again.cost.adopted) == (0, 2, 6)
+    assert (again.cost.trained, again.cost.shared, again.cost.reused) == (0, 2, 6)
     assert same_weights(again.best.trials[0].directory, best)
 
     for folder in (bucket.directory, again.directory):
@@ -104,7 +104,7 @@ def test_two_workers_each_fetch_what_they_go_on_from(local_ray: None, s3: Object
 def test_trials_that_share_nothing_are_published_below_their_study(local_ray: None, s3: ObjectStore) -> None:
     alone = spec(sharing=False, base=STUDY["base"] | {"schedule": {"epochs": 1, "stage1_epochs": 0}})
     result = run_study(alone, study_id="alone", storage=s3.url("lonely"))
-    assert (result.cost.trained, result.cost.adopted) == (2, 0)
+    assert (result.cost.trained, result.cost.reused) == (2, 0)
     stages = {t.directory.name for t in result.trials}
     assert {tuple(name.split("/")[:2]) for name in s3.objects("lonely")} == {("alone", stage) for stage in stages}
 

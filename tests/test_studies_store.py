@@ -44,26 +44,26 @@ def store() -> StageStore:
     return StageStore(Path("store"), 1e6)
 
 
-def test_a_published_stage_is_adopted_by_another_study_as_links(store):
+def test_a_published_stage_is_reused_by_another_study_as_links(store):
     one, two = trained("a"), task("a", "two")
     store.publish(one)
-    assert store.adopt(two)
+    assert store.reuse(two)
     assert {file.name for file in two.directory.iterdir()} == {"checkpoint.pt", "noise.json"}
     assert inode(checkpoint(one)) == inode(checkpoint(two)) == inode(Path("store/a/checkpoint.pt"))
     assert kept() == {"a"}
 
 
-def test_what_the_store_has_not_is_not_adopted(store):
-    assert not store.adopt(task("a"))
+def test_what_the_store_has_not_is_not_reused(store):
+    assert not store.reuse(task("a"))
     store.publish(trained("b"))
-    assert not store.adopt(task("a"))
+    assert not store.reuse(task("a"))
     assert not task("a").directory.exists()
 
 
 def test_a_stage_that_the_study_has_begun_is_its_own(store):
     store.publish(trained("a"))
     two = trained("a", "two", content=b"y")
-    assert not store.adopt(two)
+    assert not store.reuse(two)
     assert checkpoint(two).read_bytes() == b"y" * 1000
 
 
@@ -77,7 +77,7 @@ def test_a_stage_published_twice_stays_as_it_was(store):
 def test_replacing_a_checkpoint_leaves_the_stored_one(store):
     one, two = trained("a"), task("a", "two")
     store.publish(one)
-    store.adopt(two)
+    store.reuse(two)
     other = checkpoint(two).with_name(".checkpoint.pt.1")
     other.write_bytes(b"later")
     other.replace(checkpoint(two))
@@ -90,7 +90,7 @@ def test_those_used_longest_ago_go_first():
         store.publish(trained(key))
         os.utime(Path("store") / key, (time.time() - age,) * 2)
     assert kept() == {"a", "b", "c"}
-    assert store.adopt(task("a", "two"))  # used now
+    assert store.reuse(task("a", "two"))  # used now
     store.publish(trained("d"))
     assert kept() == {"a", "c", "d"}
     store.publish(trained("e", size=2000))
@@ -101,11 +101,11 @@ def test_what_the_store_lets_go_stays_with_those_who_have_it():
     store = StageStore(Path("store"), 1500)
     one, two = trained("a"), task("a", "two")
     store.publish(one)
-    store.adopt(two)
+    store.reuse(two)
     store.publish(trained("b"))
     assert kept() == {"b"}
     assert checkpoint(one).read_bytes() == checkpoint(two).read_bytes() == b"x" * 1000
-    assert not store.adopt(task("a", "three"))
+    assert not store.reuse(task("a", "three"))
 
 
 def test_a_stage_larger_than_the_store_is_not_kept_and_hurts_no_one():
@@ -130,7 +130,7 @@ def test_a_leftover_of_a_killed_process_is_no_stage(store):
     half = Path("store/.a.123")
     half.mkdir(parents=True)
     (half / "checkpoint.pt").write_bytes(b"half")
-    assert not store.adopt(task("a"))
+    assert not store.reuse(task("a"))
 
 
 @pytest.mark.parametrize("where", ["store", "runs"])
@@ -144,11 +144,11 @@ def test_a_full_disk_does_no_harm(small_disk, where):
         small = trained("b", size=20_000)
         elsewhere.publish(small)
         assert kept(small_disk / "store") == {"b"}
-        assert elsewhere.adopt(task("b", "two"))
+        assert elsewhere.reuse(task("b", "two"))
         assert checkpoint(task("b", "two")).read_bytes() == b"x" * 20_000
     else:
         target = Task(key="a", config=CONFIG, until=2, directory=small_disk / "stages" / "a")
-        assert not elsewhere.adopt(target)
+        assert not elsewhere.reuse(target)
         assert list((small_disk / "stages").iterdir()) == []
     assert checkpoint(one).exists()
 
@@ -163,15 +163,15 @@ store = StageStore(Path("store"), 1500)
 for number in range(200):
     key = f"k{number % 5}"
     store.publish(Task(key=key, config=TrainConfig(), until=2, directory=Path("runs/one/stages") / key))
-    directory = Path(f"adopted-{sys.argv[1]}-{number}")
-    if store.adopt(Task(key=key, config=TrainConfig(), until=2, directory=directory)):
+    directory = Path(f"reused-{sys.argv[1]}-{number}")
+    if store.reuse(Task(key=key, config=TrainConfig(), until=2, directory=directory)):
         assert {file.name for file in directory.iterdir()} == {"checkpoint.pt", "noise.json"}, number
         assert (directory / "checkpoint.pt").read_bytes() == b"x" * 1000
-print("adopted", len(list(Path().glob(f"adopted-{sys.argv[1]}-*"))))
+print("reused", len(list(Path().glob(f"reused-{sys.argv[1]}-*"))))
 """
 
 
-def test_two_processes_publish_adopt_and_trim_the_same_stages_at_once():
+def test_two_processes_publish_reuse_and_trim_the_same_stages_at_once():
     for number in range(5):
         trained(f"k{number}")
     processes = [

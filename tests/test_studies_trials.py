@@ -1,4 +1,4 @@
-"""The course of a study on simulated lanes: real queue, journal, sampler and stages; only the training is made up."""
+"""The course of a study on simulated workers: real queue, journal, sampler and stages; the training is made up."""
 
 import random
 from collections import Counter
@@ -13,11 +13,11 @@ from lncis.metrics import Record
 from lncis.studies import journal as journals
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialRetried
 from lncis.studies.report.result import from_journal
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, rungs
 from lncis.studies.store import StageStore
-from lncis.studies.trials import Trials
+from lncis.studies.trials import TrialScheduler
 
 METRIC = "val/segm_AP"
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0, 8.0]}
@@ -51,16 +51,16 @@ def made_up(config, epoch: int) -> Record:
 
 
 class Session:
-    """A process that drives a study in `folder`, on lanes that train an epoch each in turn."""
+    """A process that drives a study in `folder`, on worker groups that train an epoch each in turn."""
 
-    def __init__(self, spec, folder, *, lanes=1, store=None, diverges=lambda config: None, **options):
+    def __init__(self, spec, folder, *, worker_groups=1, store=None, diverges=lambda config: None, **options):
         folder.mkdir(exist_ok=True)
         self.spec, self.folder, self.diverges = spec, folder, diverges
         self.journal, self.queue = Journal(folder), TaskQueue()
         self.submitted, self.trained, self.notes = [], Counter(), []
-        self.trials = Trials(
+        self.trials = TrialScheduler(
             spec,
-            Configurations(spec),
+            Suggester(spec),
             chains(spec, folder / STAGES),
             self,
             self.journal,
@@ -68,8 +68,8 @@ class Session:
             [self],
             **options,
         )
-        self.lanes: dict[str, Task | None] = {f"lane {i}": None for i in range(lanes)}
-        self.relays = lanes if spec.pruner.type == "none" else lanes + len(spec.replicates) - 1
+        self.worker_groups: dict[str, Task | None] = {f"worker group {i}": None for i in range(worker_groups)}
+        self.relays = worker_groups if spec.pruner.type == "none" else worker_groups + len(spec.replicates) - 1
         self.followed: dict[str, int] = {}
 
     def submit(self, owner, chain):
@@ -92,7 +92,7 @@ class Session:
     def run(self, epochs: int | None = None) -> "Session":
         """Work to the end, or until so many epochs have been trained."""
         while self._start() and (epochs is None or self.trained.total() < epochs):
-            trained = [self._train(lane) for lane in self.lanes]
+            trained = [self._train(worker_group) for worker_group in self.worker_groups]
             assert self._follow() or any(trained), "nothing goes on"
         self.journal.close()
         return self
@@ -102,20 +102,20 @@ class Session:
             self.followed[trial.name] = 0
         return bool(self.followed)
 
-    def _train(self, lane: str) -> bool:
+    def _train(self, worker_group: str) -> bool:
         """Train one epoch, from the checkpoint on the disk, which outlives the session."""
-        task = self.lanes[lane]
+        task = self.worker_groups[worker_group]
         if task is None:
-            taken = self.queue.take(lane)
+            taken = self.queue.take(worker_group)
             if not isinstance(taken, Task):
                 return False
-            task = self.lanes[lane] = taken
+            task = self.worker_groups[worker_group] = taken
             for epoch in range(1, self._checkpoint(task) + 1):
                 self.queue.report(task.key, made_up(task.config, epoch))
         done = self._checkpoint(task)
         if self.diverges(task.config) == done + 1:
             self.queue.fail(task.key, "the loss is nan")
-            self.lanes[lane] = None
+            self.worker_groups[worker_group] = None
             return True
         wanted = True
         if done < task.until:
@@ -128,7 +128,7 @@ class Session:
             wanted = self.queue.report(task.key, made_up(task.config, done))
         if done == task.until or not wanted:
             self.queue.finish(task.key)
-            self.lanes[lane] = None
+            self.worker_groups[worker_group] = None
         return True
 
     @staticmethod
@@ -171,7 +171,7 @@ class Session:
 
 def test_a_grid_is_trained_with_every_seed_after_its_baselines(tmp_path):
     spec = study(seeds=[0, 3], baselines={"ce": {"loss.name": "cross_entropy"}})
-    session = Session(spec, tmp_path / "s", lanes=2).run()
+    session = Session(spec, tmp_path / "s", worker_groups=2).run()
     assert list(session.ends) == [f"{c:04d}-seed{s}" for c in range(4) for s in (0, 3)]
     assert set(session.ends.values()) == {End.FINISHED}
     assert session.trials.unfinished == 0
@@ -199,8 +199,8 @@ def test_each_event_is_in_the_journal_before_anything_follows_from_it(tmp_path):
 
 
 @pytest.mark.parametrize("pruner", [ASHA, {**ASHA, "first_rung": 2}, MEDIAN], ids=str)
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pruner, lanes):
+@pytest.mark.parametrize("worker_groups", [1, 2])
+def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pruner, worker_groups):
     spec = study(
         search={"loss.gamma": {"type": "float", "low": 1, "high": 9}, "optimizer.lr": LR},
         sampler={"type": "random", "configurations": 10},
@@ -208,7 +208,7 @@ def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pr
         seeds=[0, 1, 2],
         baselines={"ce": {"loss.name": "cross_entropy"}},
     )
-    session = Session(spec, tmp_path / "s", lanes=lanes).run()
+    session = Session(spec, tmp_path / "s", worker_groups=worker_groups).run()
     by_configuration: dict[int, list] = {}
     for t in session.result.trials:
         by_configuration.setdefault(t.trial.configuration, []).append(t)
@@ -228,7 +228,7 @@ def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pr
 
 
 def test_asha_ends_what_a_second_derivation_ends(tmp_path):
-    """One lane and one seed: configurations come one after another, each against those before it."""
+    """One worker group and one seed: configurations come one after another, each against those before it."""
     spec = study(
         search={"loss.gamma": {"type": "float", "low": 1, "high": 99}},
         sampler={"type": "random", "configurations": 12},
@@ -250,7 +250,7 @@ def test_asha_ends_what_a_second_derivation_ends(tmp_path):
 
 def test_a_configuration_is_not_judged_before_all_its_seeds_reached_the_rung(tmp_path):
     spec = study(sampler={"type": "random", "configurations": 6}, pruner=ASHA, seeds=[0, 1, 2])
-    session = Session(spec, tmp_path / "s", lanes=2).run()
+    session = Session(spec, tmp_path / "s", worker_groups=2).run()
     reached: dict[str, float] = {}
     for event in session.journal.events:
         if isinstance(event, EpochFinished):
@@ -265,7 +265,7 @@ def test_a_failed_trial_is_noted_and_the_others_go_on(tmp_path):
     def diverges(config):
         return 4 if config.loss.gamma == 6.0 and config.seed == 1 else None
 
-    session = Session(study(seeds=[0, 1]), tmp_path / "s", diverges=diverges, lanes=2).run()
+    session = Session(study(seeds=[0, 1]), tmp_path / "s", diverges=diverges, worker_groups=2).run()
     assert {name for name, end in session.ends.items() if end is End.FAILED} == {"0001-seed1"}
     assert Counter(session.ends.values()) == {End.FINISHED: 5, End.FAILED: 1}
     (failed,) = [e for e in session.journal.events if isinstance(e, TrialEnded) and e.reason]
@@ -324,7 +324,7 @@ def test_a_configuration_that_does_not_validate_is_left_out_and_the_count_ends(t
         seeds=[0, 1],
     )
     session = Session(spec, tmp_path / "s").run()
-    drawn = [o for _, o in iter(Configurations(spec).ask, None)]
+    drawn = [o for _, o in iter(Suggester(spec).ask, None)]
     misfits = sum(o["schedule.stage1_epochs"] >= o["schedule.epochs"] for o in drawn)
     assert misfits > 0
     assert len(session.notes) == misfits
@@ -339,18 +339,18 @@ class FoundAtOnce:
 
     def publish(self, task: Task) -> None: ...
 
-    def adopt(self, task: Task) -> bool:
+    def reuse(self, task: Task) -> bool:
         return Session._checkpoint(replace(task, after=None)) == task.until
 
 
-def test_what_a_study_trained_itself_it_does_not_adopt(tmp_path):
+def test_what_a_study_trained_itself_it_does_not_reuse(tmp_path):
     plain = Session(study(seeds=[0, 1]), tmp_path / "plain").run().result.cost
     Session(study(seeds=[0, 1]), tmp_path / "s", store=FoundAtOnce()).run(epochs=5)
     cost = Session(study(seeds=[0, 1]), tmp_path / "s", store=FoundAtOnce()).run().result.cost
-    assert (cost.trained, cost.shared, cost.adopted) == (plain.trained, plain.shared, 0)
+    assert (cost.trained, cost.shared, cost.reused) == (plain.trained, plain.shared, 0)
 
 
-def test_stages_are_adopted_from_the_store_by_every_trial_that_shares_them(tmp_path):
+def test_stages_are_reused_from_the_store_by_every_trial_that_shares_them(tmp_path):
     store = StageStore(tmp_path / "store", 1e9)
     first = Session(study(seeds=[0, 1]), tmp_path / "first", store=store).run()
     assert first.trained.total() == 2 * (2 + 3 * 4)
@@ -358,15 +358,15 @@ def test_stages_are_adopted_from_the_store_by_every_trial_that_shares_them(tmp_p
     second = Session(study(seeds=[0, 1], search=more), tmp_path / "second", store=store).run()
     assert second.trained.total() == 2 * 2 * 4, "gamma = 4 is there whole, the others lack stage 2"
     cost = second.result.cost
-    assert (cost.asked, cost.trained) == (36, 16)
-    assert cost.adopted == 2 * (2 + 4), "stage 1 and gamma = 4, for each seed"
+    assert (cost.requested, cost.trained) == (36, 16)
+    assert cost.reused == 2 * (2 + 4), "stage 1 and gamma = 4, for each seed"
     assert cost.shared == 36 - 16 - 12
     assert cost.training_seconds == 16
     for result in second.result.trials:
         assert [r["epoch"] for r in result.records] == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_the_adopted_stage_came_from_is_not_trained_for_those_who_share_it(tmp_path):
+def test_what_the_reused_stage_came_from_is_not_trained_for_those_who_share_it(tmp_path):
     base = {"schedule": {"epochs": 6, "stage1_epochs": 4}}
     store = StageStore(tmp_path / "store", 1e9)
     Session(
@@ -379,10 +379,10 @@ def test_what_the_adopted_stage_came_from_is_not_trained_for_those_who_share_it(
     second = Session(study(base=base, baselines={"early": early}), tmp_path / "second", store=store).run()
     assert second.trained.total() == 6 + 3 * 2
     cost = second.result.cost
-    assert (cost.trained, cost.adopted, cost.shared) == (12, 4, 24 - 12 - 4)
+    assert (cost.trained, cost.reused, cost.shared) == (12, 4, 24 - 12 - 4)
 
 
-def test_a_pruned_trial_whose_stages_were_all_adopted_is_judged_at_each_rung_it_passed(tmp_path):
+def test_a_pruned_trial_whose_stages_were_all_reused_is_judged_at_each_rung_it_passed(tmp_path):
     spec = study(search={"loss.gamma": {**GAMMAS, "choices": [9.0, 1.0]}}, pruner={**ASHA, "reduction_factor": 3})
     store = StageStore(tmp_path / "store", 1e9)
     first = Session(spec, tmp_path / "first", store=store).run()
@@ -469,7 +469,7 @@ def test_a_study_killed_at_any_byte_ends_as_an_undisturbed_one(tmp_path, name):
 @pytest.mark.parametrize("name", ["grid", "random", "grid, baseline, asha"])
 def test_with_several_lanes_it_ends_with_the_same_trials(tmp_path, name):
     spec = study(**STUDIES[name])
-    one, three = (Session(spec, tmp_path / f"{n}", lanes=n, diverges=sometimes_diverges).run() for n in (1, 3))
+    one, three = (Session(spec, tmp_path / f"{n}", worker_groups=n, diverges=sometimes_diverges).run() for n in (1, 3))
     assert one.ends.keys() == three.ends.keys()
     if spec.pruner.type == "none":
         assert one.outcome == three.outcome

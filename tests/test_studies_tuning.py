@@ -1,4 +1,4 @@
-"""Relays that are held back: real Tune, a real queue, lanes made of threads."""
+"""Relays that are held back: real Tune, a real queue, worker groups made of threads."""
 
 import logging
 import threading
@@ -13,11 +13,11 @@ from lncis.config import Schedule, TrainConfig
 from lncis.execution import worker_groups as training
 from lncis.execution.queue import Task
 from lncis.studies.journal import End, EpochFinished, Journal
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical
 from lncis.studies.stages import chains
-from lncis.studies.trials import Observer, Trials
+from lncis.studies.trials import Observer, TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -49,7 +49,7 @@ class Held(Observer):
         self.at_once = 1 if self.ended < 2 else 3
 
 
-def lane(name: str, queue: Any) -> None:
+def worker_group(name: str, queue: Any) -> None:
     while (task := ray.get(queue.take.remote(name))) != "stop":
         if isinstance(task, Task):
             time.sleep(SECONDS)
@@ -69,9 +69,9 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     held, queue = Held(), StudyQueue()
     queue.actor = training.start_queue()
     journal = Journal(tmp_path)
-    trials = Trials(spec, Configurations(spec), chains(spec, tmp_path), queue, journal, observers=[held])
-    lanes = [threading.Thread(target=lane, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
-    for thread in lanes:
+    trials = TrialScheduler(spec, Suggester(spec), chains(spec, tmp_path), queue, journal, observers=[held])
+    worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
+    for thread in worker_groups:
         thread.start()
     said: list[logging.LogRecord] = []
     listener = logging.Handler(logging.WARNING)
@@ -84,11 +84,11 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
         logging.getLogger("ray").removeHandler(listener)
         ray.get(queue.actor.close.remote())
     seconds = time.monotonic() - started
-    for thread in lanes:
+    for thread in worker_groups:
         thread.join(10)
     journal.close()
     assert (trials.unfinished, held.ended) == (0, TRIALS)
-    told = [(e.record["epoch"], e.adopted) for e in journal.events if isinstance(e, EpochFinished)]
+    told = [(e.record["epoch"], e.reused) for e in journal.events if isinstance(e, EpochFinished)]
     assert sorted(told) == TRIALS * [(1.0, True)] + TRIALS * [(2.0, False)], "who found an epoch said so"
     assert held.most == {1: 1, 3: 3}
     assert [record.getMessage() for record in said] == []

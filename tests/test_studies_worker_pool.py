@@ -1,4 +1,4 @@
-"""How many lanes there are: the decision by hand, and a cluster simulated from it."""
+"""How many worker groups there are: the decision by hand, and a cluster simulated from it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from lncis.execution import worker_groups as training
 from lncis.execution.queue import PATIENCE_SECONDS, State, Task, TaskQueue
 from lncis.studies.journal import Journal
 from lncis.studies.spec import Resources, StudySpec
-from lncis.studies.worker_pool import Lanes, to_follow, to_start
+from lncis.studies.worker_pool import WorkerPool, to_follow, to_start
 
 FIXED = {"room": None, "grows": True}
 
@@ -65,7 +65,7 @@ def test_trials_to_follow(up, coming, most, where, expected):
 
 
 def grown(places: list[int], trials: int) -> list[int]:
-    """Return how many lanes train at each look, with `places` in the cluster by then and endless trials."""
+    """Return how many worker groups train at each look, with `places` in the cluster by then and endless trials."""
     up = coming = 0
     history = []
     for there in places:
@@ -91,7 +91,7 @@ def test_on_a_full_cluster_one_waits():
 
 
 class Waiting:
-    """A lane for which the cluster has no room."""
+    """A worker group for which the cluster has no room."""
 
     lost = ""
 
@@ -104,7 +104,7 @@ class Waiting:
 
 def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that others use too")
-    monkeypatch.setattr(training, "start_lane", lambda name, queue, workers: Waiting(name))
+    monkeypatch.setattr(training, "start_worker_group", lambda name, queue, workers: Waiting(name))
     spec = StudySpec(
         name="s",
         search={"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}},
@@ -114,12 +114,12 @@ def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     queue = TaskQueue(lambda: now[0], come_and_go=True, waits=True)
     queue.submit("anna", [Task(key="stage", config=spec.base, until=2, directory=Path("stage"))])
     book = Journal(Path())
-    lanes = Lanes(spec, "study", 2, book, notes.append)
+    worker_groups = WorkerPool(spec, "study", 2, book, notes.append)
 
     def hours(count: int) -> None:
         for _ in range(count * 60):
             now[0] += 60
-            lanes._attend(queue, queue.outlook())
+            worker_groups._attend(queue, queue.outlook())
             assert queue.progress("anna").state is not State.CLOSED
 
     hours(5)
@@ -127,7 +127,7 @@ def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     assert note.startswith(f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room")
     assert note.endswith("; the study goes on waiting")
     queue.take("study-0")
-    lanes._attend(queue, queue.outlook())
+    worker_groups._attend(queue, queue.outlook())
     hours(5)
     assert notes == [note, note], "its node was taken away, and there is no other"
     book.close()

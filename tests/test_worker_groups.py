@@ -1,4 +1,4 @@
-"""Real Ray Train workers: two-process DDP, a lane that serves several tasks, a worker killed in the middle."""
+"""Real Ray Train workers: two-process DDP, a worker group that serves several tasks, a worker killed in the middle."""
 
 import os
 import signal

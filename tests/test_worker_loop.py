@@ -1,4 +1,4 @@
-"""The loop of a lane's workers in this process, with a queue of its own and no Ray."""
+"""The loop of a worker group's workers in this process, with a queue of its own and no Ray."""
 
 import fcntl
 import itertools
@@ -25,7 +25,7 @@ from lncis.execution.queue import MAX_RETURNS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
 
-LANE = {"lane": "lane", "threads": 1, "loading_processes": 0}
+WORKER_GROUP = {"worker_group": "worker_group", "threads": 1, "loading_processes": 0}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def s3():
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> TaskQueue:
-    """A queue that is asked directly, by a worker which is the only one of its lane."""
+    """A queue that is asked directly, by a worker which is the only one of its worker group."""
     made = TaskQueue()
     alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(training.ray.train, "get_context", lambda: alone)
@@ -46,7 +46,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> TaskQueue:
 
 
 def train(queue: TaskQueue, task: Task, pause: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """Return how far a lane comes that calls `pause` where it would sleep, and goes home when all is done."""
+    """Return how far a worker group comes that calls `pause` where it would sleep, and goes home when all is done."""
     queue.submit("anna", [task])
 
     def sleep(seconds: float) -> None:
@@ -56,7 +56,7 @@ def train(queue: TaskQueue, task: Task, pause: Callable[[], None], monkeypatch: 
 
     monkeypatch.setattr(training, "time", SimpleNamespace(sleep=sleep, monotonic=training.time.monotonic))
     with closing(Scratch()) as scratch:
-        training._work_on(LANE | {"queue": queue}, scratch)
+        training._work_on(WORKER_GROUP | {"queue": queue}, scratch)
     return queue.progress("anna")
 
 
@@ -118,9 +118,9 @@ def test_a_lane_says_which_epochs_an_earlier_study_had_published(
     tiny: TrainConfig, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = train(queue, replace(stage(s3, tiny), until=1), lambda: None, monkeypatch)
-    assert ([record["epoch"] for record in earlier.records], earlier.adopted) == ([1], frozenset())
+    assert ([record["epoch"] for record in earlier.records], earlier.reused) == ([1], frozenset())
     later = train(TaskQueue(), replace(stage(s3, tiny), until=2), lambda: None, monkeypatch)
-    assert ([record["epoch"] for record in later.records], later.adopted) == ([1, 2], {1})
+    assert ([record["epoch"] for record in later.records], later.reused) == ([1, 2], {1})
 
 
 class Ranks:
@@ -175,7 +175,7 @@ def test_no_rank_looks_for_the_checkpoint_while_a_predecessor_may_replace_it(
 ) -> None:
     task = Task(key="stage", config=tiny, until=4, directory=Path("stage"))
     queue.submit("anna", [task])
-    queue.take("lane")
+    queue.take("worker_group")
     looking: list[int] = []
     monkeypatch.setattr(engine, "train", lambda *arguments, **options: looking.append(ranks.rank))
     datasets.load(tiny)  # composed once, not by both at a time
@@ -208,11 +208,11 @@ def test_ranks_that_see_different_checkpoints_begin_anew_and_the_task_has_not_fa
 
     monkeypatch.setattr(checkpoint, "load", late)
     datasets.load(tiny)
-    for thread in ranks.start(lambda: training._work_on(LANE | {"queue": queue}, Scratch())):
+    for thread in ranks.start(lambda: training._work_on(WORKER_GROUP | {"queue": queue}, Scratch())):
         thread.join()
     assert all("see different checkpoints" in str(error) for error in ranks.raised)
     assert queue.progress("anna").state is State.RUNNING
-    assert queue.take("lane") == task, "its new workers look again"
+    assert queue.take("worker_group") == task, "its new workers look again"
     for _ in range(MAX_RETURNS):
-        queue.take("lane")
+        queue.take("worker_group")
     assert "share the folder between nodes: ['2 epochs', '1 epochs']" in queue.progress("anna").reason

@@ -72,7 +72,9 @@ def run_file(
         if resume is None and file is None:
             file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
         spec = _spec(file, resume, with_ or [], set_ or [], retry_failed, runs)
-        spec = replace(spec, sharing=spec.sharing and not no_sharing, check_knobs=spec.check_knobs and not no_check)
+        spec = replace(
+            spec, sharing=spec.sharing and not no_sharing, sensitivity_check=spec.sensitivity_check and not no_check
+        )
         # bound to today's stdout: during the study what others print goes to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
         planned = plan(spec)

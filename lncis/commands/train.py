@@ -56,7 +56,7 @@ def train(
             from lncis.execution import cluster
             from lncis.execution import worker_groups as training
 
-            with cluster.connected(workers, lanes=1, verbose=verbose):
+            with cluster.connected(workers, worker_groups=1, verbose=verbose):
                 training.fit(parsed, out, workers, on_epoch=show)
         console.print(f"checkpoint: {out / 'checkpoint.pt'}", soft_wrap=True)
 

@@ -25,7 +25,7 @@ _QUIET = {
 
 _LOCAL = {
     "RAY_AUTH_MODE": "disabled",  # or starting a cluster would write a token into the home folder
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each lane, of use to machines in a cloud
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each worker group, of use to machines in a cloud
     "RAY_worker_niceness": "0",  # Ray would let anything else on the machine go before its workers
 }
 
@@ -44,8 +44,8 @@ def room(workers: Workers) -> int:
 
 
 @contextmanager
-def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterator[None]:
-    """Within the block Ray runs and has room for `lanes` groups of workers; StudyError says what is missing."""
+def connected(workers: Workers, worker_groups: int, *, verbose: bool = False) -> Iterator[None]:
+    """Within the block Ray runs and has room for `worker_groups` groups of workers; StudyError says what is missing."""
     address = os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
         for name, value in (_QUIET if address else _QUIET | _LOCAL).items():
@@ -61,7 +61,7 @@ def connected(workers: Workers, lanes: int, *, verbose: bool = False) -> Iterato
     else:
         started_here = False
     try:
-        _check_room(workers, lanes)
+        _check_room(workers, worker_groups)
         yield
     finally:
         if started_here:
@@ -105,10 +105,10 @@ def _start(verbose: bool, address: str, options: dict[str, Any]) -> None:
                 raise StudyError(f"no Ray {where}: {error}; {remedy}") from error
 
 
-def _check_room(workers: Workers, lanes: int) -> None:
+def _check_room(workers: Workers, worker_groups: int) -> None:
     """Raise StudyError if this cluster could never hold the workers; one that grows may, and is given the time."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    groups = lanes * workers.num_workers
+    groups = worker_groups * workers.num_workers
     for resource, each, field in (
         ("CPU", workers.cpus_per_worker, "cpus_per_worker"),
         ("GPU", workers.gpus_per_worker, "gpus_per_worker"),
@@ -119,9 +119,11 @@ def _check_room(workers: Workers, lanes: int) -> None:
                 f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
             )
-    if there.get(TRIAL_DRIVER, 0) < 2 * lanes + 1:  # the queue, and a relay for each lane with some to spare
+    if (
+        there.get(TRIAL_DRIVER, 0) < 2 * worker_groups + 1
+    ):  # the queue, and a relay for each worker group with some to spare
         raise StudyError(
             f"the Ray cluster has {there.get(TRIAL_DRIVER, 0):g} of the resource {TRIAL_DRIVER!r}, which is too little "
-            f"for {lanes} trials at a time; start its head with "
+            f"for {worker_groups} trials at a time; start its head with "
             f"ray start --head --resources='{{\"{TRIAL_DRIVER}\": 1000}}'"
         )

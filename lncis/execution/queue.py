@@ -1,7 +1,7 @@
 """The queue between those who want trainings and the workers that do them.
 
 A task is a stretch of epochs. Owners (trials) submit chains of tasks; a task that several owners submit, recognised by
-its key, is done once. Lanes (groups of workers) take one ready task after another. Plain Python:
+its key, is done once. Worker groups (groups of workers) take one ready task after another. Plain Python:
 `lncis.execution.worker_groups` makes a Ray actor of it.
 """
 
@@ -26,10 +26,10 @@ PATIENCE_SECONDS = 1200.0
 """After so long without a word of any worker something is the matter: a cluster that grows needs minutes for a node."""
 
 SILENCE_SECONDS = 120.0
-"""After so long without a word from its workers, another lane may have a lane's task: their node is gone."""
+"""After so long without a heartbeat of its workers a task may go to another worker group: their node is gone."""
 
 IDLE_SECONDS = 60.0
-"""After so long with nothing to do a lane gives its workers back: about what it takes to start one again."""
+"""After so long with nothing to do a worker group gives its workers back: about what it takes to start one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class Progress:
     """Finished epochs, in order, without those seen before."""
     reason: str = ""
     """Why it failed."""
-    adopted: frozenset[int] = frozenset()
-    """Those of all its epochs that no lane of this queue trained: they were found published."""
+    reused: frozenset[int] = frozenset()
+    """Those of all its epochs that no worker group of this queue trained: they were found published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Outlook:
     """What there is to do, and who is there for it."""
 
     up: frozenset[str]
-    """Lanes whose workers were heard of of late."""
+    """Worker groups whose workers were heard of of late."""
     tasks: int
     """Those that run, and those that could."""
     unheard: str = ""
@@ -95,9 +95,9 @@ class _Entry:
     owners: set[str]
     state: State = State.WAITING
     records: dict[int, Record] = field(default_factory=dict)
-    adopted: set[int] = field(default_factory=set)  # those of them that were found published
+    reused: set[int] = field(default_factory=set)  # those of them that were found published
     reason: str = ""
-    returns: int = 0  # how often its lane came back for it
+    returns: int = 0  # how often its worker group came back for it
     records_at_return: int = 0
     note: str = ""  # what its worker said before it died
     put_off: str = ""  # why its worker, which lives, could not go on just now
@@ -107,9 +107,10 @@ class _Entry:
 class TaskQueue:
     """See the module; each method but `take` may be called again with the same arguments, to the same effect.
 
-    Where lanes come and go, one that had nothing to do for `idle_seconds` is told to stop, unless it is the last, and
-    the queue is not closed for want of lanes: whoever starts them knows when there will be none. Where others may make
-    room for workers it `waits` for them without limit; else it is closed when none was heard of for PATIENCE_SECONDS.
+    Where worker groups come and go, one that was idle for `idle_seconds` is told to stop, unless it is the last,
+    and the queue is not closed for want of worker groups: whoever starts them knows when there will be none. Where
+    others may make room for workers it `waits` for them without limit; else it is closed when none was heard of for
+    PATIENCE_SECONDS.
     """
 
     def __init__(
@@ -122,16 +123,16 @@ class TaskQueue:
     ) -> None:
         self._entries: dict[str, _Entry] = {}
         self._waiting: dict[str, None] = {}  # keys in the order of submission, which is the order of work
-        self._running: dict[str, str] = {}  # lane -> key
+        self._running: dict[str, str] = {}  # worker group -> key
         self._chains: dict[str, list[str]] = {}
         self._withdrawn: dict[str, str] = {}
         self._closed: str | None = None
         self._clock = clock
-        self._last_word = clock()  # of any lane
-        self._heard: dict[str, float] = {}  # lane -> when its workers last said anything
-        self._idle: dict[str, float] = {}  # lane -> since when it has nothing to do
+        self._last_word = clock()  # of any worker group
+        self._heard: dict[str, float] = {}  # worker group -> when its workers last said anything
+        self._idle: dict[str, float] = {}  # worker group -> since when it has nothing to do
         self._come_and_go, self._idle_seconds, self._waits = come_and_go, idle_seconds, waits
-        self._known: set[str] = set()  # lanes that were ever heard
+        self._known: set[str] = set()  # worker groups that were ever heard
         self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
@@ -146,14 +147,14 @@ class TaskQueue:
             if entry.state is State.WAITING:
                 self._waiting.setdefault(task.key)
 
-    def take(self, lane: str) -> Task | Literal["wait", "stop"]:
-        """Return what a lane is to do now: the task it held if it comes back for it, else the first ready."""
-        self._hear(lane)
-        self._known.add(lane)
+    def take(self, worker_group: str) -> Task | Literal["wait", "stop"]:
+        """Return what a worker group is to do now: the task it held if it comes back for it, else the first ready."""
+        self._hear(worker_group)
+        self._known.add(worker_group)
         if self._closed is not None:
             return "stop"
-        if lane in self._running:
-            entry = self._entries[self._running[lane]]
+        if worker_group in self._running:
+            entry = self._entries[self._running[worker_group]]
             self._lost_seconds += self._clock() - entry.heard
             if self._may_return(entry):
                 entry.heard, entry.put_off = self._clock(), ""
@@ -161,23 +162,23 @@ class TaskQueue:
         for key in self._ready():
             entry = self._entries[key]
             del self._waiting[key]
-            self._idle.pop(lane, None)
-            self._running[lane] = key
+            self._idle.pop(worker_group, None)
+            self._running[worker_group] = key
             entry.state, entry.heard = State.RUNNING, self._clock()
             return entry.task
         self._take_from_the_silent()
-        return "stop" if self._can_do_without(lane) else "wait"
+        return "stop" if self._can_do_without(worker_group) else "wait"
 
-    def alive(self, lane: str) -> None:
-        """Note that a lane's workers live; told while an epoch takes its time."""
-        if lane in self._heard:  # not one that was told to stop meanwhile
-            self._hear(lane)
+    def alive(self, worker_group: str) -> None:
+        """Note that a worker group's workers live; told while an epoch takes its time."""
+        if worker_group in self._heard:  # not one that was told to stop meanwhile
+            self._hear(worker_group)
 
-    def _hear(self, lane: str) -> None:
-        self._heard[lane] = self._last_word = self._clock()
+    def _hear(self, worker_group: str) -> None:
+        self._heard[worker_group] = self._last_word = self._clock()
 
     def outlook(self) -> Outlook:
-        """Return how many tasks there are for how many lanes."""
+        """Return how many tasks there are for how many worker groups."""
         tasks = len(self._running) + sum(1 for _ in self._ready())
         return Outlook(up=self._up(), tasks=tasks, unheard=self._unheard())
 
@@ -197,38 +198,38 @@ class TaskQueue:
 
     def _up(self) -> frozenset[str]:
         now = self._clock()
-        return frozenset(lane for lane, heard in self._heard.items() if now - heard <= SILENCE_SECONDS)
+        return frozenset(worker_group for worker_group, heard in self._heard.items() if now - heard <= SILENCE_SECONDS)
 
-    def _can_do_without(self, lane: str) -> bool:
-        """Say whether a lane has had nothing to do for long enough, and others are there; then it is known no more."""
+    def _can_do_without(self, worker_group: str) -> bool:
+        """Say whether a worker group was idle for long enough and others are there; then it is forgotten."""
         now = self._clock()
-        long = now - self._idle.setdefault(lane, now) >= self._idle_seconds
-        if long and self._up() != {lane} and not any(self._ready()):
-            self._forget(lane)
+        long = now - self._idle.setdefault(worker_group, now) >= self._idle_seconds
+        if long and self._up() != {worker_group} and not any(self._ready()):
+            self._forget(worker_group)
             return True
         return False
 
-    def _forget(self, lane: str) -> None:
-        self._heard.pop(lane, None)
-        self._idle.pop(lane, None)
+    def _forget(self, worker_group: str) -> None:
+        self._heard.pop(worker_group, None)
+        self._idle.pop(worker_group, None)
 
     def _take_from_the_silent(self) -> None:
-        """Put the tasks of lanes whose workers are not heard of back into the line; a lane that returns gets another.
+        """Put the tasks of silent worker groups back into the line; one that returns gets another task.
 
         Should it still be training, the folder of the task has one trainer at a time (lncis.execution.worker_groups).
         """
-        for lane in list(self._running):
-            if self._clock() - self._heard[lane] > SILENCE_SECONDS:
-                self._put_back(lane)
+        for worker_group in list(self._running):
+            if self._clock() - self._heard[worker_group] > SILENCE_SECONDS:
+                self._put_back(worker_group)
 
-    def _put_back(self, lane: str) -> None:
-        entry = self._entries[self._running.pop(lane)]
+    def _put_back(self, worker_group: str) -> None:
+        entry = self._entries[self._running.pop(worker_group)]
         self._lost_seconds += self._clock() - entry.heard
         entry.state, entry.put_off = State.WAITING, ""
         self._waiting = {entry.task.key: None, **self._waiting}
 
     def _may_return(self, entry: _Entry) -> bool:
-        """Say whether a lane may have its task again; one that kills its workers time after time fails."""
+        """Say whether a worker group may have its task again; one that kills its workers time after time fails."""
         progressed = len(entry.records) > entry.records_at_return
         entry.returns, entry.records_at_return = 1 if progressed else entry.returns + 1, len(entry.records)
         if entry.returns < MAX_RETURNS:
@@ -242,13 +243,13 @@ class TaskQueue:
         """Note a finished epoch, or one that was `found` published; say whether anyone still wants the task."""
         entry, epoch = self._entries[key], int(record["epoch"])
         if found and epoch not in entry.records and not entry.returns:  # a worker may die before it tells of its own
-            entry.adopted.add(epoch)
+            entry.reused.add(epoch)
         entry.records[epoch] = record
         entry.heard = self._clock()
         return bool(entry.owners) and self._closed is None
 
     def finish(self, key: str) -> None:
-        """Note that a lane is through with a task: done, or given up because no one wanted it any more."""
+        """Note that a worker group is through with a task: done, or given up because no one wanted it any more."""
         entry = self._entries[key]
         if entry.state is State.RUNNING:
             self._leave(key)
@@ -266,25 +267,25 @@ class TaskQueue:
                 self.fail(other.task.key, reason)
 
     def put_off(self, key: str, reason: str) -> None:
-        """Note that a task could not be gone on with, for a reason that may pass; its lane comes back for it."""
+        """Note that a task cannot go on now, for a reason that may pass; its worker group comes back for it."""
         self._entries[key].put_off = reason
 
     def note(self, key: str, text: str) -> None:
         """Keep what a worker said before it died."""
         self._entries[key].note = text
 
-    def lane_lost(self, lane: str, reason: str) -> None:
-        """Note that a lane will not come back: another takes over its task; without any to come, the queue closes."""
-        self._forget(lane)
-        if lane in self._running:
-            self._put_back(lane)
+    def worker_group_lost(self, worker_group: str, reason: str) -> None:
+        """Note that a worker group is gone: another takes over its task; without any to come, the queue closes."""
+        self._forget(worker_group)
+        if worker_group in self._running:
+            self._put_back(worker_group)
         if not self._heard and not self._come_and_go:
             self.close(reason)
 
     def _leave(self, key: str) -> None:
-        """Take a task out of the line, and from the lane that has it."""
+        """Take a task out of the line, and from the worker group that has it."""
         self._waiting.pop(key, None)
-        self._running = {lane: running for lane, running in self._running.items() if running != key}
+        self._running = {worker_group: running for worker_group, running in self._running.items() if running != key}
 
     def progress(self, owner: str, seen: int = 0) -> Progress:
         """Return how far an owner's chain is, the epochs of shared tasks included, those after the first `seen`."""
@@ -297,13 +298,13 @@ class TaskQueue:
         records: dict[int, Record] = {}
         for entry in entries:
             records |= entry.records
-        trained = {epoch for entry in entries for epoch in entry.records.keys() - entry.adopted}
+        trained = {epoch for entry in entries for epoch in entry.records.keys() - entry.reused}
         state, reason = self._state(entries)
         return Progress(
             state=state,
             records=[records[e] for e in sorted(records)][seen:],
             reason=reason,
-            adopted=frozenset(records.keys() - trained),
+            reused=frozenset(records.keys() - trained),
         )
 
     def _state(self, entries: list[_Entry]) -> tuple[State, str]:
@@ -330,9 +331,9 @@ class TaskQueue:
         return self._lost_seconds
 
     def close(self, reason: str = "the queue was closed") -> frozenset[str]:
-        """Let the lanes go home after their present epoch; for owners still waiting it is over, for this reason.
+        """Let the worker groups stop after their present epoch; owners still waiting get this reason.
 
-        Returns the lanes that were ever heard: those that will hear of it.
+        Returns the worker groups that were ever heard: those that will hear of it.
         """
         self._closed = self._closed or reason
         return frozenset(self._known)

@@ -1,7 +1,7 @@
 """Training on Ray Train workers.
 
-Starting a Ray Train run costs tens of seconds, training a task may take less. So a run is a *lane*: its workers stay up
-and take one task after another from a queue. `fit` is a lane with one task.
+Starting a Ray Train run costs tens of seconds, training a task may take less. So a run is a *worker group*: its
+workers stay up and take one task after another from a queue. `fit` is a worker group with one task.
 """
 
 import errno
@@ -40,7 +40,7 @@ from lncis.metrics import Record
 GOING_HOME_SECONDS = 10
 ALIVE_EVERY_SECONDS = 15
 FOR_EVER = -1
-"""How often a lane's workers are replaced; a task that kills them again and again is given up (execution.queue)."""
+"""How often workers are replaced; a task that kills them again and again is given up (execution.queue)."""
 AWAY_SECONDS = 60
 """Between two attempts at a task while its storage is away, each of which insists for about as long."""
 PREDECESSOR_SECONDS = 120
@@ -65,7 +65,7 @@ def fit(
     task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
     queue = start_queue()
     ray.get(queue.submit.remote("fit", [task]))
-    lane = start_lane("fit", queue, workers)
+    worker_group = start_worker_group("fit", queue, workers)
     records: list[Record] = []
     try:
         while True:
@@ -79,7 +79,7 @@ def fit(
                 return records
             time.sleep(POLL_SECONDS)
     finally:
-        stop_lanes(queue, [lane])
+        stop_worker_groups(queue, [worker_group])
 
 
 def start_queue(**options: Any) -> Any:
@@ -87,10 +87,10 @@ def start_queue(**options: Any) -> Any:
     return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote(**options)
 
 
-class Lane(threading.Thread):
+class WorkerGroup(threading.Thread):
     """A Ray Train run that works on the tasks of a queue until the queue tells it to stop.
 
-    A worker that dies is replaced, and the lane goes on with the same task from its last finished epoch.
+    A worker that dies is replaced, and the worker group goes on with the same task from its last finished epoch.
     """
 
     def __init__(self, name: str, queue: Any, workers: Workers) -> None:
@@ -103,14 +103,14 @@ class Lane(threading.Thread):
     def run(self) -> None:
         """Train until told to stop, or until that cannot go on."""
         try:
-            _run_lane(self.name, self._queue, self._workers)
+            _run_worker_group(self.name, self._queue, self._workers)
         except Exception as error:
             if self._called_off.is_set():  # Ray may be gone by now, and would start anew if asked for anything
                 return
             said = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
-            self.lost = f"the workers of lane {self.name} could not go on: {type(error).__name__}: {said[0]}"
+            self.lost = f"the workers of worker group {self.name} could not go on: {type(error).__name__}: {said[0]}"
             with suppress(RayError):  # where the queue has gone too, those who wait know it
-                ray.get(self._queue.lane_lost.remote(self.name, self.lost))
+                ray.get(self._queue.worker_group_lost.remote(self.name, self.lost))
 
     def call_off(self) -> None:
         """End it whatever it does: in the middle of an epoch, or while it waits for a place."""
@@ -133,15 +133,15 @@ class Lane(threading.Thread):
         return None
 
 
-def start_lane(name: str, queue: Any, workers: Workers) -> Lane:
-    """Return a lane that has begun to start; its name must be new to this Ray."""
-    lane = Lane(name, queue, workers)
-    lane.start()
-    return lane
+def start_worker_group(name: str, queue: Any, workers: Workers) -> WorkerGroup:
+    """Return a worker group that has begun to start; its name must be new to this Ray."""
+    worker_group = WorkerGroup(name, queue, workers)
+    worker_group.start()
+    return worker_group
 
 
-def stop_lanes(queue: Any, lanes: Sequence[Lane]) -> None:
-    """Close the queue, give the lanes at work time to go home, and call off those that do not.
+def stop_worker_groups(queue: Any, worker_groups: Sequence[WorkerGroup]) -> None:
+    """Close the queue, give the worker groups at work time to go home, and call off those that do not.
 
     None is left behind: a thread that waits for Ray when ray.shutdown is called may end the process with code 1, or
     start another Ray.
@@ -150,31 +150,33 @@ def stop_lanes(queue: Any, lanes: Sequence[Lane]) -> None:
     with suppress(RayError):  # where Ray has gone already, so have they
         known = ray.get(queue.close.remote(), timeout=GOING_HOME_SECONDS)
     deadline = time.monotonic() + GOING_HOME_SECONDS
-    for lane in lanes:
-        if lane.name in known:
-            lane.join(max(deadline - time.monotonic(), 0))
+    for worker_group in worker_groups:
+        if worker_group.name in known:
+            worker_group.join(max(deadline - time.monotonic(), 0))
     deadline = time.monotonic() + GOING_HOME_SECONDS
-    while (there := [lane for lane in lanes if lane.is_alive()]) and time.monotonic() < deadline:
-        for lane in there:
+    while (
+        there := [worker_group for worker_group in worker_groups if worker_group.is_alive()]
+    ) and time.monotonic() < deadline:
+        for worker_group in there:
             with suppress(RayError):
-                lane.call_off()
+                worker_group.call_off()
         there[0].join(POLL_SECONDS)
 
 
 def scaling(workers: Workers) -> ray.train.ScalingConfig:
-    """Return what Ray Train is to reserve for a lane."""
+    """Return what Ray Train is to reserve for a worker group."""
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
     return ray.train.ScalingConfig(num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources)
 
 
-def _run_lane(name: str, queue: Any, workers: Workers) -> None:
+def _run_worker_group(name: str, queue: Any, workers: Workers) -> None:
     # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
     with tempfile.TemporaryDirectory(prefix="lncis-lane-") as storage:
         TorchTrainer(
             _work,
             train_loop_config={
-                "lane": name,
+                "worker_group": name,
                 "queue": queue,
                 "threads": max(int(workers.cpus_per_worker), 1),
                 "loading_processes": workers.loading_processes,
@@ -204,23 +206,23 @@ def _data_of(config: TrainConfig) -> tuple[object, ...]:
     return config.dataset, config.noise, config.val_labels
 
 
-def _work(lane: dict[str, Any]) -> None:
-    """The loop of every worker of a lane; rank 0 talks to the queue, all ranks do the same."""
-    torch.set_num_threads(lane["threads"])
-    alive = _said_to_live(lane["queue"], lane["lane"]) if _first_rank() else nullcontext()
+def _work(worker_group: dict[str, Any]) -> None:
+    """The loop of every worker of a worker group; rank 0 talks to the queue, all ranks do the same."""
+    torch.set_num_threads(worker_group["threads"])
+    alive = _said_to_live(worker_group["queue"], worker_group["worker_group"]) if _first_rank() else nullcontext()
     with alive, closing(Scratch()) as scratch:
-        _work_on(lane, scratch)
+        _work_on(worker_group, scratch)
 
 
 @contextmanager
-def _said_to_live(queue: Any, lane: str) -> Iterator[None]:
-    """Within the block the queue hears every few seconds that this lane lives."""
+def _said_to_live(queue: Any, worker_group: str) -> Iterator[None]:
+    """Within the block the queue hears every few seconds that this worker group lives."""
     over = threading.Event()
 
     def say() -> None:
         while not over.wait(ALIVE_EVERY_SECONDS):
             with suppress(RayError):
-                queue.alive.remote(lane)
+                queue.alive.remote(worker_group)
 
     threading.Thread(target=say, name="alive", daemon=True).start()
     try:
@@ -229,11 +231,11 @@ def _said_to_live(queue: Any, lane: str) -> Iterator[None]:
         over.set()
 
 
-def _work_on(lane: dict[str, Any], scratch: Scratch) -> None:
-    queue, loaded = lane["queue"], _Loaded()
+def _work_on(worker_group: dict[str, Any], scratch: Scratch) -> None:
+    queue, loaded = worker_group["queue"], _Loaded()
     while True:
         try:
-            task = _from_rank_zero(partial(_ask, queue.take, lane["lane"]))
+            task = _from_rank_zero(partial(_ask, queue.take, worker_group["worker_group"]))
         except RayActorError:  # the study is over, its driver knows; a new worker would meet the same
             return
         if task == "stop":
@@ -242,8 +244,8 @@ def _work_on(lane: dict[str, Any], scratch: Scratch) -> None:
             time.sleep(POLL_SECONDS)
             continue
         try:
-            _do(task, queue, loaded, scratch, lane["loading_processes"])
-        except DivergedError as error:  # agreed on by all ranks: the lane goes on
+            _do(task, queue, loaded, scratch, worker_group["loading_processes"])
+        except DivergedError as error:  # agreed on by all ranks: the worker group goes on
             _from_rank_zero(partial(_ask, queue.fail, task.key, str(error)))
         except StorageAwayError as error:
             _ask(queue.put_off, task.key, str(error))
@@ -299,7 +301,9 @@ def _copy(task: Task, scratch: Scratch) -> Copy:
     copy = scratch.copy(task)
     first = _from_rank_zero(lambda: copy.epoch)
     if copy.epoch != first:  # in a new group of workers all find the same
-        raise RuntimeError(f"{copy.epoch} epochs are published where rank 0 found {first}: another lane is at it")
+        raise RuntimeError(
+            f"{copy.epoch} epochs are published where rank 0 found {first}: another worker group is at it"
+        )
     return copy
 
 

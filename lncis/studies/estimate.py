@@ -49,9 +49,9 @@ def estimate(plan: Plan, runs: Path) -> Estimate:
     """Return what a plan will take at its spec's resources; without an earlier study like it a few steps are timed."""
     spec, chains = plan.spec, [tasks for _, tasks in plan.trials]
     alone = [[replace(tasks[-1], key=trial.name, after=None)] for trial, tasks in plan.trials]
-    pace, lanes = pace_of(spec, runs), spec.resources.at_a_time(spec.total_trials)
+    pace, worker_groups = pace_of(spec, runs), spec.resources.at_a_time(spec.total_trials)
     shared, unshared = (
-        (START_SECONDS + makespan(c, lanes, pace.seconds) for c in (chains, alone)) if pace else (None, None)
+        (START_SECONDS + makespan(c, worker_groups, pace.seconds) for c in (chains, alone)) if pace else (None, None)
     )
     stages = {task.key for tasks in chains for task in tasks}
     finals = {tasks[-1].key for tasks in chains}
@@ -104,7 +104,7 @@ def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
         seconds = [
             event.record["seconds"]
             for event in events
-            if isinstance(event, EpochFinished) and not event.adopted and not started[event.trial].adopted
+            if isinstance(event, EpochFinished) and not event.reused and not started[event.trial].reused
         ]
         if seconds and _paced_by(earlier) == _paced_by(spec):
             return Pace(seconds=sum(seconds) / len(seconds), source=f"as in {folder.name}")

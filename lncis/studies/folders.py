@@ -64,7 +64,7 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
 
     A study that was begun goes on with those that it began with, which stand in its journal.
 
-    Raises ConfigError where that study is not there, or searched another space or pursued other goals.
+    Raises ConfigError where that study is not there, or searched another space or pursued other objectives.
     """
     named = getattr(spec.sampler, "warm_start", None)
     if named is None:
@@ -74,7 +74,10 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
             return event.observations
     earlier = read_result(runs, named)
     mine, theirs = (
-        {"search": documents.dump(s)["search"], "goals": [f"{goal.mode} {goal.metric}" for goal in s.goals]}
+        {
+            "search": documents.dump(s)["search"],
+            "objectives": [f"{objective.mode} {objective.metric}" for objective in s.objectives],
+        }
         for s in (spec, earlier.spec)
     )
     differing = list(_differences(theirs, mine))
@@ -83,7 +86,7 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
     return [
         Observation(
             overrides=configuration.trial.overrides,
-            values=[configuration.over_seeds(goal.metric).mean for goal in spec.goals],
+            values=[configuration.over_seeds(objective.metric).mean for objective in spec.objectives],
         )
         for configuration in earlier.searched
     ]
@@ -139,7 +142,7 @@ class LoserCheckpoints(Observer):
         ]
         candidates = [c for c in ended if all(t.end is End.FINISHED for t in c.trials)]
         if candidates:
-            best = max(candidates, key=lambda c: c.merit(self._spec.objective))
+            best = max(candidates, key=lambda c: c.score(self._spec.objective))
             for beaten in _drop_beaten(ended, best, running=self._running.values()):
                 del self._ends[beaten.trial.configuration]
 
@@ -176,7 +179,7 @@ def tidy(result: StudyResult) -> None:
 def _what_decides(spec: StudySpec) -> dict[str, Any]:
     """Return what a study's results depend on; the rest may change when it is resumed."""
     document = documents.dump(spec)
-    del document["check_knobs"], document["keep_checkpoints"], document["resources"]["max_concurrent_trials"]
+    del document["sensitivity_check"], document["keep_checkpoints"], document["resources"]["max_concurrent_trials"]
     return document
 
 

@@ -38,7 +38,7 @@ class SessionStarted:
 
     event: Literal["session_started"] = "session_started"
     time: float = field(default_factory=time.time)
-    lanes: int
+    worker_groups: int
     """Groups of workers it may use, at most."""
     versions: dict[str, str]
     """Packages, and the commit if known."""
@@ -61,17 +61,17 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanesUp:
+class WorkerGroupsUp:
     """The study holds another number of groups of workers from now on."""
 
-    event: Literal["lanes_up"] = "lanes_up"
+    event: Literal["worker_groups_up"] = "worker_groups_up"
     time: float = field(default_factory=time.time)
-    lanes: int
+    worker_groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """A configuration of an earlier study and the mean it reached, for each goal."""
+    """A configuration of an earlier study and the mean it reached, for each objective."""
 
     overrides: dict[str, Any]
     values: list[float]
@@ -99,7 +99,7 @@ class TrialStarted:
     baseline: str | None
     stages: dict[str, int]
     """Key of each of its stages, in order -> the epoch after which it ends."""
-    adopted: list[str]
+    reused: list[str]
     """Those found finished in the store."""
 
     @property
@@ -120,7 +120,7 @@ class EpochFinished:
     time: float = field(default_factory=time.time)
     trial: str
     record: Record
-    adopted: bool = False
+    reused: bool = False
     """A worker found it published: by an earlier study, or, where another trial had it, by an earlier session."""
 
 
@@ -145,7 +145,16 @@ class TrialRetried:
     trial: str
 
 
-Event = SessionStarted | SessionEnded | LanesUp | WarmStarted | TrialStarted | EpochFinished | TrialEnded | TrialRetried
+Event = (
+    SessionStarted
+    | SessionEnded
+    | WorkerGroupsUp
+    | WarmStarted
+    | TrialStarted
+    | EpochFinished
+    | TrialEnded
+    | TrialRetried
+)
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

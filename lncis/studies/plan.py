@@ -12,10 +12,10 @@ from rich.text import Text
 
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task, TaskQueue
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.spec.samplers import OptunaSampler
-from lncis.studies.spec.space import SWITCH, Range
+from lncis.studies.spec.space import STAGE1_EPOCHS, Range
 from lncis.studies.stages import Sharing, chains, rungs, sharing
 
 SHOWN_TRIALS = 60
@@ -61,13 +61,15 @@ class Plan:
         number = spec.resources.max_concurrent_trials
         at_a_time = f"{number} at a time" if number != "auto" else "as many at a time as there is room for"
         lines.append(
-            f"{spec.total_trials} trials, {at_a_time}; {about}{cost.trained} epochs to train for {cost.asked} asked"
+            f"{spec.total_trials} trials, {at_a_time}; {about}{cost.trained} epochs to train "
+            f"for {cost.requested} requested"
         )
-        if isinstance(parameter := spec.search.get(SWITCH), Range) and spec.sharing:
+        if isinstance(parameter := spec.search.get(STAGE1_EPOCHS), Range) and spec.sharing:
             lengths = {trial.config.schedule.switch_epoch for trial, _ in self.trials}
             lines.append(
                 f"E1 is drawn from {parameter.low:g} to {parameter.high:g} and rounded to whole epochs: {len(lengths)} "
-                f"different ones, on one stage 1 a seed; {about}{cost.asked - cost.trained} epochs are saved by that"
+                f"different ones, on one stage 1 a seed; {about}{cost.requested - cost.trained} epochs are saved "
+                "by that"
             )
         if judged := rungs(spec):
             lines.append(
@@ -88,7 +90,7 @@ def plan(spec: StudySpec) -> Plan:
     drawn = spec
     if isinstance(spec.sampler, OptunaSampler):  # a random sampler's draws do not depend on results
         drawn = replace(spec, sampler=replace(spec.sampler, type="random", warm_start=None))
-    configurations = Configurations(drawn)
+    configurations = Suggester(drawn)
     while (asked := configurations.ask()) is not None:
         number, overrides = asked
         try:
@@ -99,28 +101,28 @@ def plan(spec: StudySpec) -> Plan:
     return Plan(spec=spec, trials=[(trial, chain(trial)) for trial in trials], exact=exact)
 
 
-def makespan(chains: Sequence[Sequence[Task]], lanes: int, seconds_per_epoch: float) -> float:
-    """Return the seconds for which `lanes` work on chains of tasks, as the study's own queue hands them out."""
+def makespan(chains: Sequence[Sequence[Task]], worker_groups: int, seconds_per_epoch: float) -> float:
+    """Return the seconds for which `worker_groups` work on chains of tasks, as the study's own queue hands them out."""
     queue, waiting = TaskQueue(), deque(enumerate(chains))
-    following: dict[str, Sequence[Task]] = {}  # the trials that are being followed, at most one a lane
-    busy: list[tuple[float, int, str, int]] = []  # end, lane, key, epoch
-    idle, now = list(range(lanes)), 0.0
+    following: dict[str, Sequence[Task]] = {}  # the trials that are being followed, at most one a worker group
+    busy: list[tuple[float, int, str, int]] = []  # end, worker group, key, epoch
+    idle, now = list(range(worker_groups)), 0.0
     while waiting or following:
-        while waiting and len(following) < lanes:
+        while waiting and len(following) < worker_groups:
             number, tasks = waiting.popleft()
             following[str(number)] = tasks
             queue.submit(str(number), tasks)
-        for lane in list(idle):
-            task = queue.take(str(lane))
+        for worker_group in list(idle):
+            task = queue.take(str(worker_group))
             if isinstance(task, Task):
                 epochs = task.until - (task.after.until if task.after else 0)
-                heapq.heappush(busy, (now + epochs * seconds_per_epoch, lane, task.key, task.until))
-                idle.remove(lane)
+                heapq.heappush(busy, (now + epochs * seconds_per_epoch, worker_group, task.key, task.until))
+                idle.remove(worker_group)
         if busy:
-            now, lane, key, until = heapq.heappop(busy)
+            now, worker_group, key, until = heapq.heappop(busy)
             queue.report(key, {"epoch": float(until)})
             queue.finish(key)
-            idle.append(lane)
+            idle.append(worker_group)
         for owner in [o for o in following if queue.progress(o).state.value == "done"]:
             del following[owner]
     return now

@@ -1,4 +1,4 @@
-"""The knob check, carried out: probes on the lanes of a study, before its first trial."""
+"""The sensitivity check, carried out: probes on the worker groups of a study, before its first trial."""
 
 import threading
 import time
@@ -12,30 +12,30 @@ from ray.exceptions import RayError
 from lncis.errors import ConfigError
 from lncis.execution.queue import POLL_SECONDS, State, Task
 from lncis.metrics import Record
-from lncis.studies import sensitivity as knobs
+from lncis.studies import sensitivity
 from lncis.studies.spec import StudySpec
 
 
-class KnobCheck(threading.Thread):
-    """Probes the knobs of a study; one that is dead closes the queue, before the trials that wait in it begin."""
+class SensitivityCheck(threading.Thread):
+    """Probes the parameters of a study; one that is dead closes the queue, before the trials that wait in it begin."""
 
     def __init__(self, spec: StudySpec, queue: Any, on_note: Callable[[str], None]) -> None:
-        super().__init__(name="knob-check", daemon=True)
+        super().__init__(name="parameter-check", daemon=True)
         self._queue, self._on_note = queue, on_note
         self._error: ConfigError | None = None
-        self._knobs = knobs.knobs(spec)
-        for knob in self._knobs:
-            for task in knob.probes:
+        self._parameters = sensitivity.probed_parameters(spec)
+        for parameter in self._parameters:
+            for task in parameter.probes:
                 ray.get(queue.submit.remote(task.key, [task]))
         self.start()
 
     def run(self) -> None:
-        """Judge each knob as soon as its probes are through."""
+        """Judge each parameter as soon as its probes are through."""
         with suppress(RayError):  # the study is over before the check
-            for knob in self._knobs:
-                records = [record for task in knob.probes if (record := self._record(task))]
+            for parameter in self._parameters:
+                records = [record for task in parameter.probes if (record := self._record(task))]
                 try:
-                    note = knobs.judge(knob, records) if len(records) == len(knob.probes) else None
+                    note = sensitivity.judge(parameter, records) if len(records) == len(parameter.probes) else None
                 except ConfigError as error:
                     self._error = error
                     ray.get(self._queue.close.remote(str(error)))
@@ -53,6 +53,6 @@ class KnobCheck(threading.Thread):
             time.sleep(POLL_SECONDS)
 
     def result(self) -> None:
-        """Raise ConfigError if a knob is dead."""
+        """Raise ConfigError if a parameter is dead."""
         if self._error:
             raise self._error

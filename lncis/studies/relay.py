@@ -1,4 +1,4 @@
-"""The Ray Tune side of a trial: a light process that passes on what the training lanes report.
+"""The Ray Tune side of a trial: a light process that passes on what the training worker groups report.
 
 Its own module because Tune starts processes for it: they load neither torch nor MLflow.
 """
@@ -18,7 +18,7 @@ from lncis.metrics import Record
 class Relay(tune.Trainable):
     """A Tune trial whose steps are the epochs that a queue reports for the owner named in its config.
 
-    Each step returns `record`, the epoch's metrics, and whether it was `adopted`; the last returns `done`, with a
+    Each step returns `record`, the epoch's metrics, and whether it was `reused`; the last returns `done`, with a
     `reason` if the trial failed, and `closed` if the study was ended before it.
     """
 
@@ -47,8 +47,8 @@ class Relay(tune.Trainable):
             if self._next:
                 self._passed_on += 1
                 record = self._next.popleft()
-                adopted, done = record["epoch"] in progress.adopted, progress.state is State.DONE and not self._next
-                return {"record": record, "adopted": adopted, "done": done}
+                reused, done = record["epoch"] in progress.reused, progress.state is State.DONE and not self._next
+                return {"record": record, "reused": reused, "done": done}
             if progress.state in (State.DONE, State.FAILED, State.CLOSED):
                 return {"done": True, "reason": progress.reason, "closed": progress.state is State.CLOSED}
             time.sleep(POLL_SECONDS)

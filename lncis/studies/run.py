@@ -1,4 +1,4 @@
-"""run_study: from a spec to a result, on Ray Tune trials and Ray Train lanes; a study that was killed goes on."""
+"""run_study: from a spec to a result, on Ray Tune trials and Ray Train workers; a study that was killed goes on."""
 
 import logging
 import math
@@ -24,17 +24,17 @@ from lncis.studies import folders
 from lncis.studies.folders import SPEC
 from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
 from lncis.studies.mirror import Mirror
-from lncis.studies.probing import KnobCheck
+from lncis.studies.probing import SensitivityCheck
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, code_digest
 from lncis.studies.store import PublishedStages, StageStore
-from lncis.studies.trials import Observer, Trials
+from lncis.studies.trials import Observer, TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
-from lncis.studies.worker_pool import Lanes, idle_seconds
+from lncis.studies.worker_pool import WorkerPool, idle_seconds
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -82,9 +82,9 @@ def run_study(
         mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), at)
         mirror.start()
         try:
-            trials = Trials(
+            trials = TrialScheduler(
                 spec,
-                Configurations(spec, earlier),
+                Suggester(spec, earlier),
                 chains(spec, folder / STAGES, at),
                 queue,
                 journal,
@@ -117,7 +117,7 @@ def run_study(
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     """Return where workers publish the stages: for all studies, or, where trials share nothing, for this one alone."""
     url = below(resolved(storage), STAGES if spec.sharing else study_id)
-    return PublishedStages(url, read=(histograms.FILE, training.NOISE_MANIFEST), adopted=spec.sharing)
+    return PublishedStages(url, read=(histograms.FILE, training.NOISE_MANIFEST), reused=spec.sharing)
 
 
 def _where(published: PublishedStages | None) -> str:
@@ -142,11 +142,13 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
 
 @contextmanager
 def _session(
-    spec: StudySpec, trials: Trials, queue: StudyQueue, journal: Journal, published: PublishedStages | None
+    spec: StudySpec, trials: TrialScheduler, queue: StudyQueue, journal: Journal, published: PublishedStages | None
 ) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
-    lanes = spec.resources.at_a_time(trials.unfinished)
-    journal.append(SessionStarted(lanes=lanes, versions=versions(), code=code_digest(), storage=_where(published)))
+    worker_groups = spec.resources.at_a_time(trials.unfinished)
+    journal.append(
+        SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=_where(published))
+    )
     reason = ""
     try:
         yield
@@ -203,7 +205,7 @@ def versions() -> dict[str, str]:
 def _train(
     spec: StudySpec,
     folder: Path,
-    trials: Trials,
+    trials: TrialScheduler,
     queue: StudyQueue,
     journal: Journal,
     observers: Sequence[Observer],
@@ -214,17 +216,17 @@ def _train(
         nullcontext() if verbose else _output_to(folder / "ray.log"),
         cluster.connected(spec.resources, 1 if auto else spec.resources.at_a_time(trials.unfinished), verbose=verbose),
     ):
-        check, lanes = None, Lanes(spec, folder.name, trials.unfinished, journal, _to_all(observers))
+        check, worker_groups = None, WorkerPool(spec, folder.name, trials.unfinished, journal, _to_all(observers))
         try:
             queue.actor = training.start_queue(come_and_go=True, idle_seconds=idle_seconds(), waits=cluster.grows())
-            check = KnobCheck(spec, queue.actor, _to_all(observers)) if spec.check_knobs else None
-            lanes.begin(queue.actor)
-            follow(trials, queue, lanes, folder.name)
+            check = SensitivityCheck(spec, queue.actor, _to_all(observers)) if spec.sensitivity_check else None
+            worker_groups.begin(queue.actor)
+            follow(trials, queue, worker_groups, folder.name)
         except RayError as error:
             queue.why_closed = f"Ray failed ({type(error).__name__})"
         finally:
             queue.note_losses()
-            lanes.stop(queue.actor)
+            worker_groups.stop(queue.actor)
     if check:
         check.result()
     if trials.unfinished:

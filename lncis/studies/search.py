@@ -21,11 +21,11 @@ from optuna.trial import TrialState
 from lncis.studies.journal import Observation
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner
-from lncis.studies.spec.space import SWITCH, Categorical, Range, applies
+from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range, applies
 from lncis.studies.stages import switch_epochs
 
 
-class Configurations:
+class Suggester:
     """The searched configurations of a study, one after another."""
 
     def __init__(self, spec: StudySpec, earlier: Sequence[Observation] = ()) -> None:
@@ -78,7 +78,7 @@ class Configurations:
                 chosen[path] = trial.suggest_float(path, law.low, law.high, log=law.log)
         return chosen
 
-    def falls_behind(self, number: int, epoch: int, value: float) -> bool:
+    def should_prune(self, number: int, epoch: int, value: float) -> bool:
         """Note the mean that a configuration has at a rung; say whether the pruner gives it up there."""
         if not math.isfinite(value):
             return False
@@ -103,7 +103,7 @@ class Configurations:
             self._suggest(self._trials[number])
 
     def tell(self, number: int, values: Sequence[Sequence[float]]) -> None:
-        """Tell, for each goal, what the trials of a configuration reached: their means, or that one has no value."""
+        """Tell, for each objective, what a configuration's trials reached: their means, or that one has no value."""
         trial = self._trials[number]
         self._told.add(number)
         if all(reached and all(map(math.isfinite, reached)) for reached in values):
@@ -119,8 +119,10 @@ class Configurations:
 
 
 def empty_study(spec: StudySpec, earlier: int = 0) -> optuna.Study:
-    """Return an Optuna study in memory that has the goals and the pruner of a spec."""
-    directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in spec.goals]
+    """Return an Optuna study in memory that has the objectives and the pruner of a spec."""
+    directions = [
+        StudyDirection.MAXIMIZE if objective.mode == "max" else StudyDirection.MINIMIZE for objective in spec.objectives
+    ]
     return optuna.create_study(directions=directions, pruner=_pruner(spec, earlier))
 
 
@@ -134,15 +136,15 @@ def distribution(path: str, parameter: Categorical | Range) -> BaseDistribution:
     """Return a parameter as Optuna knows it; E1 is in whole epochs, however it is written."""
     if not isinstance(parameter, Range):
         return CategoricalDistribution(parameter.choices)
-    if parameter.type == "int" or path == SWITCH:
+    if parameter.type == "int" or path == STAGE1_EPOCHS:
         low = round(parameter.low)
         return IntDistribution(max(low, 1) if parameter.log else low, round(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _in_whole_epochs(spec: StudySpec, point: dict[str, Any]) -> dict[str, Any]:
-    drawn = isinstance(spec.search.get(SWITCH), Range) and SWITCH in point
-    return {**point, SWITCH: round(point[SWITCH])} if drawn else point
+    drawn = isinstance(spec.search.get(STAGE1_EPOCHS), Range) and STAGE1_EPOCHS in point
+    return {**point, STAGE1_EPOCHS: round(point[STAGE1_EPOCHS])} if drawn else point
 
 
 def _sampler(spec: StudySpec, number: int) -> optuna.samplers.BaseSampler:

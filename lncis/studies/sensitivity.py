@@ -19,7 +19,7 @@ NOT_STEPPED = ("schedule.", "dataset.", "noise.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knob:
+class ProbedParameter:
     """A searched parameter and values that should not all train alike."""
 
     path: str
@@ -29,7 +29,7 @@ class Knob:
     """Whether other choices are searched beside it, under which it might matter."""
 
 
-def knobs(spec: StudySpec) -> list[Knob]:
+def probed_parameters(spec: StudySpec) -> list[ProbedParameter]:
     """Return what is to be probed: the ends of each range or list of choices, and up to two values between them."""
     found = []
     for path, parameter in spec.search.items():
@@ -45,12 +45,12 @@ def knobs(spec: StudySpec) -> list[Knob]:
             tasks.append(Task(key=f"probe {path} = {value}", config=config, until=1, directory=Path(), probe=True))
         others = any(isinstance(p, space.Categorical) for other, p in spec.search.items() if other != path)
         if len(tasks) > 1:
-            found.append(Knob(path=path, values=values, probes=tasks, others=others))
+            found.append(ProbedParameter(path=path, values=values, probes=tasks, others=others))
     return found
 
 
-def judge(knob: Knob, records: Sequence[Record]) -> str | None:
-    """Return what should be known of a knob that is not stage 2's alone; ConfigError for one that changes nothing."""
+def judge(parameter: ProbedParameter, records: Sequence[Record]) -> str | None:
+    """Return a remark on a parameter that is not stage 2's alone; ConfigError for one that changes nothing."""
     first, *rest = records
     changed = {
         figure.partition("/")[0]
@@ -58,15 +58,15 @@ def judge(knob: Knob, records: Sequence[Record]) -> str | None:
         for figure in first.keys() & other.keys()
         if _differ(first, other, figure)
     }
-    values = ", ".join(map(str, knob.values))
+    values = ", ".join(map(str, parameter.values))
     same = f"{values} gave the same losses and weights in both stages"
-    if not changed and knob.others:
-        return f"{knob.path} changes nothing beside the base's other values ({same})"
+    if not changed and parameter.others:
+        return f"{parameter.path} changes nothing beside the base's other values ({same})"
     if not changed:
-        remedy = "drop it, search between other values, or set check_knobs: false"
-        raise ConfigError(f"search.{knob.path}", [f"is connected to nothing here: {same}; {remedy}"])
+        remedy = "drop it, search between other values, or set sensitivity_check: false"
+        raise ConfigError(f"search.{parameter.path}", [f"is connected to nothing here: {same}; {remedy}"])
     if "stage1" in changed:
-        return f"{knob.path} changes stage 1 as well ({values} were tried): trials that differ in it share nothing"
+        return f"{parameter.path} changes stage 1 as well ({values} were tried): trials that differ in it share nothing"
     return None
 
 

@@ -32,7 +32,7 @@ from lncis.execution import storage
 from lncis.execution.queue import Task
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner
-from lncis.studies.spec.space import SWITCH, Categorical, Range, example
+from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range, example
 
 STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
@@ -62,11 +62,11 @@ def chains(spec: StudySpec, directory: Path, shared: str = "") -> Callable[[Tria
 
 def switch_epochs(spec: StudySpec) -> frozenset[int]:
     """Return the epochs after which a trial of a study may leave stage 1: there stage 1 is cut."""
-    overrides, searched = [*spec.baselines.values()], spec.search.get(SWITCH)
+    overrides, searched = [*spec.baselines.values()], spec.search.get(STAGE1_EPOCHS)
     if spec.sampler.type == "grid":
         overrides += spec.grid
     elif isinstance(searched, Categorical):
-        overrides += [example(spec.search, SWITCH, choice) for choice in searched.choices]
+        overrides += [example(spec.search, STAGE1_EPOCHS, choice) for choice in searched.choices]
     if spec.sampler.type != "grid" and (searched is None or searched.when):
         overrides.append({})
     found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in overrides}
@@ -197,7 +197,7 @@ def code_digest() -> str:
 class Sharing:
     """What a set of trials costs in epochs."""
 
-    asked: int
+    requested: int
     """If each trial were trained alone."""
     trained: int
     """With shared stages trained once."""
@@ -207,6 +207,6 @@ def sharing(chains: Sequence[Sequence[Task]]) -> Sharing:
     """Return what the chains cost alone and together."""
     distinct = {task.key: task for chain in chains for task in chain}
     return Sharing(
-        asked=sum(chain[-1].until for chain in chains),
+        requested=sum(chain[-1].until for chain in chains),
         trained=sum(task.until - (task.after.until if task.after else 0) for task in distinct.values()),
     )

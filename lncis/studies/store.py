@@ -1,7 +1,7 @@
 """The stage store: finished stages of all studies in one place, for the next study that needs them.
 
 A stage is there whole or not at all. In a folder its files are hard links: beside the study that trained a stage, or
-those that adopted it, the store takes no room, and what it lets go stays with those who use it. At a URL it is where
+those that reused it, the store takes no room, and what it lets go stays with those who use it. At a URL it is where
 workers publish their stages, and nothing is let go: that is for the bucket's own rules.
 """
 
@@ -34,7 +34,7 @@ class StageStore:
             _link(task.directory, self._folder / task.key)
             self._trim()
 
-    def adopt(self, task: Task) -> bool:
+    def reuse(self, task: Task) -> bool:
         """Put a stage into the place where its study expects it; say whether the store had it."""
         kept = self._folder / task.key
         if task.directory.exists() or not kept.exists():
@@ -65,10 +65,10 @@ class StageStore:
 class PublishedStages:
     """The stages that workers publish below `url`; of these a study fetches what it reads, the files `read` first."""
 
-    def __init__(self, url: str, read: Collection[str], *, adopted: bool) -> None:
-        """Without `adopted` each study trains its own; StorageError where `url` cannot be used."""
+    def __init__(self, url: str, read: Collection[str], *, reused: bool) -> None:
+        """Without `reused` each study trains its own; StorageError where `url` cannot be used."""
         storage.check(url)
-        self.url, self._read, self._adopted = url, read, adopted
+        self.url, self._read, self._reused = url, read, reused
 
     def publish(self, task: Task) -> None:
         """Fetch what the study reads of a stage that a worker has published; of a trial's last one alone."""
@@ -76,10 +76,10 @@ class PublishedStages:
             with suppress(StorageError):  # a picture will lack it; the checkpoint is safe where it is
                 storage.fetch(task.shared, task.directory, only=self._read)
 
-    def adopt(self, task: Task) -> bool:
+    def reuse(self, task: Task) -> bool:
         """Say whether a stage is there to its end; a worker will find it."""
         with suppress(StorageError):  # away: a worker that finds the stage later takes it all the same
-            return self._adopted and storage.published_epoch(task.shared) == task.until
+            return self._reused and storage.published_epoch(task.shared) == task.until
         return False
 
     def bring(self, stage: Path) -> None:

@@ -14,7 +14,7 @@ from lncis.errors import ConfigError
 from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded, TrialRetried, TrialStarted, trial_of
-from lncis.studies.search import Configurations
+from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial, label
 from lncis.studies.stages import rungs, switch_of
 
@@ -35,7 +35,7 @@ class Store(Protocol):
     def publish(self, task: Task) -> None:
         """Keep a finished stage."""
 
-    def adopt(self, task: Task) -> bool:
+    def reuse(self, task: Task) -> bool:
         """Say whether a stage was kept by an earlier study, and is now this one's."""
 
 
@@ -64,7 +64,7 @@ class _Course:
 
     trial: Trial
     tasks: list[Task]
-    adopted: list[str]
+    reused: list[str]
     """Keys of the tasks that the store had."""
     records: dict[int, Record] = field(default_factory=dict)
     end: End | None = None
@@ -73,13 +73,13 @@ class _Course:
         return self.records.get(epoch, {}).get(metric, math.nan)
 
 
-class Trials:
+class TrialScheduler:
     """The trials of a study: the baselines first, then each configuration with every replicate."""
 
     def __init__(
         self,
         spec: StudySpec,
-        configurations: Configurations,
+        configurations: Suggester,
         chain: Callable[[Trial], list[Task]],
         queue: Queue,
         journal: Journal,
@@ -94,7 +94,7 @@ class Trials:
         self._courses: dict[str, _Course] = {}  # by the name of the trial
         self._known: dict[int, list[Trial]] = {}  # by configuration, in the order of the study
         self._judged: dict[int, int] = {}  # configuration -> the last rung it was judged at
-        self._adopted: set[str] = set()  # keys of the tasks that the store had for some trial
+        self._reused: set[str] = set()  # keys of the tasks that the store had for some trial
         self._begun: set[str] = set()  # of those that are trained here
         self._rejected = 0
         for number, (name, overrides) in enumerate(spec.baselines.items()):
@@ -132,7 +132,7 @@ class Trials:
                 break
         if trial.name not in self._courses:
             tasks = self._chain(trial)
-            adopted = [task.key for task in tasks if task.key in self._adopted or self._adopt(task)]
+            reused = [task.key for task in tasks if task.key in self._reused or self._reuse(task)]
             self._happened(
                 TrialStarted(
                     configuration=trial.configuration,
@@ -141,18 +141,18 @@ class Trials:
                     noise_seed=trial.noise_seed,
                     baseline=trial.baseline,
                     stages={task.key: task.until for task in tasks},
-                    adopted=adopted,
+                    reused=reused,
                 )
             )
         self._submit(self._courses[trial.name])
         return trial
 
-    def epoch_finished(self, name: str, record: Record, *, adopted: bool = False) -> None:
+    def epoch_finished(self, name: str, record: Record, *, reused: bool = False) -> None:
         """Note an epoch of a trial; one that is told again was noted before."""
         course = self._courses[name]
         if course.end is not None or record["epoch"] in course.records:
             return
-        self._happened(EpochFinished(trial=name, record=record, adopted=adopted))
+        self._happened(EpochFinished(trial=name, record=record, reused=reused))
         self._publish(course, int(record["epoch"]))
         self._judge_and_go_on(course.trial.configuration)
 
@@ -164,12 +164,12 @@ class Trials:
             self._queue.withdraw(name, reason)
             self._judge_and_go_on(course.trial.configuration)
 
-    def _adopt(self, task: Task) -> bool:
-        return self._store is not None and task.key not in self._begun and self._store.adopt(task)
+    def _reuse(self, task: Task) -> bool:
+        return self._store is not None and task.key not in self._begun and self._store.reuse(task)
 
     def _publish(self, course: _Course, epoch: int) -> None:
-        # what lies before an adopted stage is not this trial's: another one may be training it just now
-        for task in _without_what_came_before(course.tasks, course.adopted):
+        # what lies before an reused stage is not this trial's: another one may be training it just now
+        for task in _without_what_came_before(course.tasks, course.reused):
             if self._store and task.until == epoch:
                 self._store.publish(task)
 
@@ -219,10 +219,10 @@ class Trials:
     def _apply(self, event: Event) -> None:
         if isinstance(event, TrialStarted):
             trial = trial_of(self._spec, event)
-            course = self._courses[trial.name] = _Course(trial, self._chain(trial), event.adopted)
-            self._adopted.update(event.adopted)
-            own = _without_what_came_before(course.tasks, event.adopted)
-            self._begun.update(task.key for task in own if task.key not in event.adopted)
+            course = self._courses[trial.name] = _Course(trial, self._chain(trial), event.reused)
+            self._reused.update(event.reused)
+            own = _without_what_came_before(course.tasks, event.reused)
+            self._begun.update(task.key for task in own if task.key not in event.reused)
             for observer in self._observers:
                 observer.on_trial_start(trial, self._courses[trial.name].tasks)
         elif isinstance(event, EpochFinished):
@@ -259,7 +259,10 @@ class Trials:
             self._configurations.tell_pruned(number)
             return
         finished = [course for course in courses if course.end is End.FINISHED]
-        last = [[c.value(goal.metric, c.trial.config.schedule.epochs) for c in finished] for goal in self._spec.goals]
+        last = [
+            [c.value(objective.metric, c.trial.config.schedule.epochs) for c in finished]
+            for objective in self._spec.objectives
+        ]
         self._configurations.tell(number, last if len(finished) == len(courses) else [[]])
 
     def _next_rung(self, trial: Trial) -> int | None:
@@ -271,11 +274,11 @@ class Trials:
     def _submit(self, course: _Course) -> None:
         """Have a trial trained up to the next rung: how it goes on depends on the other seeds."""
         rung = self._next_rung(course.trial) or course.trial.config.schedule.epochs
-        needed = _without_what_came_before(course.tasks, course.adopted)
+        needed = _without_what_came_before(course.tasks, course.reused)
         self._queue.submit(course.trial.name, [task for task in needed if task.until <= rung or not task.after])
 
     def _judge_and_go_on(self, configuration: int) -> None:
-        while (behind := self._judge(configuration)) is not None:  # adopted epochs may have passed several rungs
+        while (behind := self._judge(configuration)) is not None:  # reused epochs may have passed several rungs
             if behind:
                 self._prune(configuration)
                 return
@@ -293,7 +296,7 @@ class Trials:
             return None
         self._judged[configuration] = rung
         mean = sum(course.value(self._spec.objective.metric, rung) for course in alive) / len(alive)
-        return self._configurations.falls_behind(configuration - len(self._spec.baselines), rung, mean)
+        return self._configurations.should_prune(configuration - len(self._spec.baselines), rung, mean)
 
     def _prune(self, configuration: int) -> None:
         rung = self._judged[configuration]
@@ -305,7 +308,7 @@ class Trials:
                 self._queue.withdraw(name, reason)
 
 
-def _without_what_came_before(tasks: list[Task], adopted: list[str]) -> list[Task]:
-    """Return the tasks from the last adopted one on: its checkpoint holds all that came before."""
-    last = max((number for number, task in enumerate(tasks) if task.key in adopted), default=0)
+def _without_what_came_before(tasks: list[Task], reused: list[str]) -> list[Task]:
+    """Return the tasks from the last reused one on: its checkpoint holds all that came before."""
+    last = max((number for number, task in enumerate(tasks) if task.key in reused), default=0)
     return [replace(tasks[last], after=None), *tasks[last + 1 :]]

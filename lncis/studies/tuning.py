@@ -14,14 +14,14 @@ from ray.tune.search import Searcher
 from lncis.execution.cluster import TRIAL_DRIVER
 from lncis.execution.queue import Task
 from lncis.studies.relay import Relay
-from lncis.studies.trials import Trials
+from lncis.studies.trials import TrialScheduler
 
 MAX_RELAY_FAILURES = 20
 """A relay holds nothing: one that is killed is replaced, and tells again what it told before."""
 
 
 class StudyQueue:
-    """The queue of a study as `Trials` needs it; the actor comes once Ray runs."""
+    """The queue of a study as `TrialScheduler` needs it; the actor comes once Ray runs."""
 
     actor: Any = None
     lost_seconds = 0.0
@@ -54,14 +54,14 @@ class Attended(Protocol):
         """Called again and again while trials are followed; `queue` is the handle of a TaskQueue actor."""
 
 
-def follow(trials: Trials, queue: StudyQueue, lanes: Attended, name: str) -> None:
-    """Follow the trials to their ends, as many at a time as the lanes say, or until the queue is closed."""
+def follow(trials: TrialScheduler, queue: StudyQueue, worker_groups: Attended, name: str) -> None:
+    """Follow the trials to their ends, as many at a time as the worker groups say, or until the queue is closed."""
     # nothing is restored through Tune: the journal knows
     with tempfile.TemporaryDirectory(prefix="lncis-tune-") as storage:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Relay, queue=queue.actor), {"CPU": 0, TRIAL_DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_Suggestions(trials, queue, lanes),
+                search_alg=_Suggestions(trials, queue, worker_groups),
                 num_samples=trials.unfinished,
                 max_concurrent_trials=trials.unfinished,  # without it Tune would start them one after the other
                 reuse_actors=True,
@@ -71,7 +71,7 @@ def follow(trials: Trials, queue: StudyQueue, lanes: Attended, name: str) -> Non
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=MAX_RELAY_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
-                callbacks=[_Attendance(queue, lanes)],
+                callbacks=[_Attendance(queue, worker_groups)],
                 verbose=0,
             ),
         )
@@ -85,14 +85,14 @@ def follow(trials: Trials, queue: StudyQueue, lanes: Attended, name: str) -> Non
 
 
 class _Attendance(tune.Callback):
-    """Lets lanes be attended to whenever Ray Tune has come round, a few times a second."""
+    """Lets worker groups be attended to whenever Ray Tune has come round, a few times a second."""
 
-    def __init__(self, queue: StudyQueue, lanes: Attended) -> None:
-        self._queue, self._lanes = queue, lanes
+    def __init__(self, queue: StudyQueue, worker_groups: Attended) -> None:
+        self._queue, self._worker_groups = queue, worker_groups
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Attend to them."""
-        self._lanes.attend(self._queue.actor)
+        self._worker_groups.attend(self._queue.actor)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its parts for a restore that we do not use."""
@@ -100,16 +100,16 @@ class _Attendance(tune.Callback):
 
 
 class _Suggestions(Searcher):
-    """`Trials` as Ray Tune asks and tells."""
+    """`TrialScheduler` as Ray Tune asks and tells."""
 
-    def __init__(self, trials: Trials, queue: StudyQueue, lanes: Attended) -> None:
+    def __init__(self, trials: TrialScheduler, queue: StudyQueue, worker_groups: Attended) -> None:
         super().__init__()
-        self._trials, self._queue, self._lanes = trials, queue, lanes
+        self._trials, self._queue, self._worker_groups = trials, queue, worker_groups
         self._names: dict[str, str] = {}  # Tune's id of a relay -> the trial that it follows
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         """Return what the next Relay follows; None where enough are followed now, so that Tune asks again."""
-        if self._names and len(self._names) >= self._lanes.at_once:
+        if self._names and len(self._names) >= self._worker_groups.at_once:
             return None
         try:
             trial = None if self._queue.why_closed else self._trials.start_next()
@@ -124,7 +124,7 @@ class _Suggestions(Searcher):
         """Pass an epoch on; Tune hands on a Relay's step flattened."""
         record = {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
         if record:
-            self._trials.epoch_finished(self._names[trial_id], record, adopted=bool(result["adopted"]))
+            self._trials.epoch_finished(self._names[trial_id], record, reused=bool(result["reused"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on that a trial is over, if it is: one that Tune or a closed queue ended can go on in a new session."""

@@ -69,7 +69,7 @@ def planned(document: dict[str, Any], runs: Path) -> dict[str, Any]:
         "exact": found.exact,
         "trials_total": spec.total_trials,
         "epochs_to_train": sharing.trained,
-        "epochs_without_sharing": sharing.asked,
+        "epochs_without_sharing": sharing.requested,
         "trials": [
             {
                 "name": t.name,

@@ -109,7 +109,7 @@ class StageDocument(BaseModel):
     first_epoch: int
     last_epoch: int
     epoch: int = Field(description="Finished epochs, counted from the beginning of the training.")
-    adopted: bool = Field(description="Found finished, from an earlier study.")
+    reused: bool = Field(description="Found finished, from an earlier study.")
     users_total: int
     users: list[str] = Field(description="Names of the first 100 trials that use it.")
 

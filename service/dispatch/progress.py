@@ -59,7 +59,7 @@ class _Stage:
     after: str | None
     first_epoch: int
     last_epoch: int
-    adopted: bool
+    reused: bool
     epoch: int = 0
 
 
@@ -133,7 +133,7 @@ class Follower:
         for key, last in event.stages.items():
             if key not in self._stages:
                 number = len(self._stages) + 1
-                self._stages[key] = _Stage(number, key, after, first, last, adopted=key in event.adopted)
+                self._stages[key] = _Stage(number, key, after, first, last, reused=key in event.reused)
             after, first = key, last + 1
 
     def _note_epoch(self, trial: _Trial, record: Record) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.documents import plain
-from lncis.studies.report.result import interval, merit
+from lncis.studies.report.result import interval, score
 from lncis.studies.spec import StudySpec
 from service.store import tables
 from service.store.studies import Study
@@ -58,7 +58,7 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
         if not values or any(trial.state in _OUT for trial in trials):
             continue
         finished = len(values) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
-        ranked[finished].append((merit(spec.objective, values), [trial.number for trial in trials]))
+        ranked[finished].append((score(spec.objective, values), [trial.number for trial in trials]))
     for entries in ranked.values():
         entries.sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
     return [numbers for _, numbers in ranked[True]], [numbers for _, numbers in ranked[False]]

@@ -77,7 +77,7 @@ def stages(connection: Connection, study: Study, *, after: int, limit: int) -> l
             "first_epoch": row.first_epoch,
             "last_epoch": row.last_epoch,
             "epoch": row.epoch,
-            "adopted": row.adopted,
+            "reused": row.reused,
             "users_total": number,
             "users": list(users),
         }

@@ -114,7 +114,7 @@ stages = Table(
     Column("after", String(128)),  # the key of the stage that it forks from
     Column("first_epoch", Integer, nullable=False),
     Column("last_epoch", Integer, nullable=False),
-    Column("adopted", Boolean, nullable=False),  # found finished, from an earlier study
+    Column("reused", Boolean, nullable=False),  # found finished, from an earlier study
     Column("epoch", Integer, nullable=False),  # finished
     UniqueConstraint("study", "key"),
 )

@@ -1,4 +1,4 @@
-"""What a study cost, and what sharing and pruning spared, read from its journal."""
+"""What a study cost, and what sharing and pruning skipped, read from its journal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ from lncis.studies.journal import (
     End,
     EpochFinished,
     Event,
-    LanesUp,
     SessionEnded,
     SessionStarted,
     TrialEnded,
     TrialRetried,
     TrialStarted,
+    WorkerGroupsUp,
 )
 from lncis.studies.spec import StudySpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Epochs are counted as trainings ask for them: `asked` is `trained + shared + adopted + spared`."""
+    """Epochs are counted as trainings ask for them: `requested` is `trained + shared + reused + skipped`."""
 
-    asked: int
+    requested: int
     """Epochs of the trials that were started, if each had been trained alone to its end."""
     trained: int
     """Epochs that the study trained."""
     shared: int
     """Epochs that a trial had from another trial of the study."""
-    adopted: int
+    reused: int
     """Epochs that came from earlier studies, through the stage store or a storage."""
-    spared: int
+    skipped: int
     """Epochs that pruned and failed trials did not come to, and those that unfinished ones have not come to yet."""
     wasted: int
     """Epochs of `trained` that served failed trials alone."""
@@ -47,23 +47,23 @@ class Cost:
 def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
     """Return what the events of a study's journal amount to."""
     started: dict[str, TrialStarted] = {}
-    told = asked = 0
+    reported = requested = 0
     trained: dict[tuple[str, int], float] = {}  # (stage, epoch) -> seconds
-    adopted: set[tuple[str, int]] = set()
+    reused: set[tuple[str, int]] = set()
     served: dict[tuple[str, int], set[str]] = {}
     failed: set[str] = set()
-    found = {key for event in events if isinstance(event, TrialStarted) for key in event.adopted}
+    found = {key for event in events if isinstance(event, TrialStarted) for key in event.reused}
     for event in events:
         if isinstance(event, TrialStarted):
             started[event.trial] = event
-            asked += max(event.stages.values())
+            requested += max(event.stages.values())
         elif isinstance(event, EpochFinished):
-            told += 1
+            reported += 1
             epoch, start = int(event.record["epoch"]), started[event.trial]
-            stage, stored = start.stage_of(epoch), max((start.stages[key] for key in start.adopted), default=0)
+            stage, stored = start.stage_of(epoch), max((start.stages[key] for key in start.reused), default=0)
             where = (stage, epoch)
-            if event.adopted or stage in found or epoch <= stored:
-                adopted.add(where)
+            if event.reused or stage in found or epoch <= stored:
+                reused.add(where)
             else:
                 trained.setdefault(where, event.record["seconds"])
                 served.setdefault(where, set()).add(event.trial)
@@ -71,15 +71,15 @@ def cost_of(spec: StudySpec, events: Sequence[Event]) -> Cost:
             failed.add(event.trial)
         elif isinstance(event, TrialRetried):
             failed.discard(event.trial)
-    adopted -= trained.keys()  # before an adopted stage, or found published, but trained here for another trial
+    reused -= trained.keys()  # before an reused stage, or found published, but trained here for another trial
     workers = spec.resources.num_workers
     sessions = _sessions(events)
     return Cost(
-        asked=asked,
+        requested=requested,
         trained=len(trained),
-        adopted=len(adopted),
-        shared=told - len(trained) - len(adopted),
-        spared=asked - told,
+        reused=len(reused),
+        shared=reported - len(trained) - len(reused),
+        skipped=requested - reported,
         wasted=sum(served[where] <= failed for where in trained),
         lost_seconds=sum(_lost(session) for session in sessions) * workers,
         training_seconds=sum(trained.values()) * workers,
@@ -107,18 +107,18 @@ def _seconds(session: Sequence[Event]) -> float:
     return session[-1].time - session[0].time
 
 
-def _lanes(session: Sequence[Event]) -> int:
-    """Return the lanes that a session had at its end."""
-    return next((e.lanes for e in reversed(session) if isinstance(e, LanesUp | SessionStarted)), 0)
+def _worker_groups(session: Sequence[Event]) -> int:
+    """Return the worker groups that a session had at its end."""
+    return next((e.worker_groups for e in reversed(session) if isinstance(e, WorkerGroupsUp | SessionStarted)), 0)
 
 
 def _held(session: Sequence[Event]) -> float:
-    """Return for how long a session held its lanes, summed over them."""
-    changes = [event for event in session if isinstance(event, LanesUp)]
-    if not changes:  # written before lanes came and went
-        return _seconds(session) * _lanes(session)
+    """Return for how long a session held its worker groups, summed over them."""
+    changes = [event for event in session if isinstance(event, WorkerGroupsUp)]
+    if not changes:  # written before worker groups came and went
+        return _seconds(session) * _worker_groups(session)
     ends = [*(event.time for event in changes[1:]), session[-1].time]
-    return sum(event.lanes * (end - event.time) for event, end in zip(changes, ends, strict=True))
+    return sum(event.worker_groups * (end - event.time) for event, end in zip(changes, ends, strict=True))
 
 
 def _lost(session: Sequence[Event]) -> float:
@@ -131,4 +131,4 @@ def _lost(session: Sequence[Event]) -> float:
             heard[event.trial] = event.time
         elif isinstance(event, TrialEnded):
             heard.pop(event.trial, None)
-    return sum(sorted(session[-1].time - time for time in heard.values())[: _lanes(session)])
+    return sum(sorted(session[-1].time - time for time in heard.values())[: _worker_groups(session)])

@@ -24,11 +24,11 @@ INCH, RESOLUTION = 90, 1.6
 """Width of an inch of a figure in the page's pixels, and how many of its own it has for each of these."""
 
 COST = {
-    "asked": "epochs, if each trial had been trained alone to its end",
+    "requested": "epochs, if each trial had been trained alone to its end",
     "trained": "epochs that the study trained",
     "shared": "epochs that a trial had from another one of the study",
-    "adopted": "epochs that came from earlier studies",
-    "spared": "epochs that pruned, failed and unfinished trials have not come to",
+    "reused": "epochs that came from earlier studies",
+    "skipped": "epochs that pruned, failed and unfinished trials have not come to",
     "wasted": "epochs of those trained that served failed trials alone",
     "training_seconds": "worker-seconds of training and evaluation",
     "held_seconds": "worker-seconds for which the study held workers",
@@ -56,7 +56,7 @@ def render(result: StudyResult) -> str:
         about=table.title(result).removeprefix(f"{spec.name}: "),
         findings=_findings(result),
         parameters=_short(list(spec.search)),
-        headings=[table.heading(spec, goal) for goal in spec.goals],
+        headings=[table.heading(spec, objective) for objective in spec.objectives],
         figures=table.FIGURES,
         paper_figures=", ".join(table.FIGURES[: table.paper_figures(spec)]),
         baselines=[c.trial.label for c in baselines],
@@ -103,7 +103,7 @@ def _rows(
             "values": [table.value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
             "best": c.trial.configuration == best,
             "front": c.trial.configuration in front,
-            "goals": [f"{c.over_seeds(goal.metric)}" for goal in spec.goals],
+            "objectives": [f"{c.over_seeds(objective.metric)}" for objective in spec.objectives],
             "tests": [f"{c.over_seeds(f'test/segm_{figure}')}" for figure in table.FIGURES],
             "over": [
                 "" if c is baseline else f"{paired_difference(c, baseline, table.CLEAN_AP):+}" for baseline in baselines
@@ -116,8 +116,8 @@ def _rows(
 
 
 def _front(result: StudyResult) -> list[dict[str, Any]]:
-    """Return the Pareto front in the order of the objective, where there are trade-offs."""
-    if not (result.searched and result.spec.trade_offs):
+    """Return the Pareto front in the order of the objective, where there are secondary objectives."""
+    if not (result.searched and result.spec.secondary_objectives):
         return []
     front = {c.trial.configuration for c in result.pareto_front}
     return _rows(result, [], [c for c in ranked(result) if c.trial.configuration in front])

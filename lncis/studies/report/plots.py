@@ -17,7 +17,7 @@ from lncis.studies.report import separation
 from lncis.studies.report.result import ConfigurationResult, StudyResult
 from lncis.studies.report.statistics import importance, importance_method
 from lncis.studies.report.table import CLEAN_AP, VAL_AP, marked, value_text
-from lncis.studies.spec.space import SWITCH, Categorical, Range
+from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range
 
 MANY = 8
 """More configurations than these cannot be told apart by colour."""
@@ -82,11 +82,11 @@ def drawings(result: StudyResult) -> Iterator[Drawing]:
             + (f" (Kendall's tau {tau:+.2f})." if math.isfinite(tau) else "."),
             figure=agreement(result),
         )
-    if result.searched and result.spec.trade_offs:
+    if result.searched and result.spec.secondary_objectives:
         yield Drawing(
             title="Trade-offs",
-            caption="Means of the configurations in the goals of the study. What lies on the Pareto front, in blue, no "
-            "other configuration beats in every goal.",
+            caption="Means of the configurations in the objectives of the study. On the Pareto front, in blue, lies what "
+            "no other configuration beats in every objective.",
             figure=pareto(result),
         )
     if shares := importance(result):
@@ -164,8 +164,8 @@ def agreement(result: StudyResult) -> Figure:
 
 
 def pareto(result: StudyResult) -> Figure:
-    """Return each further goal against the objective, with the front."""
-    first, *others = result.spec.goals
+    """Return each further objective against the objective, with the front."""
+    first, *others = result.spec.objectives
     labels = result.spec.base.val_labels
     figure = Figure(figsize=(5.2 * len(others), 4.4), layout="constrained")
     front = marked(result)[1]
@@ -178,7 +178,7 @@ def pareto(result: StudyResult) -> Figure:
             *_columns([p for n, p in points.items() if n not in front]), "o", color=FAINT, label="beaten by another"
         )
         along = sorted(points[number] for number in front)
-        line = "o-" if len(others) == 1 else "o"  # with three goals the front is a surface
+        line = "o-" if len(others) == 1 else "o"  # with three objectives the front is a surface
         axes.plot(*_columns(along), line, color=TEST_COLOR, linewidth=0.8, label="Pareto front")
         chosen = points[result.best.trial.configuration]
         axes.plot(*chosen, "*", color=TEST_COLOR, markersize=14, label=_legible(result.best.trial.label))
@@ -314,7 +314,7 @@ def _draw_curves(result: StudyResult, axes: Axes) -> None:
             LineCollection(faint, colors=FAINT, linewidths=0.7, alpha=max(0.08, 0.5 * 60 / (60 + len(faint))))
         )
         axes.autoscale_view()
-    if SWITCH not in result.spec.search:
+    if STAGE1_EPOCHS not in result.spec.search:
         switch = result.spec.base.schedule.switch_epoch
         axes.axvline(switch, color="grey", linewidth=0.8)
         axes.annotate(" stage 2", (switch, 0.01), fontsize=7, color="grey", xycoords=("data", "axes fraction"))

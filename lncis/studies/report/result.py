@@ -23,7 +23,7 @@ from lncis.studies.journal import (
     trial_of,
 )
 from lncis.studies.report.cost import Cost, cost_of
-from lncis.studies.spec import Objective, StudySpec, Trial
+from lncis.studies.spec import SelectionObjective, StudySpec, Trial
 from lncis.studies.stages import STAGES
 
 
@@ -68,7 +68,7 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean=float(np.mean(finite)), half_width=_student(len(finite) - 1) * error)
 
 
-def merit(objective: Objective, values: Sequence[float]) -> float:
+def score(objective: SelectionObjective, values: Sequence[float]) -> float:
     """Return what the best has most of, from a configuration's objective with each seed.
 
     That is the mean or its lower bound, negative where less is better; -inf where there is none.
@@ -105,9 +105,9 @@ class ConfigurationResult:
         """Return the mean of a metric over the trials that finished, and its interval."""
         return interval([trial.last(metric) for trial in self.trials])
 
-    def merit(self, objective: Objective) -> float:
+    def score(self, objective: SelectionObjective) -> float:
         """Return what the best configuration has most of."""
-        return merit(objective, [trial.last(objective.metric) for trial in self.trials])
+        return score(objective, [trial.last(objective.metric) for trial in self.trials])
 
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
@@ -157,7 +157,7 @@ class StudyResult:
         if not self.searched:
             reasons = sorted({t.reason for t in self.trials if t.reason}) or ["it was stopped"]
             raise StudyError(f"no configuration of study {self.study_id} finished: {'; '.join(reasons)}")
-        return max(self.searched, key=lambda c: c.merit(self.spec.objective))
+        return max(self.searched, key=lambda c: c.score(self.spec.objective))
 
     @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:
@@ -176,9 +176,11 @@ class StudyResult:
 
     @cached_property
     def pareto_front(self) -> list[ConfigurationResult]:
-        """The searched configurations that no other beats in every goal, by their means."""
-        signs = np.array([1 if goal.mode == "max" else -1 for goal in self.spec.goals])
-        means = np.array([[c.over_seeds(goal.metric).mean for goal in self.spec.goals] for c in self.searched])
+        """The searched configurations that no other beats in every objective, by their means."""
+        signs = np.array([1 if objective.mode == "max" else -1 for objective in self.spec.objectives])
+        means = np.array(
+            [[c.over_seeds(objective.metric).mean for objective in self.spec.objectives] for c in self.searched]
+        )
         reached = means.reshape(-1, len(signs)) * signs
         return [
             c

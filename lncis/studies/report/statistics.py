@@ -23,7 +23,7 @@ def ranked(result: StudyResult) -> list[ConfigurationResult]:
     """Return all but the baselines: those that may be selected, best first, then those that came farthest."""
     done = {c.trial.configuration for c in result.searched}
     others = [c for c in result.configurations if c.trial.baseline is None and c.trial.configuration not in done]
-    best_first = sorted(result.searched, key=lambda c: c.merit(result.spec.objective), reverse=True)
+    best_first = sorted(result.searched, key=lambda c: c.score(result.spec.objective), reverse=True)
     return [*best_first, *sorted(others, key=_progress, reverse=True)]
 
 
@@ -46,7 +46,9 @@ def importance(result: StudyResult) -> dict[str, float]:
     if len(varying) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec = replace(result.spec, trade_offs=[])  # with one goal Optuna needs not be told which value counts
+    spec = replace(
+        result.spec, secondary_objectives=[]
+    )  # with one objective Optuna needs not be told which value counts
     study, draw = empty_study(spec), np.random.default_rng(0)
     study.add_trials([_observed(spec, overrides, mean, draw) for overrides, mean in points])
     try:

@@ -17,8 +17,8 @@ from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
 from lncis.studies.report.statistics import importance, importance_method, ranked, variance_split
-from lncis.studies.spec import Goal, Objective, PaperRow, StudySpec
-from lncis.studies.spec.space import SWITCH
+from lncis.studies.spec import Objective, PaperRow, SelectionObjective, StudySpec
+from lncis.studies.spec.space import STAGE1_EPOCHS
 
 FIGURES = ("AP", "AP50", "AP75")
 VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
@@ -36,8 +36,8 @@ def view(result: StudyResult) -> RenderableType:
     best, front = marked(result)
     table = Table(title=Text(title(result), style="bold"), title_justify="left")
     table.add_column("configuration", overflow="fold")
-    for goal in spec.goals:
-        table.add_column(Text(heading(spec, goal)), justify="right")
+    for objective in spec.objectives:
+        table.add_column(Text(heading(spec, objective)), justify="right")
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
@@ -48,8 +48,8 @@ def view(result: StudyResult) -> RenderableType:
         row, mine = paper_row(spec, c), c.trial.configuration
         marks = (BEST if mine == best else "") + (FRONT if mine in front else "")
         table.add_row(
-            Text(f"{marks:<{3 if spec.trade_offs else 2}}{c.trial.label}"),
-            *(f"{c.over_seeds(goal.metric)}" for goal in spec.goals),
+            Text(f"{marks:<{3 if spec.secondary_objectives else 2}}{c.trial.label}"),
+            *(f"{c.over_seeds(objective.metric)}" for objective in spec.objectives),
             *(f"{c.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
             *([row.text if row else ""] if spec.paper else []),
             *([Text(states[mine])] if any(states.values()) else []),
@@ -68,10 +68,10 @@ def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
 
 
 def marked(result: StudyResult) -> tuple[int | None, set[int]]:
-    """Return the number of the best configuration, and those of the Pareto front where there are trade-offs."""
+    """Return the number of the best configuration, and those of the Pareto front if there is one."""
     if not result.searched:
         return None, set()
-    front = {c.trial.configuration for c in result.pareto_front} if result.spec.trade_offs else set()
+    front = {c.trial.configuration for c in result.pareto_front} if result.spec.secondary_objectives else set()
     return result.best.trial.configuration, front
 
 
@@ -83,7 +83,7 @@ def title(result: StudyResult) -> str:
         _noise(spec),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
-        *([] if SWITCH in spec.search else [f"E1 = {schedule.switch_epoch}"]),
+        *([] if STAGE1_EPOCHS in spec.search else [f"E1 = {schedule.switch_epoch}"]),
         replicates(spec),
         *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
     ]
@@ -110,7 +110,7 @@ def replicates(spec: StudySpec) -> str:
     return f"{seeds} x {draws}" if spec.noise_seeds else seeds
 
 
-def selected_by(objective: Objective) -> str:
+def selected_by(objective: SelectionObjective) -> str:
     """Return what the best configuration is best in."""
     mean = f"mean {objective.metric}"
     if objective.select == "mean":
@@ -118,9 +118,9 @@ def selected_by(objective: Objective) -> str:
     return f"the {'lower' if objective.mode == 'max' else 'upper'} end of the 95 % interval of {mean}"
 
 
-def heading(spec: StudySpec, goal: Goal) -> str:
-    """Return what stands above a goal's column."""
-    return f"{goal.metric}\n({spec.base.val_labels}{', min' if goal.mode == 'min' else ''})"
+def heading(spec: StudySpec, objective: Objective) -> str:
+    """Return what stands above a objective's column."""
+    return f"{objective.metric}\n({spec.base.val_labels}{', min' if objective.mode == 'min' else ''})"
 
 
 def state(result: StudyResult, configuration: ConfigurationResult) -> str:
@@ -200,9 +200,11 @@ def _best(result: StudyResult) -> list[str]:
         lines.append("  one seed: differences of this size may be chance; add seeds to tell")
     elif number > 1 and (others := result.as_good_as_best):
         lines.append(f"  not told apart from it by {replicates(spec)} (95 % CI): {_names(others)}")
-    if spec.trade_offs:
-        front, goals = result.pareto_front, " and ".join(goal.metric for goal in spec.goals)
-        lines.append(f"{FRONT} on the Pareto front of {goals}: {len(front)} of {len(result.searched)}: {_names(front)}")
+    if spec.secondary_objectives:
+        front, objectives = result.pareto_front, " and ".join(objective.metric for objective in spec.objectives)
+        lines.append(
+            f"{FRONT} on the Pareto front of {objectives}: {len(front)} of {len(result.searched)}: {_names(front)}"
+        )
     return lines
 
 
@@ -257,7 +259,7 @@ def _failed(result: StudyResult) -> list[str]:
 
 def _cost(result: StudyResult) -> list[str]:
     cost, running = result.cost, any(t.end is None for t in result.trials)
-    spared = "not trained yet or spared" if running else "spared by pruning or failure"
+    skipped = "not trained yet or skipped" if running else "skipped by pruning or failure"
     time = (
         f"  {cost.seconds / 60:.1f} min, {cost.training_seconds / 60:.1f} worker-minutes of training of "
         f"{cost.held_seconds / 60:.1f} held"
@@ -267,8 +269,8 @@ def _cost(result: StudyResult) -> list[str]:
     if cost.lost_seconds > 0:
         time += f"; {cost.lost_seconds / 60:.1f} worker-minutes lost to killed workers"
     return [
-        f"cost: {cost.trained} epochs trained for {cost.asked} asked ({cost.shared} shared, {cost.adopted} from "
-        f"earlier studies, {cost.spared} {spared})",
+        f"cost: {cost.trained} epochs trained for {cost.requested} requested ({cost.shared} shared, {cost.reused} from "
+        f"earlier studies, {cost.skipped} {skipped})",
         time,
     ]
 

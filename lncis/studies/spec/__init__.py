@@ -1,11 +1,11 @@
 """What a study is: the schema of studies/*.yaml, of requests and of Python use."""
 
 from lncis.studies.spec.study import NUMBER_OR_AUTO as NUMBER_OR_AUTO
-from lncis.studies.spec.study import Goal as Goal
 from lncis.studies.spec.study import Objective as Objective
 from lncis.studies.spec.study import Paper as Paper
 from lncis.studies.spec.study import PaperRow as PaperRow
 from lncis.studies.spec.study import Resources as Resources
+from lncis.studies.spec.study import SelectionObjective as SelectionObjective
 from lncis.studies.spec.study import StudySpec as StudySpec
 from lncis.studies.spec.study import Trial as Trial
 from lncis.studies.spec.study import label as label

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from lncis.config import STRICT_KEYS
 
-SWITCH = "schedule.stage1_epochs"
+STAGE1_EPOCHS = "schedule.stage1_epochs"
 """E1, the one parameter that decides where trials leave the stage that they share."""
 
 Conditions = dict[str, Any]

@@ -15,11 +15,11 @@ from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import space
 from lncis.studies.spec.samplers import GridSampler, NoPruner, OptunaSampler, Pruner, Sampler
-from lncis.studies.spec.space import SWITCH, Parameter, Range
+from lncis.studies.spec.space import STAGE1_EPOCHS, Parameter, Range
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Goal:
+class Objective:
     """A metric and which way is better."""
 
     metric: str = "val/segm_AP"
@@ -27,7 +27,7 @@ class Goal:
     mode: Literal["max", "min"] = "max"
 
     @model_validator(mode="after")
-    def _may_be_selected_on(self) -> "Goal":
+    def _may_be_selected_on(self) -> "Objective":
         if self.metric in TEST_METRICS:
             raise ValueError(f"metric must not be a test figure ({self.metric}): select on one of {_or(VAL_METRICS)}")
         if self.metric not in VAL_METRICS:
@@ -36,7 +36,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Objective(Goal):
+class SelectionObjective(Objective):
     """What is best."""
 
     select: Literal["mean", "lower_bound"] = "mean"
@@ -162,13 +162,13 @@ class StudySpec:
     """Training seeds; they replace base.seed."""
     noise_seeds: list[Annotated[int, Field(ge=0)]] = field(default_factory=list)
     """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
-    objective: Objective = field(default_factory=Objective)
-    trade_offs: list[Goal] = field(default_factory=list)
+    objective: SelectionObjective = field(default_factory=SelectionObjective)
+    secondary_objectives: list[Objective] = field(default_factory=list)
     """Further objectives: the sampler pursues all, the report shows the Pareto front, `objective` names the best."""
     resources: Resources = field(default_factory=Resources)
     sharing: bool = True
     """Train once what several trials share; false trains every trial alone."""
-    check_knobs: bool = True
+    sensitivity_check: bool = True
     """See, by a few steps before the first trial, that each searched parameter changes the training."""
     keep_checkpoints: Literal["all", "best"] = "all"
     """Of the finished trials; best: those of the best configuration."""
@@ -206,11 +206,15 @@ class StudySpec:
 
     def _sampler_problems(self) -> list[str]:
         problems, sampler = list[str](), self.sampler
-        if self.trade_offs and self.pruner.type != "none":
-            problems.append("pruner.type: must be none where there are trade_offs: a rung compares one objective")
-        metrics = [self.objective.metric, *(goal.metric for goal in self.trade_offs)]
+        if self.secondary_objectives and self.pruner.type != "none":
+            problems.append(
+                "pruner.type: must be none where there are secondary_objectives: a rung compares one objective"
+            )
+        metrics = [self.objective.metric, *(objective.metric for objective in self.secondary_objectives)]
         if len(set(metrics)) < len(metrics):
-            problems.append(f"trade_offs: must name other metrics than objective, each once, but got {metrics[1:]}")
+            problems.append(
+                f"secondary_objectives: must name other metrics than objective, each once, but got {metrics[1:]}"
+            )
         if not isinstance(sampler, OptunaSampler):
             return problems
         if len(sampler.first) > sampler.configurations:
@@ -263,8 +267,8 @@ class StudySpec:
         E1 is rounded to whole epochs. Another `loss.name` than the base's begins from that loss's defaults.
         """
         seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
-        switch = overrides.get(SWITCH)
-        rounded = {SWITCH: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
+        switch = overrides.get(STAGE1_EPOCHS)
+        rounded = {STAGE1_EPOCHS: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
         changes = {**overrides, **rounded, **seeds}
         document = documents.with_overrides(documents.dump(self.base), changes, schema=TrainConfig)
         return documents.parse(TrainConfig, document, source=self.name)
@@ -295,9 +299,9 @@ class StudySpec:
         return space.grid(self.search)
 
     @property
-    def goals(self) -> list[Goal]:
-        """What the sampler pursues: the objective, then the trade-offs."""
-        return [self.objective, *self.trade_offs]
+    def objectives(self) -> list[Objective]:
+        """What the sampler pursues: the objective, then the secondary objectives."""
+        return [self.objective, *self.secondary_objectives]
 
     @property
     def total_trials(self) -> int:

@@ -105,7 +105,7 @@ def upgrade() -> None:
         sa.Column("after", sa.String(length=128), nullable=True),
         sa.Column("first_epoch", sa.Integer(), nullable=False),
         sa.Column("last_epoch", sa.Integer(), nullable=False),
-        sa.Column("adopted", sa.Boolean(), nullable=False),
+        sa.Column("reused", sa.Boolean(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["study"],
