@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks that a killed process does not keep."""
 
 import os
 import secrets
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock
 
 
 @contextmanager
@@ -31,3 +33,12 @@ def replace(path: Path, content: str | bytes) -> None:
     """Give `path` a new content at once."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def lock(path: Path, *, timeout_seconds: float = 0) -> FileLock:
+    """Return a lock for a `with` block, in which no other process holds it; entering raises TimeoutError if one does.
+
+    It is the kernel's own (flock), so it ends with its process, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=timeout_seconds, fallback_to_soft=False, preserve_lock_file=True)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from lncis import files
@@ -26,3 +29,16 @@ def test_a_full_disk_leaves_the_old_file(small_disk):
         files.replace(path, b"x" * 200_000)
     assert path.read_bytes() == b"old"
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = tmp_path / "there" / "lock"
+    code = "import sys, time; from pathlib import Path; from lncis import files\n"
+    code += "with files.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        with pytest.raises(TimeoutError), files.lock(path):
+            pass
+        holder.kill()
+    with files.lock(path), pytest.raises(TimeoutError), files.lock(path):
+        pass

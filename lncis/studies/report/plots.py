@@ -85,8 +85,8 @@ def drawings(result: StudyResult) -> Iterator[Drawing]:
     if result.searched and result.spec.secondary_objectives:
         yield Drawing(
             title="Trade-offs",
-            caption="Means of the configurations in the objectives of the study. On the Pareto front, in blue, lies what "
-            "no other configuration beats in every objective.",
+            caption="Means of the configurations in the objectives of the study. On the Pareto front, in blue, lies "
+            "what no other configuration beats in every objective.",
             figure=pareto(result),
         )
     if shares := importance(result):
