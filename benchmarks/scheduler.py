@@ -13,8 +13,9 @@ import ray
 
 from lncis.config import Schedule, TrainConfig, Workers
 from lncis.execution import cluster
-from lncis.execution import worker_groups as training
+from lncis.execution.worker_groups import start_queue
 from lncis.studies import folders
+from lncis.studies.driver import follow
 from lncis.studies.journal import Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
@@ -22,7 +23,7 @@ from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Range
 from lncis.studies.stages import chains
 from lncis.studies.trials import TrialScheduler
-from lncis.studies.tuning import StudyQueue, follow
+from lncis.studies.tuning import StudyQueue, TuneTrials
 
 WORKER_GROUPS = 8
 
@@ -42,30 +43,25 @@ def main() -> None:
         folder = folders.claim(Path(runs), "simulated", spec)
         journal, queue = Journal(folder), StudyQueue()
         trials = TrialScheduler(spec, Suggester(spec), chains(spec, folder / "stages"), queue, journal)
-        queue.actor = training.start_queue()
+        trials.resume()
+        queue.actor = start_queue()
         worker_groups = [
             threading.Thread(target=_simulate, args=(str(n), queue.actor), daemon=True) for n in range(WORKER_GROUPS)
         ]
         for worker_group in worker_groups:
             worker_group.start()
         started = time.monotonic()
-        follow(trials, queue, Simulated(), "simulated")
+        tune = TuneTrials(queue.actor, "simulated", arguments.trials)
+        follow(trials, tune, lambda: WORKER_GROUPS)
         seconds = time.monotonic() - started
         ray.get(queue.actor.close.remote())
+        tune.stop()
         for worker_group in worker_groups:
             worker_group.join()
         assert trials.unfinished == 0
     each = 1000 * seconds / arguments.trials
     sampled = f"{arguments.trials} trials ({arguments.sampler})"
     print(f"{sampled}, {WORKER_GROUPS} at a time: {seconds:.0f} s, {each:.0f} ms a trial")
-
-
-class Simulated:
-    """Worker groups that need nothing."""
-
-    at_once = WORKER_GROUPS
-
-    def attend(self, queue: ray.actor.ActorHandle) -> None: ...
 
 
 def _simulate(worker_group: str, queue: ray.actor.ActorHandle) -> None:

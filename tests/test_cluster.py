@@ -6,8 +6,7 @@ import ray
 
 from lncis.config import Workers
 from lncis.errors import StudyError
-from lncis.execution import cluster
-from lncis.execution import worker_groups as training
+from lncis.execution import cluster, worker_groups
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +71,10 @@ def test_there_is_room_for_as_many_as_each_resource_allows(
 
 
 def test_two_lanes_may_share_a_gpu() -> None:
-    each = training.scaling(Workers(gpus_per_worker=0.5)).total_resources
+    each = worker_groups.scaling(Workers(gpus_per_worker=0.5)).total_resources
     assert each == {"CPU": 1, "GPU": 0.5}
-    assert training.scaling(Workers(num_workers=2, gpus_per_worker=1)).total_resources == {"CPU": 2, "GPU": 2}
-    assert "GPU" not in training.scaling(Workers()).total_resources
+    assert worker_groups.scaling(Workers(num_workers=2, gpus_per_worker=1)).total_resources == {"CPU": 2, "GPU": 2}
+    assert "GPU" not in worker_groups.scaling(Workers()).total_resources
 
 
 SHUT_DOWN_AMONG_GARBAGE = """

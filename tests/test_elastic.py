@@ -30,7 +30,7 @@ from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.trials import Observer
 
-worker groups.IDLE_SECONDS = 3.0
+worker groups.IDLE_TIMEOUT_SECONDS = 3.0
 digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}
 cluster = Cluster(
     initialize_head=True,

@@ -23,12 +23,13 @@ def importers_of(name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("ray.train", {"execution/worker_groups.py"}),
+        ("ray.train", {"execution/worker_groups.py", "execution/worker.py"}),
         ("ray.tune", {"studies/tuning.py", "studies/relay.py"}),
         (
             "ray",
-            {"execution/worker_groups.py", "execution/cluster.py", "commands/cluster.py"}
-            | {f"studies/{name}.py" for name in ("run", "worker_pool", "tuning", "relay", "probing")},
+            {f"execution/{name}.py" for name in ("worker_groups", "worker", "cluster")}
+            | {"commands/cluster.py"}
+            | {f"studies/{name}.py" for name in ("driver", "worker_pool", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
         ("pyarrow", {"execution/storage.py"}),

@@ -53,11 +53,11 @@ LEFT_AT_WORK = """
 import threading, time
 from pathlib import Path
 import ray
-from lncis.execution import cluster, worker_groups as training
+from lncis.execution import cluster, worker_groups
 from lncis.config import DigitsData, Model, Schedule, TrainConfig, Workers
 from lncis.execution.queue import Task
 
-training.GOING_HOME_SECONDS = 3
+worker_groups.STOP_TIMEOUT_SECONDS = 3
 large = TrainConfig(  # an epoch takes minutes
     dataset=DigitsData(train_scenes=80, val_scenes=4, test_scenes=4),
     model=Model(min_size=1000, max_size=1000),
@@ -65,16 +65,16 @@ large = TrainConfig(  # an epoch takes minutes
 )
 for again in range(2):
     with cluster.connected(Workers(), worker_groups=1):
-        queue = training.start_queue(come_and_go=True)
+        queue = worker_groups.start_queue(scaled=True)
         folder = Path(f"{again}").absolute()
         ray.get(queue.submit.remote("owner", [Task(key="long", config=large, until=2, directory=folder)]))
-        worker groups = [training.start_worker_group("at work", queue, Workers())]
-        worker groups.append(training.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
+        groups = [worker_groups.start_worker_group("at work", queue, Workers())]
+        groups.append(worker_groups.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
         while not (folder / ".trainer").exists():
             time.sleep(0.1)
         started = time.monotonic()
-        training.stop_worker_groups(queue, worker groups)
-        assert not any(worker group.is_alive() or worker group.lost for worker group in worker groups)
+        worker_groups.stop_worker_groups(queue, groups)
+        assert not any(group.is_alive() for group in groups)
         assert time.monotonic() - started < 10
 print("alive")
 """

@@ -5,12 +5,12 @@ import pytest
 
 from lncis.config import Schedule, TrainConfig
 from lncis.execution.queue import (
-    IDLE_SECONDS,
-    MAX_RETURNS,
-    PATIENCE_SECONDS,
-    SILENCE_SECONDS,
-    Outlook,
+    HEARTBEAT_TIMEOUT_SECONDS,
+    IDLE_TIMEOUT_SECONDS,
+    MAX_ATTEMPTS,
+    NO_WORKER_TIMEOUT_SECONDS,
     Progress,
+    QueueStatus,
     State,
     Task,
     TaskQueue,
@@ -282,15 +282,15 @@ def test_a_task_that_kills_its_workers_again_and_again_is_given_up(queue):
     queue.submit("anna", [STAGE_1])
     queue.submit("bert", [B])
     queue.take("worker_group")
-    assert [queue.take("worker_group") for _ in range(MAX_RETURNS - 1)] == [STAGE_1] * (MAX_RETURNS - 1)
+    assert [queue.take("worker_group") for _ in range(MAX_ATTEMPTS - 1)] == [STAGE_1] * (MAX_ATTEMPTS - 1)
     queue.report(STAGE_1.key, record(1))
-    again = [queue.take("worker_group") for _ in range(MAX_RETURNS - 1)]
-    assert again == [STAGE_1] * (MAX_RETURNS - 1), "an epoch was finished: it may try again"
+    again = [queue.take("worker_group") for _ in range(MAX_ATTEMPTS - 1)]
+    assert again == [STAGE_1] * (MAX_ATTEMPTS - 1), "an epoch was finished: it may try again"
     assert queue.take("worker_group") != STAGE_1
     for owner in ("anna", "bert"):
         reason = queue.progress(owner).reason
         assert reason == (
-            f"its workers died {MAX_RETURNS} times without finishing an epoch (were they short of memory?)"
+            f"its workers died {MAX_ATTEMPTS} times without finishing an epoch (were they short of memory?)"
         )
 
 
@@ -302,7 +302,7 @@ def test_what_a_worker_said_before_it_died_is_in_the_reason(queue):
     while queue.take("worker_group") != "wait":
         pass
     assert queue.progress("anna").reason == (
-        f"its workers died {MAX_RETURNS} times without finishing an epoch; the last one said: CUDA out of memory"
+        f"its workers died {MAX_ATTEMPTS} times without finishing an epoch; the last error: CUDA out of memory"
     )
 
 
@@ -486,8 +486,8 @@ def test_a_task_that_was_put_off_is_taken_again_and_the_time_is_lost_once(timed,
     timed.take("worker_group")
     for _ in range(3):
         clock.now += 40
-        timed.put_off(STAGE_1.key, "the bucket is away")
-        timed.put_off(STAGE_1.key, "the bucket is away")
+        timed.postpone(STAGE_1.key, "the bucket is away")
+        timed.postpone(STAGE_1.key, "the bucket is away")
         clock.now += 60
         assert timed.take("worker_group") == STAGE_1
     assert timed.lost_seconds() == 300
@@ -500,14 +500,14 @@ def test_a_task_that_was_put_off_is_taken_again_and_the_time_is_lost_once(timed,
 def test_a_task_that_is_put_off_again_and_again_fails_for_that_reason(queue):
     queue.submit("anna", [STAGE_1, A])
     assert queue.take("worker_group") == STAGE_1
-    for _ in range(MAX_RETURNS - 1):
-        queue.put_off(STAGE_1.key, "away")
+    for _ in range(MAX_ATTEMPTS - 1):
+        queue.postpone(STAGE_1.key, "away")
         assert queue.take("worker_group") == STAGE_1
     queue.report(STAGE_1.key, record(1))
-    for _ in range(MAX_RETURNS - 1):
-        queue.put_off(STAGE_1.key, "away")
+    for _ in range(MAX_ATTEMPTS - 1):
+        queue.postpone(STAGE_1.key, "away")
         assert queue.take("worker_group") == STAGE_1, "an epoch was finished: it may try again"
-    queue.put_off(STAGE_1.key, "the bucket is away; see that it can be reached")
+    queue.postpone(STAGE_1.key, "the bucket is away; see that it can be reached")
     assert queue.take("worker_group") == "wait"
     assert queue.progress("anna").state is State.FAILED
     assert queue.progress("anna").reason == "the bucket is away; see that it can be reached"
@@ -516,7 +516,7 @@ def test_a_task_that_is_put_off_again_and_again_fails_for_that_reason(queue):
 def test_a_worker_that_dies_after_its_task_was_put_off_is_said_to_have_died(queue):
     queue.submit("anna", [STAGE_1])
     queue.take("worker_group")
-    queue.put_off(STAGE_1.key, "away")
+    queue.postpone(STAGE_1.key, "away")
     while queue.take("worker_group") != "wait":
         pass
     assert queue.progress("anna").reason.startswith("its workers died")
@@ -524,42 +524,44 @@ def test_a_worker_that_dies_after_its_task_was_put_off_is_said_to_have_died(queu
 
 def test_patience_for_the_first_worker_ends(timed, clock):
     timed.submit("anna", [STAGE_1])
-    clock.now += PATIENCE_SECONDS
+    clock.now += NO_WORKER_TIMEOUT_SECONDS
     assert timed.progress("anna").state is State.WAITING
     clock.now += 1
     progress = timed.progress("anna")
     assert progress.state is State.CLOSED
-    assert progress.reason.startswith("no worker was heard of for 20 minutes: the cluster has no room for one")
+    assert progress.reason.startswith("no worker has sent a heartbeat for 20 minutes: the cluster has no room for one")
 
 
 def test_patience_begins_anew_with_every_word_of_a_worker(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("worker_group")
     for _ in range(10):
-        clock.now += PATIENCE_SECONDS
-        timed.alive("worker_group")
-    clock.now += PATIENCE_SECONDS
+        clock.now += NO_WORKER_TIMEOUT_SECONDS
+        timed.heartbeat("worker_group")
+    clock.now += NO_WORKER_TIMEOUT_SECONDS
     assert timed.progress("anna").state is State.RUNNING
     clock.now += 1
     assert timed.progress("anna").state is State.CLOSED
 
 
 def test_where_others_may_make_room_it_is_waited_for_without_limit(clock):
-    shared = TaskQueue(clock, come_and_go=True, idle_seconds=IDLE_SECONDS, waits=True)
+    shared = TaskQueue(clock, scaled=True, idle_seconds=IDLE_TIMEOUT_SECONDS, waits=True)
     shared.submit("anna", [STAGE_1])
-    clock.now += PATIENCE_SECONDS
-    assert shared.outlook() == outlook(1)
-    clock.now += 100 * PATIENCE_SECONDS
+    clock.now += NO_WORKER_TIMEOUT_SECONDS
+    assert shared.status() == status(1)
+    clock.now += 100 * NO_WORKER_TIMEOUT_SECONDS
     assert shared.progress("anna").state is State.WAITING
-    assert shared.outlook().unheard.startswith("no worker was heard of for 20 minutes: the cluster has no room for one")
+    assert shared.status().silence.startswith(
+        "no worker has sent a heartbeat for 20 minutes: the cluster has no room for one"
+    )
     assert shared.take("late") == STAGE_1
-    assert shared.outlook() == outlook(1, "late"), "nothing is the matter any more"
+    assert shared.status() == status(1, "late"), "nothing is the matter any more"
 
 
 def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clock):
     timed.submit("anna", [STAGE_1, A])
     timed.take("gone")
-    clock.now += SILENCE_SECONDS
+    clock.now += HEARTBEAT_TIMEOUT_SECONDS
     assert timed.take("idle") == "wait"
     clock.now += 1
     assert timed.take("idle") == "wait", "it is put back into the line now"
@@ -574,8 +576,8 @@ def test_a_lane_that_says_that_it_lives_keeps_its_task(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("slow")
     for _ in range(5):
-        clock.now += SILENCE_SECONDS
-        timed.alive("slow")
+        clock.now += HEARTBEAT_TIMEOUT_SECONDS
+        timed.heartbeat("slow")
         assert timed.take("idle") == "wait"
     assert timed.take("idle") == "wait"
 
@@ -583,7 +585,7 @@ def test_a_lane_that_says_that_it_lives_keeps_its_task(timed, clock):
 def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("slow")
-    clock.now += SILENCE_SECONDS + 1
+    clock.now += HEARTBEAT_TIMEOUT_SECONDS + 1
     timed.take("idle")
     assert timed.take("idle") == STAGE_1
     for worker_group in ("slow", "idle"):
@@ -598,48 +600,48 @@ def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
 
 @pytest.fixture
 def elastic(clock) -> TaskQueue:
-    return TaskQueue(clock, come_and_go=True, idle_seconds=IDLE_SECONDS)
+    return TaskQueue(clock, scaled=True, idle_seconds=IDLE_TIMEOUT_SECONDS)
 
 
-def outlook(tasks: int, *up: str) -> Outlook:
-    return Outlook(up=frozenset(up), tasks=tasks)
+def status(tasks: int, *live: str) -> QueueStatus:
+    return QueueStatus(live=frozenset(live), tasks=tasks)
 
 
-def test_the_outlook_counts_what_runs_and_what_could(elastic):
-    assert elastic.outlook() == outlook(0)
+def test_the_status_counts_what_runs_and_what_could(elastic):
+    assert elastic.status() == status(0)
     elastic.submit("anna", [STAGE_1, A])
     elastic.submit("bert", [STAGE_1, B])
-    assert elastic.outlook() == outlook(1), "both wait for the same stage"
+    assert elastic.status() == status(1), "both wait for the same stage"
     elastic.take("one")
-    assert elastic.outlook() == outlook(1, "one")
+    assert elastic.status() == status(1, "one")
     elastic.report(STAGE_1.key, record(2))
     elastic.finish(STAGE_1.key)
-    assert elastic.outlook() == outlook(2, "one")
+    assert elastic.status() == status(2, "one")
     elastic.take("one")
     elastic.take("two")
-    assert elastic.outlook() == outlook(2, "one", "two")
+    assert elastic.status() == status(2, "one", "two")
     elastic.withdraw("bert")
     elastic.finish(B.key)
-    assert elastic.outlook() == outlook(1, "one", "two")
+    assert elastic.status() == status(1, "one", "two")
 
 
 def test_a_lane_that_is_silent_is_not_up_but_its_task_is_there(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("gone")
-    clock.now += SILENCE_SECONDS + 1
-    assert elastic.outlook() == outlook(1)
-    elastic.alive("gone")
-    assert elastic.outlook() == outlook(1, "gone")
+    clock.now += HEARTBEAT_TIMEOUT_SECONDS + 1
+    assert elastic.status() == status(1)
+    elastic.heartbeat("gone")
+    assert elastic.status() == status(1, "gone")
 
 
 def test_a_lane_with_nothing_to_do_leaves_and_the_last_one_stays(elastic, clock):
     assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
-    clock.now += IDLE_SECONDS - 1
+    clock.now += IDLE_TIMEOUT_SECONDS - 1
     assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
     clock.now += 1
     assert elastic.take("one") == "stop"
-    assert elastic.outlook() == outlook(0, "two")
-    clock.now += 10 * IDLE_SECONDS
+    assert elastic.status() == status(0, "two")
+    clock.now += 10 * IDLE_TIMEOUT_SECONDS
     assert elastic.take("two") == "wait"
 
 
@@ -649,19 +651,19 @@ def test_a_lane_that_waits_for_a_stage_others_train_leaves_too(elastic, clock):
     elastic.take("busy")
     for worker_group in ("two", "three"):
         elastic.take(worker_group)
-    clock.now += IDLE_SECONDS
+    clock.now += IDLE_TIMEOUT_SECONDS
     assert [elastic.take("two"), elastic.take("three")] == ["stop", "stop"]
     elastic.report(STAGE_1.key, record(2))
     elastic.finish(STAGE_1.key)
     assert elastic.take("busy") == A
-    assert elastic.outlook() == outlook(2, "busy"), "one more is worth its while now"
+    assert elastic.status() == status(2, "busy"), "one more is worth its while now"
     assert elastic.take("four") == B
 
 
 def test_work_interrupts_idleness(elastic, clock):
     elastic.take("one")
     elastic.take("two")
-    clock.now += IDLE_SECONDS - 1
+    clock.now += IDLE_TIMEOUT_SECONDS - 1
     elastic.submit("anna", [STAGE_1])
     assert elastic.take("two") == STAGE_1
     elastic.report(STAGE_1.key, record(2))
@@ -675,7 +677,7 @@ def test_a_lane_stays_where_the_others_are_silent(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("gone")
     elastic.take("idle")
-    clock.now += SILENCE_SECONDS + 1
+    clock.now += HEARTBEAT_TIMEOUT_SECONDS + 1
     assert elastic.take("idle") == "wait"
     assert elastic.take("idle") == STAGE_1
 
@@ -683,29 +685,29 @@ def test_a_lane_stays_where_the_others_are_silent(elastic, clock):
 def test_a_lane_that_was_told_to_stop_is_known_no_more(elastic, clock):
     elastic.take("one")
     elastic.take("two")
-    clock.now += IDLE_SECONDS
+    clock.now += IDLE_TIMEOUT_SECONDS
     assert elastic.take("two") == "stop"
-    elastic.alive("two")  # its last word may be late
-    assert elastic.outlook() == outlook(0, "one")
+    elastic.heartbeat("two")  # its last word may be late
+    assert elastic.status() == status(0, "one")
     assert elastic.take("two") == "wait", "it died before it heard, and was replaced"
-    assert elastic.outlook() == outlook(0, "one", "two")
+    assert elastic.status() == status(0, "one", "two")
 
 
 def test_without_come_and_go_a_lane_stays_for_ever(timed, clock):
     timed.take("one")
     timed.take("two")
-    clock.now += 1000 * IDLE_SECONDS
+    clock.now += 1000 * IDLE_TIMEOUT_SECONDS
     assert [timed.take("one"), timed.take("two")] == ["wait", "wait"]
 
 
 def test_where_lanes_come_and_go_the_last_one_lost_closes_nothing(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("one")
-    clock.now += 2 * PATIENCE_SECONDS
-    elastic.alive("one")
+    clock.now += 2 * NO_WORKER_TIMEOUT_SECONDS
+    elastic.heartbeat("one")
     elastic.worker_group_lost("one", "its controller died")
     assert elastic.progress("anna").state is State.WAITING, "patience begins with the last word"
     assert elastic.take("two") == STAGE_1
     elastic.worker_group_lost("two", "its controller died")
-    clock.now += PATIENCE_SECONDS + 1
+    clock.now += NO_WORKER_TIMEOUT_SECONDS + 1
     assert elastic.progress("anna").state is State.CLOSED

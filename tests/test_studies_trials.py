@@ -53,7 +53,7 @@ def made_up(config, epoch: int) -> Record:
 class Session:
     """A process that drives a study in `folder`, on worker groups that train an epoch each in turn."""
 
-    def __init__(self, spec, folder, *, worker_groups=1, store=None, diverges=lambda config: None, **options):
+    def __init__(self, spec, folder, *, worker_groups=1, store=None, diverges=lambda config: None, retry_failed=False):
         folder.mkdir(exist_ok=True)
         self.spec, self.folder, self.diverges = spec, folder, diverges
         self.journal, self.queue = Journal(folder), TaskQueue()
@@ -66,8 +66,8 @@ class Session:
             self.journal,
             store,
             [self],
-            **options,
         )
+        self.trials.resume(retry_failed=retry_failed)
         self.worker_groups: dict[str, Task | None] = {f"worker group {i}": None for i in range(worker_groups)}
         self.relays = worker_groups if spec.pruner.type == "none" else worker_groups + len(spec.replicates) - 1
         self.followed: dict[str, int] = {}

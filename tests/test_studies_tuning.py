@@ -10,15 +10,16 @@ import pytest
 import ray
 
 from lncis.config import Schedule, TrainConfig
-from lncis.execution import worker_groups as training
 from lncis.execution.queue import Task
+from lncis.execution.worker_groups import start_queue
+from lncis.studies.driver import follow
 from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical
 from lncis.studies.stages import chains
 from lncis.studies.trials import Observer, TrialScheduler
-from lncis.studies.tuning import StudyQueue, follow
+from lncis.studies.tuning import StudyQueue, TuneTrials
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -35,8 +36,9 @@ class Held(Observer):
         self.looks = self.running = self.ended = 0
         self.most: dict[int, int] = {1: 0, 3: 0}
 
-    def attend(self, queue: Any) -> None:
+    def attend(self) -> int:
         self.looks += 1
+        return self.at_once
 
     def on_trial_start(self, trial: object, tasks: object) -> None:
         self.running += 1
@@ -67,9 +69,10 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
         search={"loss.gamma": Categorical(choices=[1.0 + n for n in range(TRIALS)])},
     )
     held, queue = Held(), StudyQueue()
-    queue.actor = training.start_queue()
+    queue.actor = start_queue()
     journal = Journal(tmp_path)
     trials = TrialScheduler(spec, Suggester(spec), chains(spec, tmp_path), queue, journal, observers=[held])
+    trials.resume()
     worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
     for thread in worker_groups:
         thread.start()
@@ -79,10 +82,12 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     logging.getLogger("ray").addHandler(listener)
     started = time.monotonic()
     try:
-        follow(trials, queue, held, "held")
+        tune = TuneTrials(queue.actor, "held", TRIALS)
+        follow(trials, tune, held.attend)
     finally:
         logging.getLogger("ray").removeHandler(listener)
         ray.get(queue.actor.close.remote())
+        tune.stop()
     seconds = time.monotonic() - started
     for thread in worker_groups:
         thread.join(10)

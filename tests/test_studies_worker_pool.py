@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lncis.execution import worker_groups as training
-from lncis.execution.queue import PATIENCE_SECONDS, State, Task, TaskQueue
+from lncis.execution import worker_groups
+from lncis.execution.queue import NO_WORKER_TIMEOUT_SECONDS, State, Task, TaskQueue
 from lncis.studies.journal import Journal
 from lncis.studies.spec import Resources, StudySpec
+from lncis.studies.study_run import StudyRun
+from lncis.studies.trials import Observer
 from lncis.studies.worker_pool import WorkerPool, to_follow, to_start
 
 FIXED = {"room": None, "grows": True}
@@ -93,41 +95,47 @@ def test_on_a_full_cluster_one_waits():
 class Waiting:
     """A worker group for which the cluster has no room."""
 
-    lost = ""
-
     def __init__(self, name: str) -> None:
         self.name = name
 
     def is_alive(self) -> bool:
         return True
 
+    def lost(self) -> str:
+        return ""
+
 
 def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that others use too")
-    monkeypatch.setattr(training, "start_worker_group", lambda name, queue, workers: Waiting(name))
+    monkeypatch.setattr(worker_groups, "start_worker_group", lambda name, queue, workers: Waiting(name))
     spec = StudySpec(
         name="s",
         search={"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}},
         resources=Resources(max_concurrent_trials=1),
     )
     now, notes = [0.0], list[str]()
-    queue = TaskQueue(lambda: now[0], come_and_go=True, waits=True)
+    queue = TaskQueue(lambda: now[0], scaled=True, waits=True)
     queue.submit("anna", [Task(key="stage", config=spec.base, until=2, directory=Path("stage"))])
     book = Journal(Path())
-    worker_groups = WorkerPool(spec, "study", 2, book, notes.append)
+    told = Observer()
+    told.on_note = notes.append
+    run = StudyRun(spec=spec, folder=Path("study").absolute(), journal=book, observers=[told], published=None)
+    pool = WorkerPool(run, 2, queue)
 
     def hours(count: int) -> None:
         for _ in range(count * 60):
             now[0] += 60
-            worker_groups._attend(queue, queue.outlook())
+            pool._attend(queue.status())
             assert queue.progress("anna").state is not State.CLOSED
 
     hours(5)
     (note,) = notes
-    assert note.startswith(f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room")
+    assert note.startswith(
+        f"no worker has sent a heartbeat for {NO_WORKER_TIMEOUT_SECONDS / 60:.0f} minutes: the cluster has no room"
+    )
     assert note.endswith("; the study goes on waiting")
     queue.take("study-0")
-    worker_groups._attend(queue, queue.outlook())
+    pool._attend(queue.status())
     hours(5)
     assert notes == [note, note], "its node was taken away, and there is no other"
     book.close()

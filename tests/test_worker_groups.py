@@ -14,7 +14,7 @@ from lncis.config import Optimizer, Schedule, TrainConfig, Workers
 from lncis.detection import checkpoint, engine
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError, StudyError
-from lncis.execution import worker_groups as training
+from lncis.execution.worker_groups import fit
 from lncis.metrics import TEST_METRICS
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -47,7 +47,7 @@ def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(lasting: T
                 os.kill(pid, signal.SIGKILL)
             epochs_at_kill.append(checkpoint.load(Path("disturbed") / CHECKPOINT).epoch)
 
-    history = training.fit(lasting, Path("disturbed"), on_epoch=kill_after_second_epoch)
+    history = fit(lasting, Path("disturbed"), on_epoch=kill_after_second_epoch)
     assert len(killed) == 1
     assert epochs_at_kill[0] < lasting.schedule.epochs, "it was still training"
     assert [record["epoch"] for record in history] == list(range(1, 15))
@@ -58,7 +58,7 @@ def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(lasting: T
 def test_two_workers_share_each_batch_and_go_on_where_they_stopped(lasting: TrainConfig) -> None:
     """Interrupted and resumed, DDP ends with the weights of the undisturbed run."""
     both = Workers(num_workers=2)
-    history = training.fit(lasting, Path("undisturbed"), both)
+    history = fit(lasting, Path("undisturbed"), both)
     assert set(TEST_METRICS) <= history[-1].keys()
     # two ranks with half a batch each make the same number of steps as one with whole batches
     steps = checkpoint.load(Path("undisturbed") / CHECKPOINT).optimizer["state"][0]["step"]
@@ -69,9 +69,9 @@ def test_two_workers_share_each_batch_and_go_on_where_they_stopped(lasting: Trai
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.fit(lasting, Path("resumed"), both, on_epoch=stop_after_second_epoch)
+        fit(lasting, Path("resumed"), both, on_epoch=stop_after_second_epoch)
     assert checkpoint.load(Path("resumed") / CHECKPOINT).epoch < lasting.schedule.epochs
-    training.fit(lasting, Path("resumed"), both)
+    fit(lasting, Path("resumed"), both)
     resumed, undisturbed = weights(Path("resumed")), weights(Path("undisturbed"))
     assert all(torch.equal(resumed[key], undisturbed[key]) for key in undisturbed)
 
@@ -80,9 +80,9 @@ def test_a_folder_that_holds_another_training_is_refused(tiny: TrainConfig) -> N
     Path("taken").mkdir()
     Path("taken/config.yaml").write_text(documents.to_yaml(tiny))
     with pytest.raises(ConfigError, match=r"taken: holds the training of another config"):
-        training.fit(replace(tiny, seed=1), Path("taken"))
+        fit(replace(tiny, seed=1), Path("taken"))
 
 
 def test_a_training_that_diverges_fails_with_its_reason(tiny: TrainConfig) -> None:
     with pytest.raises(StudyError, match=r"the loss is .* in epoch 1.*lower optimizer.lr"):
-        training.fit(replace(tiny, optimizer=Optimizer(lr=1e30)), Path("diverged"))
+        fit(replace(tiny, optimizer=Optimizer(lr=1e30)), Path("diverged"))

@@ -19,13 +19,10 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import StorageAwayError
-from lncis.execution import storage
-from lncis.execution import worker_groups as training
-from lncis.execution.queue import MAX_RETURNS, Progress, State, Task, TaskQueue
+from lncis.execution import storage, worker
+from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
-
-WORKER_GROUP = {"worker_group": "worker_group", "threads": 1, "loading_processes": 0}
 
 
 @pytest.fixture
@@ -39,9 +36,9 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> TaskQueue:
     """A queue that is asked directly, by a worker which is the only one of its worker group."""
     made = TaskQueue()
     alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(training.ray.train, "get_context", lambda: alone)
-    monkeypatch.setattr(training, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(training, "_ask", lambda method, *arguments: method(*arguments))
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(worker, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(worker, "_call", lambda method, *arguments: method(*arguments))
     return made
 
 
@@ -51,12 +48,12 @@ def train(queue: TaskQueue, task: Task, pause: Callable[[], None], monkeypatch: 
 
     def sleep(seconds: float) -> None:
         pause()
-        if queue.outlook().tasks == 0:
+        if queue.status().tasks == 0:
             queue.close()
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(sleep=sleep, monotonic=training.time.monotonic))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep, monotonic=worker.time.monotonic))
     with closing(Scratch()) as scratch:
-        training._work_on(WORKER_GROUP | {"queue": queue}, scratch)
+        worker.take_and_train(queue, "worker_group", scratch, loading_processes=0)
     return queue.progress("anna")
 
 
@@ -109,7 +106,7 @@ def test_a_bucket_that_stays_away_fails_the_task_in_the_end_and_the_worker_lives
 
     monkeypatch.setattr(storage, "fetch", away)
     progress = train(queue, stage(s3, tiny), lambda: None, monkeypatch)
-    assert len(asked) == MAX_RETURNS
+    assert len(asked) == MAX_ATTEMPTS
     assert progress.state is State.FAILED
     assert progress.reason == "s3://bucket/lncis cannot be used: as told; see that it can be reached"
 
@@ -130,8 +127,8 @@ class Ranks:
         self._thread, self._meeting = threading.local(), threading.Barrier(2, timeout=60)
         self._said: list[Any] = [None, None]
         context = SimpleNamespace(get_world_rank=lambda: self.rank, get_world_size=lambda: 2)
-        monkeypatch.setattr(training.ray.train, "get_context", lambda: context)
-        monkeypatch.setattr(training, "broadcast_from_rank_zero", lambda answer: self._gathered(answer)[0])
+        monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+        monkeypatch.setattr(worker, "broadcast_from_rank_zero", lambda answer: self._gathered(answer)[0])
         monkeypatch.setattr(engine, "_world", lambda: 2)
         monkeypatch.setattr(engine, "_rank", lambda: self.rank)
         monkeypatch.setattr(engine.dist, "all_gather_object", self._gather)
@@ -182,7 +179,7 @@ def test_no_rank_looks_for_the_checkpoint_while_a_predecessor_may_replace_it(
     Path("stage").mkdir()
     with Path("stage/.trainer").open("w") as predecessor:
         fcntl.flock(predecessor, fcntl.LOCK_EX)
-        threads = ranks.start(lambda: training._do(task, queue, training._Loaded(), Scratch(), 0))
+        threads = ranks.start(lambda: worker._train(task, queue, worker._LoadedData(), Scratch(), 0))
         threads[1].join(0.5)
         assert looking == []
     for thread in threads:
@@ -208,11 +205,11 @@ def test_ranks_that_see_different_checkpoints_begin_anew_and_the_task_has_not_fa
 
     monkeypatch.setattr(checkpoint, "load", late)
     datasets.load(tiny)
-    for thread in ranks.start(lambda: training._work_on(WORKER_GROUP | {"queue": queue}, Scratch())):
+    for thread in ranks.start(lambda: worker.take_and_train(queue, "worker_group", Scratch(), 0)):
         thread.join()
     assert all("see different checkpoints" in str(error) for error in ranks.raised)
     assert queue.progress("anna").state is State.RUNNING
     assert queue.take("worker_group") == task, "its new workers look again"
-    for _ in range(MAX_RETURNS):
+    for _ in range(MAX_ATTEMPTS):
         queue.take("worker_group")
     assert "share the folder between nodes: ['2 epochs', '1 epochs']" in queue.progress("anna").reason

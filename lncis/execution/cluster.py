@@ -16,7 +16,7 @@ TRIAL_DRIVER = "trial_driver"
 """Custom resource of the head node. Trials take it instead of CPU, so that they cannot starve their own workers."""
 
 _QUIET = {
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C interrupts the study, as it does any program
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # Tune's thread must not start a Ray of its own when ours has ended
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow holds the metrics; Tune need not write them again
@@ -120,8 +120,8 @@ def _check_room(workers: Workers, worker_groups: int) -> None:
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
             )
     if (
-        there.get(TRIAL_DRIVER, 0) < 2 * worker_groups + 1
-    ):  # the queue, and a relay for each worker group with some to spare
+        there.get(TRIAL_DRIVER, 0) < 3 * worker_groups + 1
+    ):  # the queue, and for each worker group the task that runs it, a relay and one to spare
         raise StudyError(
             f"the Ray cluster has {there.get(TRIAL_DRIVER, 0):g} of the resource {TRIAL_DRIVER!r}, which is too little "
             f"for {worker_groups} trials at a time; start its head with "

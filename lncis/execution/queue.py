@@ -1,7 +1,7 @@
-"""The queue between those who want trainings and the workers that do them.
+"""The queue of tasks between trials and the worker groups that train them.
 
 A task is a stretch of epochs. Owners (trials) submit chains of tasks; a task that several owners submit, recognised by
-its key, is done once. Worker groups (groups of workers) take one ready task after another. Plain Python:
+its key, is trained once. Worker groups take one ready task after another. Plain Python:
 `lncis.execution.worker_groups` makes a Ray actor of it.
 """
 
@@ -17,19 +17,19 @@ from lncis.config import TrainConfig
 from lncis.metrics import Record
 
 POLL_SECONDS = 0.2
-"""How often those who wait for the queue ask it."""
+"""Between two questions to the queue of those who wait for it."""
 
-MAX_RETURNS = 5
-"""How often a task may kill its workers, or be put off, without finishing an epoch before it is given up."""
+MAX_ATTEMPTS = 5
+"""How often a task may kill its workers, or be postponed, without finishing an epoch before it fails."""
 
-PATIENCE_SECONDS = 1200.0
-"""After so long without a word of any worker something is the matter: a cluster that grows needs minutes for a node."""
+NO_WORKER_TIMEOUT_SECONDS = 1200.0
+"""After so long without a heartbeat of any worker something is wrong: a cluster that grows needs minutes for a node."""
 
-SILENCE_SECONDS = 120.0
-"""After so long without a heartbeat of its workers a task may go to another worker group: their node is gone."""
+HEARTBEAT_TIMEOUT_SECONDS = 120.0
+"""After so long without a heartbeat a worker group's task may go to another group: its node is gone."""
 
-IDLE_SECONDS = 60.0
-"""After so long with nothing to do a worker group gives its workers back: about what it takes to start one again."""
+IDLE_TIMEOUT_SECONDS = 60.0
+"""After so long without a task a worker group gives its workers back: about what it takes to start one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,212 +74,213 @@ class Progress:
     reason: str = ""
     """Why it failed."""
     reused: frozenset[int] = frozenset()
-    """Those of all its epochs that no worker group of this queue trained: they were found published."""
+    """Numbers of all its epochs that no worker group of this queue trained: they were found published."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What there is to do, and who is there for it."""
+class QueueStatus:
+    """How much there is to do, and which worker groups are there to do it."""
 
-    up: frozenset[str]
-    """Worker groups whose workers were heard of of late."""
+    live: frozenset[str]
+    """Worker groups with a recent heartbeat."""
     tasks: int
-    """Those that run, and those that could."""
-    unheard: str = ""
-    """What is the matter where no worker was heard of for long; else empty."""
+    """Tasks that run, and tasks that are ready to run."""
+    silence: str = ""
+    """What is wrong where no worker has sent a heartbeat for long; else empty."""
 
 
 @dataclass
-class _Entry:
+class _TaskState:
     task: Task
     owners: set[str]
     state: State = State.WAITING
     records: dict[int, Record] = field(default_factory=dict)
-    reused: set[int] = field(default_factory=set)  # those of them that were found published
+    reused: set[int] = field(default_factory=set)  # epochs of `records` that were found published
     reason: str = ""
-    returns: int = 0  # how often its worker group came back for it
-    records_at_return: int = 0
-    note: str = ""  # what its worker said before it died
-    put_off: str = ""  # why its worker, which lives, could not go on just now
-    heard: float = 0.0  # when its worker took it or finished an epoch
+    attempts: int = 0  # how often its worker group came back for it without a new epoch
+    records_at_attempt: int = 0
+    note: str = ""  # what its worker hint before it died
+    postponed: str = ""  # why its worker, which lives, cannot go on just now
+    last_progress: float = 0.0  # when its worker took it or finished an epoch
 
 
 class TaskQueue:
-    """See the module; each method but `take` may be called again with the same arguments, to the same effect.
+    """The tasks of all owners; every method but `take` may be called again with the same arguments.
 
-    Where worker groups come and go, one that was idle for `idle_seconds` is told to stop, unless it is the last,
-    and the queue is not closed for want of worker groups: whoever starts them knows when there will be none. Where
-    others may make room for workers it `waits` for them without limit; else it is closed when none was heard of for
-    PATIENCE_SECONDS.
+    `scaled`: others start worker groups as needed, so the queue stays open without any, and tells a group that was idle
+    for `idle_seconds` to stop, unless it is the last. `waits`: room for workers may come at any time, so the queue
+    waits for a heartbeat without limit; else it closes after NO_WORKER_TIMEOUT_SECONDS without one.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         *,
-        come_and_go: bool = False,
+        scaled: bool = False,
         idle_seconds: float = math.inf,
         waits: bool = False,
     ) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._tasks: dict[str, _TaskState] = {}
         self._waiting: dict[str, None] = {}  # keys in the order of submission, which is the order of work
         self._running: dict[str, str] = {}  # worker group -> key
         self._chains: dict[str, list[str]] = {}
         self._withdrawn: dict[str, str] = {}
         self._closed: str | None = None
         self._clock = clock
-        self._last_word = clock()  # of any worker group
-        self._heard: dict[str, float] = {}  # worker group -> when its workers last said anything
+        self._last_heartbeat = clock()  # of any worker group
+        self._heartbeats: dict[str, float] = {}  # worker group -> the last one
         self._idle: dict[str, float] = {}  # worker group -> since when it has nothing to do
-        self._come_and_go, self._idle_seconds, self._waits = come_and_go, idle_seconds, waits
-        self._known: set[str] = set()  # worker groups that were ever heard
+        self._scaled, self._idle_seconds, self._waits = scaled, idle_seconds, waits
+        self._known: set[str] = set()  # worker groups that ever took a task
         self._lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
-        """Ask for a chain of tasks, each after the one before it; what others asked for already is shared.
+        """Request a chain of tasks, each after the one before it; a task that others requested already is shared.
 
-        A chain may be submitted in pieces, each the last one prolonged; only its end completes it.
+        A chain may be submitted in pieces, each time longer; only its last task completes it.
         """
         self._chains[owner] = [task.key for task in chain]
         for task in chain:
-            entry = self._entries.setdefault(task.key, _Entry(task, set()))
-            entry.owners.add(owner)
-            if entry.state is State.WAITING:
+            state = self._tasks.setdefault(task.key, _TaskState(task, set()))
+            state.owners.add(owner)
+            if state.state is State.WAITING:
                 self._waiting.setdefault(task.key)
 
     def take(self, worker_group: str) -> Task | Literal["wait", "stop"]:
-        """Return what a worker group is to do now: the task it held if it comes back for it, else the first ready."""
-        self._hear(worker_group)
+        """Return the next task of a worker group: the one it held if its workers died, else the first that is ready."""
+        self._note_heartbeat(worker_group)
         self._known.add(worker_group)
         if self._closed is not None:
             return "stop"
         if worker_group in self._running:
-            entry = self._entries[self._running[worker_group]]
-            self._lost_seconds += self._clock() - entry.heard
-            if self._may_return(entry):
-                entry.heard, entry.put_off = self._clock(), ""
-                return entry.task
+            state = self._tasks[self._running[worker_group]]
+            self._lost_seconds += self._clock() - state.last_progress
+            if self._may_try_again(state):
+                state.last_progress, state.postponed = self._clock(), ""
+                return state.task
         for key in self._ready():
-            entry = self._entries[key]
+            state = self._tasks[key]
             del self._waiting[key]
             self._idle.pop(worker_group, None)
             self._running[worker_group] = key
-            entry.state, entry.heard = State.RUNNING, self._clock()
-            return entry.task
-        self._take_from_the_silent()
-        return "stop" if self._can_do_without(worker_group) else "wait"
+            state.state, state.last_progress = State.RUNNING, self._clock()
+            return state.task
+        self._take_tasks_of_silent_groups()
+        return "stop" if self._is_dispensable(worker_group) else "wait"
 
-    def alive(self, worker_group: str) -> None:
-        """Note that a worker group's workers live; told while an epoch takes its time."""
-        if worker_group in self._heard:  # not one that was told to stop meanwhile
-            self._hear(worker_group)
+    def heartbeat(self, worker_group: str) -> None:
+        """Note that the workers of a group live; called while an epoch takes long."""
+        if worker_group in self._heartbeats:  # one that was told to stop is forgotten
+            self._note_heartbeat(worker_group)
 
-    def _hear(self, worker_group: str) -> None:
-        self._heard[worker_group] = self._last_word = self._clock()
+    def _note_heartbeat(self, worker_group: str) -> None:
+        self._heartbeats[worker_group] = self._last_heartbeat = self._clock()
 
-    def outlook(self) -> Outlook:
+    def status(self) -> QueueStatus:
         """Return how many tasks there are for how many worker groups."""
         tasks = len(self._running) + sum(1 for _ in self._ready())
-        return Outlook(up=self._up(), tasks=tasks, unheard=self._unheard())
+        return QueueStatus(live=self._live(), tasks=tasks, silence=self._silence())
 
-    def _unheard(self) -> str:
-        if self._clock() - self._last_word <= PATIENCE_SECONDS:
+    def _silence(self) -> str:
+        if self._clock() - self._last_heartbeat <= NO_WORKER_TIMEOUT_SECONDS:
             return ""
         return (
-            f"no worker was heard of for {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no room for one, or "
-            "cannot start it; see `ray status` and the study's ray.log"
+            f"no worker has sent a heartbeat for {NO_WORKER_TIMEOUT_SECONDS / 60:.0f} minutes: the cluster has no room "
+            "for one, or cannot start it; see `ray status` and the study's ray.log"
         )
 
     def _ready(self) -> Iterator[str]:
         for key in self._waiting:
-            after = self._entries[key].task.after
-            if after is None or self._entries[after.key].state is State.DONE:
+            after = self._tasks[key].task.after
+            if after is None or self._tasks[after.key].state is State.DONE:
                 yield key
 
-    def _up(self) -> frozenset[str]:
+    def _live(self) -> frozenset[str]:
         now = self._clock()
-        return frozenset(worker_group for worker_group, heard in self._heard.items() if now - heard <= SILENCE_SECONDS)
+        return frozenset(name for name, last in self._heartbeats.items() if now - last <= HEARTBEAT_TIMEOUT_SECONDS)
 
-    def _can_do_without(self, worker_group: str) -> bool:
+    def _is_dispensable(self, worker_group: str) -> bool:
         """Say whether a worker group was idle for long enough and others are there; then it is forgotten."""
         now = self._clock()
         long = now - self._idle.setdefault(worker_group, now) >= self._idle_seconds
-        if long and self._up() != {worker_group} and not any(self._ready()):
+        if long and self._live() != {worker_group} and not any(self._ready()):
             self._forget(worker_group)
             return True
         return False
 
     def _forget(self, worker_group: str) -> None:
-        self._heard.pop(worker_group, None)
+        self._heartbeats.pop(worker_group, None)
         self._idle.pop(worker_group, None)
 
-    def _take_from_the_silent(self) -> None:
+    def _take_tasks_of_silent_groups(self) -> None:
         """Put the tasks of silent worker groups back into the line; one that returns gets another task.
 
-        Should it still be training, the folder of the task has one trainer at a time (lncis.execution.worker_groups).
+        Should it still be training, the folder of the task has one trainer at a time (lncis.execution.worker).
         """
         for worker_group in list(self._running):
-            if self._clock() - self._heard[worker_group] > SILENCE_SECONDS:
+            if self._clock() - self._heartbeats[worker_group] > HEARTBEAT_TIMEOUT_SECONDS:
                 self._put_back(worker_group)
 
     def _put_back(self, worker_group: str) -> None:
-        entry = self._entries[self._running.pop(worker_group)]
-        self._lost_seconds += self._clock() - entry.heard
-        entry.state, entry.put_off = State.WAITING, ""
-        self._waiting = {entry.task.key: None, **self._waiting}
+        state = self._tasks[self._running.pop(worker_group)]
+        self._lost_seconds += self._clock() - state.last_progress
+        state.state, state.postponed = State.WAITING, ""
+        self._waiting = {state.task.key: None, **self._waiting}
 
-    def _may_return(self, entry: _Entry) -> bool:
+    def _may_try_again(self, state: _TaskState) -> bool:
         """Say whether a worker group may have its task again; one that kills its workers time after time fails."""
-        progressed = len(entry.records) > entry.records_at_return
-        entry.returns, entry.records_at_return = 1 if progressed else entry.returns + 1, len(entry.records)
-        if entry.returns < MAX_RETURNS:
+        progressed = len(state.records) > state.records_at_attempt
+        state.attempts, state.records_at_attempt = 1 if progressed else state.attempts + 1, len(state.records)
+        if state.attempts < MAX_ATTEMPTS:
             return True
-        said = f"; the last one said: {entry.note}" if entry.note else " (were they short of memory?)"
-        died = f"its workers died {MAX_RETURNS} times without finishing an epoch{said}"
-        self.fail(entry.task.key, entry.put_off or died)
+        hint = f"; the last error: {state.note}" if state.note else " (were they short of memory?)"
+        died = f"its workers died {MAX_ATTEMPTS} times without finishing an epoch{hint}"
+        self.fail(state.task.key, state.postponed or died)
         return False
 
     def report(self, key: str, record: Record, found: bool = False) -> bool:
         """Note a finished epoch, or one that was `found` published; say whether anyone still wants the task."""
-        entry, epoch = self._entries[key], int(record["epoch"])
-        if found and epoch not in entry.records and not entry.returns:  # a worker may die before it tells of its own
-            entry.reused.add(epoch)
-        entry.records[epoch] = record
-        entry.heard = self._clock()
-        return bool(entry.owners) and self._closed is None
+        state, epoch = self._tasks[key], int(record["epoch"])
+        if (
+            found and epoch not in state.records and not state.attempts
+        ):  # a worker may die before it reports its own epoch
+            state.reused.add(epoch)
+        state.records[epoch] = record
+        state.last_progress = self._clock()
+        return bool(state.owners) and self._closed is None
 
     def finish(self, key: str) -> None:
-        """Note that a worker group is through with a task: done, or given up because no one wanted it any more."""
-        entry = self._entries[key]
-        if entry.state is State.RUNNING:
+        """Note that a worker group has left a task: it is trained, or no owner wants it any more."""
+        state = self._tasks[key]
+        if state.state is State.RUNNING:
             self._leave(key)
-            entry.state = State.DONE if entry.task.until in entry.records else State.WAITING
-            if entry.state is State.WAITING and entry.owners:
+            state.state = State.DONE if state.task.until in state.records else State.WAITING
+            if state.state is State.WAITING and state.owners:
                 self._waiting.setdefault(key)
 
     def fail(self, key: str, reason: str) -> None:
-        """Note that a task cannot be done; all that come after it fail with the same reason."""
-        entry = self._entries[key]
+        """Note that a task cannot be trained; all tasks after it fail with the same reason."""
+        state = self._tasks[key]
         self._leave(key)
-        entry.state, entry.reason = State.FAILED, reason
-        for other in self._entries.values():
+        state.state, state.reason = State.FAILED, reason
+        for other in self._tasks.values():
             if other.task.after is not None and other.task.after.key == key:
                 self.fail(other.task.key, reason)
 
-    def put_off(self, key: str, reason: str) -> None:
+    def postpone(self, key: str, reason: str) -> None:
         """Note that a task cannot go on now, for a reason that may pass; its worker group comes back for it."""
-        self._entries[key].put_off = reason
+        self._tasks[key].postponed = reason
 
     def note(self, key: str, text: str) -> None:
-        """Keep what a worker said before it died."""
-        self._entries[key].note = text
+        """Keep the last message of a worker that is about to die."""
+        self._tasks[key].note = text
 
     def worker_group_lost(self, worker_group: str, reason: str) -> None:
         """Note that a worker group is gone: another takes over its task; without any to come, the queue closes."""
         self._forget(worker_group)
         if worker_group in self._running:
             self._put_back(worker_group)
-        if not self._heard and not self._come_and_go:
+        if not self._heartbeats and not self._scaled:
             self.close(reason)
 
     def _leave(self, key: str) -> None:
@@ -292,48 +293,48 @@ class TaskQueue:
         if owner not in self._chains:
             reason = self._withdrawn.get(owner, "it was withdrawn")
             return Progress(state=State.FAILED, records=[], reason=reason)
-        if not self._waits and (reason := self._unheard()):
+        if not self._waits and (reason := self._silence()):
             self.close(reason)
-        entries = [self._entries[key] for key in self._chains[owner]]
+        states = [self._tasks[key] for key in self._chains[owner]]
         records: dict[int, Record] = {}
-        for entry in entries:
-            records |= entry.records
-        trained = {epoch for entry in entries for epoch in entry.records.keys() - entry.reused}
-        state, reason = self._state(entries)
+        for state in states:
+            records |= state.records
+        trained = {epoch for state in states for epoch in state.records.keys() - state.reused}
+        standing, reason = self._standing(states)
         return Progress(
-            state=state,
+            state=standing,
             records=[records[e] for e in sorted(records)][seen:],
             reason=reason,
             reused=frozenset(records.keys() - trained),
         )
 
-    def _state(self, entries: list[_Entry]) -> tuple[State, str]:
-        failed = next((entry for entry in entries if entry.state is State.FAILED), None)
+    def _standing(self, states: list[_TaskState]) -> tuple[State, str]:
+        failed = next((state for state in states if state.state is State.FAILED), None)
         if failed is not None:
             return State.FAILED, failed.reason
-        if entries[-1].state is State.DONE and entries[-1].task.completes:
+        if states[-1].state is State.DONE and states[-1].task.completes:
             return State.DONE, ""
         if self._closed is not None:
             return State.CLOSED, self._closed
-        running = any(entry.state is State.RUNNING for entry in entries)
+        running = any(state.state is State.RUNNING for state in states)
         return State.RUNNING if running else State.WAITING, ""
 
     def withdraw(self, owner: str, reason: str = "it was withdrawn") -> None:
-        """Take an owner's wishes back; a running task that no one else wants stops after its epoch."""
+        """Drop the tasks of an owner; a running one that no other owner wants stops after its epoch."""
         self._withdrawn[owner] = reason
         for key in self._chains.pop(owner, []):
-            self._entries[key].owners.discard(owner)
-            if not self._entries[key].owners:
+            self._tasks[key].owners.discard(owner)
+            if not self._tasks[key].owners:
                 self._waiting.pop(key, None)
 
     def lost_seconds(self) -> float:
-        """Return how long workers trained what was lost when they died or were put off, their return included."""
+        """Return for how long workers trained what was lost when they died or were postponed, restarts included."""
         return self._lost_seconds
 
     def close(self, reason: str = "the queue was closed") -> frozenset[str]:
-        """Let the worker groups stop after their present epoch; owners still waiting get this reason.
+        """Let the worker groups stop after their present epoch, and give owners that still wait this reason.
 
-        Returns the worker groups that were ever heard: those that will hear of it.
+        Returns the worker groups that ever took a task: they will ask again, and stop by themselves.
         """
         self._closed = self._closed or reason
         return frozenset(self._known)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lncis import documents
 from lncis.execution.storage import below, shown
-from lncis.execution.worker_groups import NOISE_MANIFEST
+from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.spec import StudySpec

@@ -1,58 +1,36 @@
 """The sensitivity check, carried out: probes on the worker groups of a study, before its first trial."""
 
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
-from lncis.errors import ConfigError
-from lncis.execution.queue import POLL_SECONDS, State, Task
-from lncis.metrics import Record
+from lncis.execution.queue import Progress, State, Task
 from lncis.studies import sensitivity
-from lncis.studies.spec import StudySpec
+from lncis.studies.study_run import StudyRun
 
 
-class SensitivityCheck(threading.Thread):
-    """Probes the parameters of a study; one that is dead closes the queue, before the trials that wait in it begin."""
+class SensitivityCheck:
+    """The probes of a study's parameters; `attend` judges each parameter as soon as its probes are through."""
 
-    def __init__(self, spec: StudySpec, queue: Any, on_note: Callable[[str], None]) -> None:
-        super().__init__(name="parameter-check", daemon=True)
-        self._queue, self._on_note = queue, on_note
-        self._error: ConfigError | None = None
-        self._parameters = sensitivity.probed_parameters(spec)
-        for parameter in self._parameters:
+    def __init__(self, run: StudyRun, queue: Any) -> None:
+        """Submit the probes to `queue`, the handle of a TaskQueue actor; none where the spec wants no check."""
+        self._run, self._queue = run, queue
+        self._unjudged = sensitivity.probed_parameters(run.spec) if run.spec.sensitivity_check else []
+        for parameter in self._unjudged:
             for task in parameter.probes:
                 ray.get(queue.submit.remote(task.key, [task]))
-        self.start()
 
-    def run(self) -> None:
-        """Judge each parameter as soon as its probes are through."""
-        with suppress(RayError):  # the study is over before the check
-            for parameter in self._parameters:
-                records = [record for task in parameter.probes if (record := self._record(task))]
-                try:
-                    note = sensitivity.judge(parameter, records) if len(records) == len(parameter.probes) else None
-                except ConfigError as error:
-                    self._error = error
-                    ray.get(self._queue.close.remote(str(error)))
-                    return
+    def attend(self) -> None:
+        """Judge what can be judged now; ConfigError for a parameter that changes nothing."""
+        while self._unjudged:
+            found = [self._progress(task) for task in self._unjudged[0].probes]
+            if any(progress.state in (State.WAITING, State.RUNNING) for progress in found):
+                return
+            parameter = self._unjudged.pop(0)
+            if all(progress.state is State.DONE for progress in found):  # else its trial will meet the same, and say it
+                note = sensitivity.judge(parameter, [progress.records[0] for progress in found])
                 if note:
-                    self._on_note(note)
+                    self._run.note(note)
 
-    def _record(self, task: Task) -> Record | None:
-        while True:
-            progress = ray.get(self._queue.progress.remote(task.key))
-            if progress.state is State.DONE:
-                return dict(progress.records[0])
-            if progress.state in (State.FAILED, State.CLOSED):  # its trial will meet the same, and say it
-                return None
-            time.sleep(POLL_SECONDS)
-
-    def result(self) -> None:
-        """Raise ConfigError if a parameter is dead."""
-        if self._error:
-            raise self._error
+    def _progress(self, task: Task) -> Progress:
+        return ray.get(self._queue.progress.remote(task.key))  # type: ignore[no-any-return]

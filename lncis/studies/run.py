@@ -5,26 +5,32 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ray.exceptions import RayError
-
 from lncis import datasets, tracking
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
-from lncis.execution import cluster
-from lncis.execution import worker_groups as training
 from lncis.execution.storage import below, resolved, shown
+from lncis.execution.worker import NOISE_MANIFEST
 from lncis.studies import folders
+from lncis.studies.driver import drive
 from lncis.studies.folders import SPEC
-from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
+from lncis.studies.journal import (
+    JOURNAL,
+    Event,
+    Journal,
+    Observation,
+    SessionEnded,
+    SessionStarted,
+    WarmStarted,
+    sole_driver,
+)
 from lncis.studies.mirror import Mirror
-from lncis.studies.probing import SensitivityCheck
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
@@ -32,9 +38,9 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES, chains, code_digest
 from lncis.studies.store import PublishedStages, StageStore
-from lncis.studies.trials import Observer, TrialScheduler
-from lncis.studies.tuning import StudyQueue, follow
-from lncis.studies.worker_pool import WorkerPool, idle_seconds
+from lncis.studies.study_run import StudyRun
+from lncis.studies.trials import Observer, Store, TrialScheduler
+from lncis.studies.tuning import StudyQueue
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -63,74 +69,79 @@ def run_study(
     there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,
     where `runs` cannot be written or where the folder holds another study, StorageError where `storage` is of no use.
     """
-    datasets.load(spec.base)
-    if spec.base.model.weights != "none":
-        weights.find(spec.base.model.weights)
-    tracking.check_uri()
+    _check_inputs(spec)
     study_id = study_id or folders.new_study_id(spec)
     published = _published(spec, study_id, storage) if storage else None
     earlier = folders.observations(runs, spec, study_id)
     folder = folders.claim(runs, study_id, spec)
+    store = published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None)
     with _a_full_disk_explained(study_id), sole_driver(folder):
-        journal, queue = Journal(folder), StudyQueue()
-        if earlier and not journal.events:
-            journal.append(WarmStarted(observations=earlier))
-        finished = _finished(journal.events)
-        if retry_failed or not finished:
-            _same_code(folder, journal.events)
-        at = published.url if published else ""
-        mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), at)
+        run = StudyRun(spec=spec, folder=folder, journal=Journal(folder), observers=observers, published=published)
+        mirror = Mirror(spec, folder, run.journal.events, versions(), run.note, run.url)
         mirror.start()
         try:
-            trials = TrialScheduler(
-                spec,
-                Suggester(spec, earlier),
-                chains(spec, folder / STAGES, at),
-                queue,
-                journal,
-                published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None),
-                [*observers, folders.LoserCheckpoints(spec)],
-                retry_failed=retry_failed,
-            )
-            if trials.unfinished or not finished:
-                if note := _other_storage(journal.events, published):
-                    _to_all(observers)(note)
-                with _session(spec, trials, queue, journal, published):
-                    if trials.unfinished:
-                        _train(spec, folder, trials, queue, journal, observers, verbose)
-            result = from_journal(study_id, spec, folder, journal.events)
+            _train(run, earlier, store, retry_failed=retry_failed, verbose=verbose)
+            result = from_journal(study_id, spec, folder, run.journal.events)
             if published and result.searched:
                 _bring_best(result, published)
             files = report.write(result)
             folders.tidy(result)
         except BaseException as error:
             with suppress(Exception):  # what failed before is what counts
-                report.write(from_journal(study_id, spec, folder, journal.events))
+                report.write(from_journal(study_id, spec, folder, run.journal.events))
             mirror.finish(status="KILLED", reason=_reason(error))
             raise
         finally:
-            journal.close()
+            run.journal.close()
         mirror.finish(status="FINISHED", metrics=_figures(result), artifacts=[folder / SPEC, folder / JOURNAL, *files])
     return result
+
+
+def _check_inputs(spec: StudySpec) -> None:
+    """Raise what is wrong with the data, the weights or MLflow's address, before Ray starts."""
+    datasets.load(spec.base)
+    if spec.base.model.weights != "none":
+        weights.find(spec.base.model.weights)
+    tracking.check_uri()
+
+
+def _train(
+    run: StudyRun, earlier: Sequence[Observation], store: Store | None, *, retry_failed: bool, verbose: bool
+) -> None:
+    """Bring the trials to their ends: replay the journal, then drive what is unfinished."""
+    spec, journal, queue = run.spec, run.journal, StudyQueue()
+    if earlier and not journal.events:
+        journal.append(WarmStarted(observations=list(earlier)))
+    complete = _finished(journal.events)
+    if retry_failed or not complete:
+        _same_code(run.folder, journal.events)
+    tree, observers = chains(spec, run.folder / STAGES, run.url), [*run.observers, folders.LoserCheckpoints(spec)]
+    scheduler = TrialScheduler(spec, Suggester(spec, earlier), tree, queue, journal, store, observers)
+    scheduler.resume(retry_failed=retry_failed)
+    if complete and not scheduler.unfinished:
+        return
+    if note := _other_storage(run):
+        run.note(note)
+    with _session(run, queue, spec.resources.at_a_time(scheduler.unfinished)):
+        if scheduler.unfinished:
+            with nullcontext() if verbose else _output_to(run.folder / "ray.log"):
+                drive(run, scheduler, queue, verbose=verbose)
 
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     """Return where workers publish the stages: for all studies, or, where trials share nothing, for this one alone."""
     url = below(resolved(storage), STAGES if spec.sharing else study_id)
-    return PublishedStages(url, read=(histograms.FILE, training.NOISE_MANIFEST), reused=spec.sharing)
+    return PublishedStages(url, read=(histograms.FILE, NOISE_MANIFEST), reused=spec.sharing)
 
 
-def _where(published: PublishedStages | None) -> str:
-    return shown(published.url) if published else ""
-
-
-def _other_storage(events: Sequence[Event], published: PublishedStages | None) -> str:
-    """Return what should be known where a study goes on with another storage than it had; empty if it does not."""
-    last = next((event for event in reversed(events) if isinstance(event, SessionStarted)), None)
-    if last is None or last.storage == _where(published):
+def _other_storage(run: StudyRun) -> str:
+    """Return what the user should know where a study goes on with another storage than it had; else empty."""
+    last = next((event for event in reversed(run.journal.events) if isinstance(event, SessionStarted)), None)
+    now = shown(run.url) if run.url else ""
+    if last is None or last.storage == now:
         return ""
-    before, now = (f"at {place}" if place else "in its folder" for place in (last.storage, _where(published)))
-    return f"the study's stages were {before}, and are now {now}: what is not there is trained again"
+    before, after = (f"at {place}" if place else "in its folder" for place in (last.storage, now))
+    return f"the study's stages were {before}, and are now {after}: what is not there is trained again"
 
 
 def _bring_best(result: StudyResult, published: PublishedStages) -> None:
@@ -141,13 +152,11 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
 
 
 @contextmanager
-def _session(
-    spec: StudySpec, trials: TrialScheduler, queue: StudyQueue, journal: Journal, published: PublishedStages | None
-) -> Iterator[None]:
+def _session(run: StudyRun, queue: StudyQueue, worker_groups: int) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
-    worker_groups = spec.resources.at_a_time(trials.unfinished)
-    journal.append(
-        SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=_where(published))
+    storage = shown(run.url) if run.url else ""
+    run.journal.append(
+        SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=storage)
     )
     reason = ""
     try:
@@ -156,7 +165,7 @@ def _session(
         reason = _reason(error)
         raise
     finally:
-        journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
+        run.journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
 
 
 def _finished(events: Sequence[Event]) -> bool:
@@ -200,49 +209,6 @@ def versions() -> dict[str, str]:
         [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     return tags | ({"mlflow.source.git.commit": commit.stdout.strip()} if commit.returncode == 0 else {})
-
-
-def _train(
-    spec: StudySpec,
-    folder: Path,
-    trials: TrialScheduler,
-    queue: StudyQueue,
-    journal: Journal,
-    observers: Sequence[Observer],
-    verbose: bool,
-) -> None:
-    auto = spec.resources.max_concurrent_trials == "auto"
-    with (
-        nullcontext() if verbose else _output_to(folder / "ray.log"),
-        cluster.connected(spec.resources, 1 if auto else spec.resources.at_a_time(trials.unfinished), verbose=verbose),
-    ):
-        check, worker_groups = None, WorkerPool(spec, folder.name, trials.unfinished, journal, _to_all(observers))
-        try:
-            queue.actor = training.start_queue(come_and_go=True, idle_seconds=idle_seconds(), waits=cluster.grows())
-            check = SensitivityCheck(spec, queue.actor, _to_all(observers)) if spec.sensitivity_check else None
-            worker_groups.begin(queue.actor)
-            follow(trials, queue, worker_groups, folder.name)
-        except RayError as error:
-            queue.why_closed = f"Ray failed ({type(error).__name__})"
-        finally:
-            queue.note_losses()
-            worker_groups.stop(queue.actor)
-    if check:
-        check.result()
-    if trials.unfinished:
-        raise StudyError(
-            f"{trials.unfinished} trials of study {folder.name} did not end: "
-            f"{queue.why_closed or 'Ray stopped them'} (more in {folder / 'ray.log'}); "
-            f"go on with: lncis study run --resume {folder.name}"
-        )
-
-
-def _to_all(observers: Sequence[Observer]) -> Callable[[str], None]:
-    def note(text: str) -> None:
-        for observer in observers:
-            observer.on_note(text)
-
-    return note
 
 
 def _figures(result: StudyResult) -> dict[str, float]:

@@ -1,10 +1,17 @@
-"""The trials of a study as Ray Tune sees them: light relays, each following one trial through the queue."""
+"""The trials of a study as Ray Tune runs them: a light relay each, which follows one trial through the queue.
+
+Tune has a loop of its own. It runs in a thread, where it asks for trials and passes on their epochs; the loop of the
+study (lncis.studies.driver) starts the trials and reads what they report.
+"""
 
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import ray
 from ray import tune
@@ -12,30 +19,35 @@ from ray.exceptions import RayActorError, RayError
 from ray.tune.search import Searcher
 
 from lncis.execution.cluster import TRIAL_DRIVER
-from lncis.execution.queue import Task
+from lncis.execution.queue import POLL_SECONDS, Task
+from lncis.metrics import Record
 from lncis.studies.relay import Relay
-from lncis.studies.trials import TrialScheduler
 
 MAX_RELAY_FAILURES = 20
-"""A relay holds nothing: one that is killed is replaced, and tells again what it told before."""
+"""A relay holds nothing: one that is killed is replaced, and reports again what it reported before."""
+
+STOP_TIMEOUT_SECONDS = 30.0
+"""How long Tune may take to end, once the queue is closed."""
+
+
+class StudyStopped(Exception):
+    """The trials cannot go on for now; the message says why."""
 
 
 class StudyQueue:
-    """The queue of a study as `TrialScheduler` needs it; the actor comes once Ray runs."""
+    """The queue of a study as the scheduler needs it; the actor comes once Ray runs."""
 
     actor: Any = None
     lost_seconds = 0.0
-    why_closed = ""
-    """Why the study cannot go on; empty while it can."""
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
-        """Ask for the tasks of a trial."""
+        """Request the tasks of a trial."""
         ray.get(self.actor.submit.remote(owner, list(chain)))
 
     def withdraw(self, owner: str, reason: str) -> None:
-        """Take that back."""
-        if self.actor is not None:  # while a journal is replayed there is none, and nothing to take back
-            with suppress(RayActorError):  # it died with all its wishes
+        """Drop the tasks of a trial."""
+        if self.actor is not None:  # while a journal is replayed there is none, and nothing to drop
+            with suppress(RayActorError):  # it died with all its tasks
                 ray.get(self.actor.withdraw.remote(owner, reason))
 
     def note_losses(self) -> None:
@@ -44,97 +56,127 @@ class StudyQueue:
             self.lost_seconds = ray.get(self.actor.lost_seconds.remote(), timeout=10)
 
 
-class Attended(Protocol):
-    """Those who train (lncis.studies.worker_pool)."""
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a trial's relay passes on: an epoch, the end of the trial, or both."""
 
-    at_once: int
-    """How many trials to follow now."""
+    trial: str
+    record: Record | None = None
+    reused: bool = False
+    """Whether the epoch was found published, and not trained by this study."""
+    ended: bool = False
+    reason: str = ""
+    """Why the trial failed; empty where it did not."""
 
-    def attend(self, queue: Any) -> None:
-        """Called again and again while trials are followed; `queue` is the handle of a TaskQueue actor."""
 
+class TuneTrials:
+    """Up to `most` trials on Ray Tune; `start` and `reports` belong into one thread, Tune runs in another."""
 
-def follow(trials: TrialScheduler, queue: StudyQueue, worker_groups: Attended, name: str) -> None:
-    """Follow the trials to their ends, as many at a time as the worker groups say, or until the queue is closed."""
-    # nothing is restored through Tune: the journal knows
-    with tempfile.TemporaryDirectory(prefix="lncis-tune-") as storage:
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Relay, queue=queue.actor), {"CPU": 0, TRIAL_DRIVER: 1}),
-            tune_config=tune.TuneConfig(
-                search_alg=_Suggestions(trials, queue, worker_groups),
-                num_samples=trials.unfinished,
-                max_concurrent_trials=trials.unfinished,  # without it Tune would start them one after the other
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=storage,
-                failure_config=tune.FailureConfig(max_failures=MAX_RELAY_FAILURES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
-                callbacks=[_Attendance(queue, worker_groups)],
-                verbose=0,
-            ),
-        )
+    def __init__(self, queue: Any, name: str, most: int) -> None:
+        """`queue` is the handle of a TaskQueue actor, `name` that of the Tune experiment."""
+        self._queue, self._name, self._most = queue, name, most
+        self._searcher = _Searcher()
+        self._running: set[str] = set()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run_tune, name="tune", daemon=True)
+
+    @property
+    def running(self) -> int:
+        """How many trials were started and have not ended."""
+        return len(self._running)
+
+    def start(self, trial: str) -> None:
+        """Have a trial followed whose tasks are in the queue."""
+        self._running.add(trial)
+        self._searcher.to_start.put(trial)
+
+    def reports(self) -> Iterator[Report]:
+        """Yield what has been reported; with nothing there, wait for it a moment. StudyStopped where Tune has ended."""
+        if self._thread.ident is None:  # it finds trials to start at once, and need not ask again a second later
+            self._thread.start()
+        with suppress(Empty):
+            message = self._searcher.reports.get(timeout=POLL_SECONDS)
+            while True:
+                if message is None:
+                    cause = self._failure and (self._failure.__cause__ or self._failure)
+                    raise StudyStopped(f"Ray Tune ended early ({type(cause).__name__ if cause else 'no error'})")
+                if message.get("done"):
+                    self._running.discard(message["trial"])
+                if message.get("closed"):
+                    raise StudyStopped(message["reason"])
+                yield Report(
+                    trial=message["trial"],
+                    record=message.get("record"),
+                    reused=bool(message.get("reused")),
+                    ended=bool(message.get("done")) and not message.get("lost"),
+                    reason=str(message.get("reason", "")),
+                )
+                message = self._searcher.reports.get_nowait()
+
+    def stop(self) -> None:
+        """End Tune, after the queue was closed."""
+        self._searcher.over.set()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT_SECONDS)
+
+    def _run_tune(self) -> None:
         try:
-            tuner.fit()
-        except (RayError, tune.TuneError) as error:
-            cause = error.__cause__ or error.__context__
-            if cause is not None and not isinstance(cause, RayError):  # raised in what Tune asked: ours
-                raise cause from None
-            queue.why_closed = f"Ray failed ({type(cause or error).__name__})"
+            # nothing is restored through Tune: the journal knows
+            with tempfile.TemporaryDirectory(prefix="lncis-tune-") as storage:
+                tune.Tuner(
+                    tune.with_resources(tune.with_parameters(Relay, queue=self._queue), {"CPU": 0, TRIAL_DRIVER: 1}),
+                    tune_config=tune.TuneConfig(
+                        search_alg=self._searcher,
+                        num_samples=self._most,
+                        max_concurrent_trials=self._most,  # without it Tune would start one after the other
+                        reuse_actors=True,
+                    ),
+                    run_config=tune.RunConfig(
+                        name=self._name,
+                        storage_path=storage,
+                        failure_config=tune.FailureConfig(max_failures=MAX_RELAY_FAILURES),
+                        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a relay holds nothing
+                        verbose=0,
+                    ),
+                ).fit()
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._searcher.reports.put(None)
 
 
-class _Attendance(tune.Callback):
-    """Lets worker groups be attended to whenever Ray Tune has come round, a few times a second."""
+class _Searcher(Searcher):
+    """What Tune asks for trials, and tells what they report; it passes both on."""
 
-    def __init__(self, queue: StudyQueue, worker_groups: Attended) -> None:
-        self._queue, self._worker_groups = queue, worker_groups
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Attend to them."""
-        self._worker_groups.attend(self._queue.actor)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its parts for a restore that we do not use."""
-        return {}
-
-
-class _Suggestions(Searcher):
-    """`TrialScheduler` as Ray Tune asks and tells."""
-
-    def __init__(self, trials: TrialScheduler, queue: StudyQueue, worker_groups: Attended) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._trials, self._queue, self._worker_groups = trials, queue, worker_groups
-        self._names: dict[str, str] = {}  # Tune's id of a relay -> the trial that it follows
+        self.to_start: SimpleQueue[str] = SimpleQueue()
+        self.reports: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        """Steps of relays with their `trial`; `done` with `lost` where Tune ended one; None once Tune has ended."""
+        self.over = threading.Event()
+        self._trials: dict[str, str] = {}  # Tune's id of a relay -> the trial that it follows
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """Return what the next Relay follows; None where enough are followed now, so that Tune asks again."""
-        if self._names and len(self._names) >= self._worker_groups.at_once:
-            return None
+        """Return what the next relay follows; None where there is nothing yet, so that Tune asks again."""
         try:
-            trial = None if self._queue.why_closed else self._trials.start_next()
-        except RayActorError:
-            trial, self._queue.why_closed = None, "the study's queue died"
-        if trial is None:
-            return str(self.FINISHED)
-        self._names[trial_id] = trial.name
-        return {"owner": trial.name}
+            self._trials[trial_id] = self.to_start.get_nowait()
+        except Empty:
+            return str(self.FINISHED) if self.over.is_set() else None
+        return {"owner": self._trials[trial_id]}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass an epoch on; Tune hands on a Relay's step flattened."""
+        """Pass an epoch on; Tune hands on a relay's step flattened."""
         record = {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
         if record:
-            self._trials.epoch_finished(self._names[trial_id], record, reused=bool(result["reused"]))
+            self.reports.put({"trial": self._trials[trial_id], "record": record, "reused": result["reused"]})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on that a trial is over, if it is: one that Tune or a closed queue ended can go on in a new session."""
+        """Pass on that a relay has ended; one that Tune ended, and not its trial, is lost."""
         result = result or {}
         self.on_trial_result(trial_id, result)
-        name = self._names.pop(trial_id)
-        if result.get("closed"):
-            self._queue.why_closed = str(result["reason"])
-        elif result.get("done") and not error:
-            self._trials.trial_ended(name, str(result.get("reason", "")))
+        end: dict[str, Any] = {key: result[key] for key in ("reason", "closed") if key in result}
+        lost = error or not result.get("done")
+        self.reports.put({"trial": self._trials.pop(trial_id), "done": True, "lost": lost, **end})
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing of use: Tune insists on a file."""

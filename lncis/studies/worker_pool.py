@@ -2,25 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
-from lncis.execution import cluster
-from lncis.execution import worker_groups as training
-from lncis.execution.queue import IDLE_SECONDS, Outlook
+from lncis.execution import cluster, worker_groups
+from lncis.execution.queue import IDLE_TIMEOUT_SECONDS, QueueStatus
 from lncis.execution.worker_groups import WorkerGroup
-from lncis.studies.journal import Journal, WorkerGroupsUp
-from lncis.studies.spec import StudySpec
+from lncis.studies.journal import WorkerGroupsUp
+from lncis.studies.study_run import StudyRun
 
 LOOK_SECONDS = 2.0
 """Between two looks at what there is to do."""
 
 MAX_LOST = 5
-"""When none is left and so many worker groups could not go on, no more are started."""
+"""When no worker group is left and so many were lost, no more are started."""
 
 
 def to_start(*, tasks: int, up: int, coming: int, most: int, room: int | None, grows: bool) -> int:
@@ -49,68 +45,65 @@ def _one_more(up: int, grows: bool) -> bool:
 
 def idle_seconds() -> float:
     """Return how long a worker group may be idle: for ever on a Ray of our own, where none else has use for it."""
-    return IDLE_SECONDS if cluster.grows() else math.inf
+    return IDLE_TIMEOUT_SECONDS if cluster.grows() else math.inf
 
 
 class WorkerPool:
     """The worker groups of one session of a study; `attend` starts them; idle ones leave (execution.queue)."""
 
-    def __init__(
-        self, spec: StudySpec, study_id: str, trials: int, journal: Journal, on_note: Callable[[str], None]
-    ) -> None:
-        self._workers, self._study_id, self._journal, self._on_note = spec.resources, study_id, journal, on_note
-        self._auto, self._grows = spec.resources.max_concurrent_trials == "auto", cluster.grows()
-        self._limit = spec.resources.at_a_time(trials)
+    def __init__(self, run: StudyRun, trials: int, queue: Any) -> None:
+        """Start the first ones, before any trial is submitted to `queue`, the handle of a TaskQueue actor."""
+        self._run, self._queue, self._workers = run, queue, run.spec.resources
+        self._auto, self._grows = run.spec.resources.max_concurrent_trials == "auto", cluster.grows()
+        self._limit = run.spec.resources.at_a_time(trials)
         # a pruner waits for all seeds of a configuration, so they must be able to run beside others
-        self._beside = 0 if spec.pruner.type == "none" else len(spec.replicates) - 1
+        self._beside = 0 if run.spec.pruner.type == "none" else len(run.spec.replicates) - 1
         self._worker_groups: list[WorkerGroup] = []
         self._started = self._lost = 0
-        self._up: int | None = None
-        self._unheard = ""
+        self._live: int | None = None
+        self._silence = ""
         self._next_look = 0.0
-        self.at_once = 1
+        self.trials_at_once = 1
         """How many trials to follow now."""
+        self._attend(QueueStatus(live=frozenset(), tasks=self._limit))
 
-    def begin(self, queue: Any) -> None:
-        """Start the first ones, before any trial has asked the queue, an actor with a TaskQueue, for anything."""
-        self._attend(queue, Outlook(up=frozenset(), tasks=self._limit))
-
-    def attend(self, queue: Any) -> None:
-        """See what there is to do, now and then however often this is called, and start missing worker groups."""
+    def attend(self) -> None:
+        """See what there is to do, every LOOK_SECONDS however often this is called, and start missing groups."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
-            with suppress(RayError):  # whatever befell the queue, those who wait for it meet it too
-                self._attend(queue, ray.get(queue.outlook.remote()))
+            self._attend(ray.get(self._queue.status.remote()))
 
-    def stop(self, queue: Any) -> None:
-        """Send all home."""
-        training.stop_worker_groups(queue, self._worker_groups)
+    def stop(self) -> None:
+        """Stop all groups, and close the queue."""
+        worker_groups.stop_worker_groups(self._queue, self._worker_groups)
 
-    def _attend(self, queue: Any, outlook: Outlook) -> None:
-        ended = [worker_group for worker_group in self._worker_groups if not worker_group.is_alive()]
-        self._worker_groups = [worker_group for worker_group in self._worker_groups if worker_group not in ended]
-        lost = [worker_group.lost for worker_group in ended if worker_group.lost]
-        self._lost += len(lost)
-        if lost and not self._worker_groups and self._lost >= min(self._limit, MAX_LOST):
-            queue.close.remote(lost[-1])
-            return
-        up = sum(worker_group.name in outlook.up for worker_group in self._worker_groups)
-        self._note(up)
-        if outlook.unheard and not self._unheard:
-            self._on_note(f"{outlook.unheard}; the study goes on waiting")
-        self._unheard = outlook.unheard
+    def _attend(self, status: QueueStatus) -> None:
+        ended = [group for group in self._worker_groups if not group.is_alive()]
+        self._worker_groups = [group for group in self._worker_groups if group not in ended]
+        for group in ended:
+            if reason := group.lost():
+                self._lost += 1
+                self._queue.worker_group_lost.remote(group.name, reason)
+                if not self._worker_groups and self._lost >= min(self._limit, MAX_LOST):
+                    self._queue.close.remote(reason)
+                    return
+        live = sum(group.name in status.live for group in self._worker_groups)
+        if live != self._live:
+            self._live = live
+            self._run.journal.append(WorkerGroupsUp(worker_groups=live))
+        if status.silence and not self._silence:
+            self._run.note(f"{status.silence}; the study goes on waiting")
+        self._silence = status.silence
+        self._start_missing(live, status.tasks)
+
+    def _start_missing(self, live: int, tasks: int) -> None:
         room = cluster.room(self._workers) if self._auto else None
-        coming, most = len(self._worker_groups) - up, self._limit - self._lost
-        for _ in range(to_start(tasks=outlook.tasks, up=up, coming=coming, most=most, room=room, grows=self._grows)):
-            self._worker_groups.append(
-                training.start_worker_group(f"{self._study_id}-{self._started}", queue, self._workers)
-            )
+        coming, most = len(self._worker_groups) - live, self._limit - self._lost
+        for _ in range(to_start(tasks=tasks, up=live, coming=coming, most=most, room=room, grows=self._grows)):
+            name = f"{self._run.study_id}-{self._started}"
+            self._worker_groups.append(worker_groups.start_worker_group(name, self._queue, self._workers))
             self._started += 1
             coming += 1
-        self.at_once = self._beside + to_follow(up=up, coming=coming, most=self._limit, room=room, grows=self._grows)
-
-    def _note(self, up: int) -> None:
-        if up != self._up:
-            self._up = up
-            self._journal.append(WorkerGroupsUp(worker_groups=up))
+        followed = to_follow(up=live, coming=coming, most=self._limit, room=room, grows=self._grows)
+        self.trials_at_once = max(1, self._beside + followed)

@@ -1,0 +1,76 @@
+"""The loop that drives a study.
+
+What Ray Tune does here, and what it does not. Each trial is a Tune trial: Tune places its light process, a relay
+(lncis.studies.relay), replaces it when it dies, and reports its epochs. Three things it does not do. Its schedulers
+judge single trials, not configurations over their seeds, and forget their rungs when restored. Its OptunaSearch tells
+Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` know nothing of stages that trials share.
+In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
+"""
+
+from collections.abc import Callable
+
+from ray.exceptions import RayActorError, RayError
+
+from lncis.errors import StudyError
+from lncis.execution import cluster
+from lncis.execution.worker_groups import start_queue
+from lncis.studies.probing import SensitivityCheck
+from lncis.studies.study_run import StudyRun
+from lncis.studies.trials import TrialScheduler
+from lncis.studies.tuning import StudyQueue, StudyStopped, TuneTrials
+from lncis.studies.worker_pool import WorkerPool, idle_seconds
+
+
+def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbose: bool) -> None:
+    """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
+
+    Raises StudyError where that cannot go on; what was trained is in the journal, and the study can be resumed.
+    """
+    stopped, resources = "", run.spec.resources
+    at_once = 1 if resources.max_concurrent_trials == "auto" else resources.at_a_time(scheduler.unfinished)
+    with cluster.connected(resources, at_once, verbose=verbose):
+        queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
+        check = SensitivityCheck(run, queue.actor)
+        pool = WorkerPool(run, scheduler.unfinished, queue.actor)
+        trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
+
+        def attend() -> int:
+            check.attend()
+            pool.attend()
+            return pool.trials_at_once
+
+        try:
+            follow(scheduler, trials, attend)
+        except StudyStopped as error:
+            stopped = str(error)
+        except RayError as error:
+            dead = isinstance(error, RayActorError)
+            stopped = "the study's queue died" if dead else f"Ray failed ({type(error).__name__})"
+        finally:
+            queue.note_losses()
+            pool.stop()
+            trials.stop()
+    if scheduler.unfinished:
+        raise StudyError(
+            f"{scheduler.unfinished} trials of study {run.study_id} did not end: "
+            f"{stopped or 'Ray stopped them'} (more in {run.folder / 'ray.log'}); "
+            f"go on with: lncis study run --resume {run.study_id}"
+        )
+
+
+def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:
+    """The loop: what trials report decides what becomes of them, and which trial is next.
+
+    `attend` looks after the workers, and returns how many trials to follow at once.
+    """
+    while scheduler.unfinished:
+        at_once = attend()
+        while trials.running < at_once and (trial := scheduler.start_next()):
+            trials.start(trial.name)
+        if not trials.running:
+            return  # Tune has lost those that have not ended
+        for report in trials.reports():
+            if report.record:
+                scheduler.epoch_finished(report.trial, report.record, reused=report.reused)
+            if report.ended:
+                scheduler.trial_ended(report.trial, report.reason)
