@@ -37,13 +37,13 @@ def main() -> None:
     arguments = parser.parse_args()
     datasets.load(BASE)
     with tempfile.TemporaryDirectory() as folder, cluster.connected(Workers(num_workers=2), worker_groups=1):
-        ours = on_lanes(arguments.trials, Path(folder))
+        ours = on_worker_groups(arguments.trials, Path(folder))
         theirs = with_a_trainer_each(arguments.peers, Path(folder))
     print(f"worker groups: {ours:.2f} s a trial beyond its training ({arguments.trials} trials)")
     print(f"a TorchTrainer each: {theirs:.1f} s a trial beyond its training ({arguments.peers} trials)")
 
 
-def on_lanes(trials: int, folder: Path) -> float:
+def on_worker_groups(trials: int, folder: Path) -> float:
     """Return the seconds beyond training of a trial, once the worker group is up."""
     gammas = [4.0 + 0.01 * number for number in range(trials + 1)]
     spec = StudySpec(

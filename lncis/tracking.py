@@ -1,7 +1,7 @@
 """Runs in MLflow: an experiment for each study name, a run for each study, a child run for each trial and shared stage.
 
-Runs are found again by their tags, so whoever tells MLflow a second time, after a crash or an outage, changes nothing.
-Only run ids are used, never MLflow's fluent "active run".
+Runs are found again by their tags, so a call that is repeated after a crash or an outage changes nothing. Only run ids
+are used, never MLflow's fluent "active run".
 """
 
 import logging
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # an outage is waited for in lncis.studies.mirror
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # lncis.studies.mirror waits for the end of an outage
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
@@ -55,7 +55,7 @@ def check_uri() -> None:
 class StudyRuns:
     """The MLflow run of one study and those of its parts: trials and shared stages.
 
-    Each method may be called again with the same arguments, to the same effect; each raises `Outage` while MLflow is
+    Each method may be called again with the same arguments; each raises `Outage` while MLflow is
     away.
     """
 
@@ -85,7 +85,7 @@ class StudyRuns:
                 return runs
 
     def is_over(self, part: str) -> bool:
-        """Say whether all is told of a trial or stage."""
+        """Say whether the run of a trial or stage is complete."""
         return part in self._parts and self._parts[part].data.tags.get(OVER_TAG) == "true"
 
     def start(self, part: str, run_name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -100,14 +100,14 @@ class StudyRuns:
                 run_name=run_name,
                 tags={**tags, PART_TAG: part, "mlflow.parentRunId": self.run_id},
             )
-        # also of a run that was there: whoever created it may not have come to this
+        # also of a run that was there: its creator may have died before this
         params = [Param(key, str(value)) for key, value in parameters.items()]
         for start in range(0, len(params), 100):  # MLflow's own limit
             self._client.log_batch(run.info.run_id, params=params[start : start + 100])
         self._parts[part] = run
 
     def log_epochs(self, part: str, records: Sequence[tuple[Record, float]]) -> None:
-        """Log what epochs yielded and when, at step = finished epochs."""
+        """Log the records of epochs with their times, at step = finished epochs."""
         metrics = [
             Metric(key, value, int(time * 1000), int(record["epoch"]))
             for record, time in records
@@ -122,14 +122,14 @@ class StudyRuns:
     ) -> None:
         """Close the run of a trial or stage: FINISHED, FAILED or KILLED, with a reason if there is one.
 
-        One that is not `over` is told from its beginning when the study goes on.
+        One that is not `over` is logged from its beginning when the study goes on.
         """
         run_id = self._parts[part].info.run_id
         self._close(run_id, status, reason, artifacts)
-        self._client.set_tag(run_id, OVER_TAG, str(over).lower())  # last: until then it is told again
+        self._client.set_tag(run_id, OVER_TAG, str(over).lower())  # last: until then all is logged again
 
     def log_study(self, metrics: Mapping[str, float], time: float) -> None:
-        """Log to the study's run figures that concern it as a whole."""
+        """Log metrics of the study as a whole."""
         figures = [Metric(key, value, int(time * 1000), 0) for key, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=figures)
 

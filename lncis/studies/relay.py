@@ -1,4 +1,4 @@
-"""The Ray Tune side of a trial: a light process that passes on what the training worker groups report.
+"""The Ray Tune side of a trial: a light process that passes on the epochs that worker groups report.
 
 Its own module because Tune starts processes for it: they load neither torch nor MLflow.
 """
