@@ -1,5 +1,6 @@
 import pytest
 
+from lncis.studies.history import History
 from lncis.studies.journal import (
     End,
     EpochFinished,
@@ -31,7 +32,9 @@ class Diary:
         return self
 
     def session(self, worker_groups: int = 1) -> None:
+        """One whose worker groups are up at once."""
         self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code=""))
+        self.worker_groups(worker_groups)
 
     def worker_groups(self, up: int) -> None:
         self.events.append(WorkerGroupsUp(time=self.now, worker_groups=up))
@@ -64,7 +67,7 @@ class Diary:
 
     @property
     def cost(self):
-        found = cost_of(SPEC, self.events)
+        found = cost_of(History.of(SPEC, self.events))
         assert found.requested == found.trained + found.shared + found.reused + found.skipped
         return found
 

@@ -1,4 +1,4 @@
-"""The journal told to an MLflow that fails at random: the client is made up, lncis.tracking above it is real."""
+"""The journal sent to an MLflow that fails at random: the client is made up, lncis.tracking above it is real."""
 
 import random
 import threading
@@ -111,7 +111,7 @@ class Mlflow:
 def server(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
     server = Mlflow()
     monkeypatch.setattr(tracking.mlflow, "MlflowClient", server.client)
-    monkeypatch.setattr(mirrors, "PAUSES", (0.001,))
+    monkeypatch.setattr(mirrors, "BACKOFF_SECONDS", (0.001,))
     wait = threading.Event.wait
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: wait(self, timeout and min(timeout, 0.005)))
     return server
@@ -213,7 +213,7 @@ def follow(
         journal.append(event)
         time.sleep(pause)
     then(notes)
-    mirror.finish(**{"status": "FINISHED", "metrics": {"best/val/segm_AP": 5.0}, "patience": 300, **last})
+    mirror.finish(**{"status": "FINISHED", "metrics": {"best/val/segm_AP": 5.0}, "timeout_seconds": 300, **last})
     return notes
 
 
@@ -255,13 +255,13 @@ def test_an_outage_is_noted_once_and_so_is_its_end(server, events):
     away, back = follow(events, then=come_back)
     check(server, events)
     assert "is away (ConnectionError: MLflow is away); training goes on" in away
-    assert "is back, and has been told what it missed" in back
+    assert "answers again, and was sent what it missed" in back
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_server_that_stays_away_is_given_up_and_told_by_the_next_session(server, events, monkeypatch):
     server.away = True
-    notes = follow(events[:20], status="KILLED", patience=0.3)
+    notes = follow(events[:20], status="KILLED", timeout_seconds=0.3)
     assert "does not answer; nothing is lost: resume the study" in notes[-1]
 
     def end_of_the_process(uri):

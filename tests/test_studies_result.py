@@ -17,8 +17,16 @@ from lncis.studies.journal import (
     TrialEnded,
     TrialRetried,
     TrialStarted,
+    WorkerGroupsUp,
 )
-from lncis.studies.report.result import StudyResult, TrialResult, from_journal, interval, paired_difference, summary
+from lncis.studies.report.result import (
+    StudyResult,
+    TrialResult,
+    from_journal,
+    interval,
+    paired_difference,
+    result_document,
+)
 from lncis.studies.spec import StudySpec, Trial
 
 METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"
@@ -52,6 +60,7 @@ class Book:
                 time=self.clock, worker_groups=worker_groups, versions={"lncis.version.torch": "2.11.0"}, code="c"
             )
         )
+        self.events.append(WorkerGroupsUp(time=self.clock, worker_groups=worker_groups))
 
     def end_session(self, lost: float = 0.0) -> None:
         self.events.append(SessionEnded(time=self.clock, reason="", lost_seconds=lost))
@@ -310,7 +319,7 @@ def test_a_journal_that_stops_anywhere_gives_a_result():
         result = book.result()
         assert sum(t.end is not None for t in result.trials) == sum(isinstance(e, TrialEnded) for e in book.events)
         assert result.cost.requested == result.cost.trained + result.cost.shared + result.cost.skipped
-        json.dumps(summary(result), allow_nan=False)
+        json.dumps(result_document(result), allow_nan=False)
 
 
 def test_cost_of_sharing_pruning_and_failure_by_hand():
@@ -393,9 +402,9 @@ def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
     assert cost.lost_seconds == 20
 
 
-def test_summary_is_json_and_complete():
+def test_the_document_is_json_and_complete():
     result = study([20, 21], [30, 31], failed=(1, 1))
-    document = json.loads(json.dumps(summary(result), allow_nan=False))
+    document = json.loads(json.dumps(result_document(result), allow_nan=False))
     assert (document["study_id"], document["name"], document["best"]) == ("s-1", "s", None)
     assert (document["cost"]["requested"], document["cost"]["trained"]) == (16, 12)
     assert document["rank_agreement_val_test"] is None

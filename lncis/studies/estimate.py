@@ -10,7 +10,7 @@ from rich.text import Text
 from lncis.config import TrainConfig
 from lncis.errors import LncisError
 from lncis.studies import journal
-from lncis.studies.journal import EpochFinished, TrialStarted
+from lncis.studies.history import History
 from lncis.studies.plan import Plan, makespan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load
@@ -97,16 +97,15 @@ def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
     found = sorted(runs.glob(f"*/{journal.JOURNAL}"), key=lambda path: path.stat().st_mtime)[-LATEST_STUDIES:]
     for folder in (path.parent for path in reversed(found)):
         try:
-            earlier, events = load(folder / "spec.yaml"), journal.read(folder)
+            earlier = load(folder / "spec.yaml")
+            if _paced_by(earlier) != _paced_by(spec):
+                continue
+            history = History.of(earlier, journal.read(folder))
         except LncisError:
             continue
-        started = {event.trial: event for event in events if isinstance(event, TrialStarted)}
-        seconds = [
-            event.record["seconds"]
-            for event in events
-            if isinstance(event, EpochFinished) and not event.reused and not started[event.trial].reused
-        ]
-        if seconds and _paced_by(earlier) == _paced_by(spec):
+        trained = [trial for trial in history.trials.values() if not trial.started.reused]
+        seconds = [e.record["seconds"] for trial in trained for e in trial.epochs.values() if not e.reused]
+        if seconds:
             return Pace(seconds=sum(seconds) / len(seconds), source=f"as in {folder.name}")
     return _timed(spec) if spec.resources.gpus_per_worker == 0 else None
 

@@ -4,7 +4,6 @@ It is the study's memory. A study that was killed goes on from it, MLflow is tol
 it. A line counts once it ends in a newline, so a process killed while it writes leaves nothing to mend.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from lncis import files
 from lncis.errors import StudyError
 from lncis.metrics import Record
 from lncis.studies.spec import StudySpec, Trial, trial_name
@@ -239,9 +239,12 @@ def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:
 @contextmanager
 def sole_driver(folder: Path) -> Iterator[None]:
     """Within the block no other process drives the study; StudyError if one does. A killed one holds nothing."""
-    with (folder / ".driver").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StudyError(f"study {folder.name} is being run by another process; stop that one first") from error
+    lock = files.lock(folder / ".driver")
+    try:
+        lock.acquire()
+    except TimeoutError as error:
+        raise StudyError(f"study {folder.name} is being run by another process; stop that one first") from error
+    try:
         yield
+    finally:
+        lock.release()

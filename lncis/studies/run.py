@@ -22,7 +22,8 @@ from lncis.execution import worker_groups as training
 from lncis.execution.storage import below, resolved, shown
 from lncis.studies import folders
 from lncis.studies.folders import SPEC
-from lncis.studies.journal import JOURNAL, Event, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
+from lncis.studies.history import History
+from lncis.studies.journal import JOURNAL, Journal, SessionEnded, SessionStarted, WarmStarted, sole_driver
 from lncis.studies.mirror import Mirror
 from lncis.studies.probing import SensitivityCheck
 from lncis.studies.report import files as report
@@ -75,9 +76,9 @@ def run_study(
         journal, queue = Journal(folder), StudyQueue()
         if earlier and not journal.events:
             journal.append(WarmStarted(observations=earlier))
-        finished = _finished(journal.events)
-        if retry_failed or not finished:
-            _same_code(folder, journal.events)
+        history = History.of(spec, journal.events)  # of earlier sessions
+        if retry_failed or not history.complete:
+            _same_code(folder, history)
         at = published.url if published else ""
         mirror = Mirror(spec, folder, journal.events, versions(), _to_all(observers), at)
         mirror.start()
@@ -92,8 +93,8 @@ def run_study(
                 [*observers, folders.LoserCheckpoints(spec)],
                 retry_failed=retry_failed,
             )
-            if trials.unfinished or not finished:
-                if note := _other_storage(journal.events, published):
+            if trials.unfinished or not history.complete:
+                if note := _other_storage(history, published):
                     _to_all(observers)(note)
                 with _session(spec, trials, queue, journal, published):
                     if trials.unfinished:
@@ -124,12 +125,12 @@ def _where(published: PublishedStages | None) -> str:
     return shown(published.url) if published else ""
 
 
-def _other_storage(events: Sequence[Event], published: PublishedStages | None) -> str:
+def _other_storage(history: History, published: PublishedStages | None) -> str:
     """Return what should be known where a study goes on with another storage than it had; empty if it does not."""
-    last = next((event for event in reversed(events) if isinstance(event, SessionStarted)), None)
-    if last is None or last.storage == _where(published):
+    last = history.sessions[-1].started.storage if history.sessions else _where(published)
+    if last == _where(published):
         return ""
-    before, now = (f"at {place}" if place else "in its folder" for place in (last.storage, _where(published)))
+    before, now = (f"at {place}" if place else "in its folder" for place in (last, _where(published)))
     return f"the study's stages were {before}, and are now {now}: what is not there is trained again"
 
 
@@ -159,11 +160,6 @@ def _session(
         journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
 
 
-def _finished(events: Sequence[Event]) -> bool:
-    sessions = [event for event in events if isinstance(event, SessionStarted | SessionEnded)]
-    return bool(sessions) and isinstance(sessions[-1], SessionEnded) and not sessions[-1].reason
-
-
 @contextmanager
 def _a_full_disk_explained(study_id: str) -> Iterator[None]:
     try:
@@ -172,9 +168,9 @@ def _a_full_disk_explained(study_id: str) -> Iterator[None]:
         raise StudyError(f"study {study_id} could not go on: {error}; mend that and resume it") from error
 
 
-def _same_code(folder: Path, events: Sequence[Event]) -> None:
+def _same_code(folder: Path, history: History) -> None:
     """Raise StudyError if the study was begun with other code: its trials could not be compared."""
-    begun = next((event for event in events if isinstance(event, SessionStarted)), None)
+    begun = history.sessions[0].started if history.sessions else None
     if begun is not None and begun.code != code_digest():
         now = versions()
         other = [f"{name} {was}" for name, was in begun.versions.items() if now.get(name) != was]

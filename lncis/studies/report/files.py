@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lncis import files
 from lncis.studies.report import html, plots, table
-from lncis.studies.report.result import StudyResult, summary
+from lncis.studies.report.result import StudyResult, result_document
 
 WIDTH = 160
 """Columns of table.txt, for what needs them."""
@@ -22,7 +22,7 @@ def write(result: StudyResult) -> list[Path]:
     configuration finished, after writing all but the last.
     """
     contents: dict[str, Callable[[], bytes]] = {
-        "results.json": lambda: json.dumps(summary(result), indent=1, allow_nan=False).encode(),
+        "results.json": lambda: json.dumps(result_document(result), indent=1, allow_nan=False).encode(),
         "table.csv": lambda: table.as_csv(result).encode(),
         "table.txt": lambda: _text(result).encode(),
         "plot.png": lambda: _plot(result),
