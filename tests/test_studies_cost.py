@@ -33,7 +33,7 @@ class Diary:
 
     def session(self, worker_groups: int = 1) -> None:
         """One whose worker groups are up at once."""
-        self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code=""))
+        self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code="", storage=""))
         self.worker_groups(worker_groups)
 
     def worker_groups(self, up: int) -> None:

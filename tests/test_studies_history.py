@@ -51,7 +51,7 @@ class RandomStudy:
             self.running[name] = self.ended.pop(name)
             self.add(TrialRetried, trial=name)
         self.prune(0.1)
-        self.add(SessionStarted, worker_groups=3, versions={"lncis": "1"}, code="c")
+        self.add(SessionStarted, worker_groups=3, versions={"lncis": "1"}, code="c", storage="")
         if self.draw.random() < 0.1:
             return  # killed while Ray starts
         self.add(WorkerGroupsUp, worker_groups=0)

@@ -144,7 +144,7 @@ def course(folder: Path) -> list[Event]:
         for number in numbers:
             for name in names:
                 value = number + int(name[-1]) / 2 + (int(name[3]) / 4 if number > 2 else 0)  # stage 1 is shared
-                events.append(EpochFinished(time=next(now), trial=name, record=record(number, value)))
+                events.append(EpochFinished(time=next(now), trial=name, record=record(number, value), reused=False))
 
     def end(name: str, how: End = End.FINISHED) -> None:
         reason = "" if how is End.FINISHED else f"{how} for a reason"

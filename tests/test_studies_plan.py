@@ -175,7 +175,9 @@ def earlier(name: str, study: StudySpec, seconds: list[float], reused: bool = Fa
     )
     journal.append(started)
     for number, value in enumerate(seconds, start=1):
-        journal.append(EpochFinished(trial=started.trial, record={"epoch": float(number), "seconds": value}))
+        journal.append(
+            EpochFinished(trial=started.trial, record={"epoch": float(number), "seconds": value}, reused=False)
+        )
     journal.close()
 
 

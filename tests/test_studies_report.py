@@ -628,7 +628,7 @@ def test_failed_and_pruned_trials_are_in_the_report_with_their_reasons():
 
 def test_the_report_names_the_versions_of_all_sessions():
     events = [
-        SessionStarted(time=1.0, worker_groups=2, versions={"lncis.version.torch": version}, code="c")
+        SessionStarted(time=1.0, worker_groups=2, versions={"lncis.version.torch": version}, code="c", storage="")
         for version in ("2.11.0", "2.12.0", "2.12.0")
     ]
     result = from_journal("s", study_spec(), Path("s"), events)

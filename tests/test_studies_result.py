@@ -57,7 +57,11 @@ class Book:
     def start_session(self, worker_groups: int = 2) -> None:
         self.events.append(
             SessionStarted(
-                time=self.clock, worker_groups=worker_groups, versions={"lncis.version.torch": "2.11.0"}, code="c"
+                time=self.clock,
+                worker_groups=worker_groups,
+                versions={"lncis.version.torch": "2.11.0"},
+                code="c",
+                storage="",
             )
         )
         self.events.append(WorkerGroupsUp(time=self.clock, worker_groups=worker_groups))
@@ -76,7 +80,7 @@ class Book:
     def epoch(self, trial: Trial, epoch: int, **figures: float) -> None:
         self.clock += 10
         record = {"epoch": float(epoch), "seconds": 8.0, "lr": 1e-3, **figures}
-        self.events.append(EpochFinished(time=self.clock, trial=trial.name, record=record))
+        self.events.append(EpochFinished(time=self.clock, trial=trial.name, record=record, reused=False))
 
     def end(self, trial: Trial, end: End = FINISHED, reason: str = "") -> None:
         self.events.append(TrialEnded(time=self.clock, trial=trial.name, end=end, reason=reason))

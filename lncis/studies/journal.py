@@ -44,7 +44,7 @@ class SessionStarted:
     """Packages, and the commit if known."""
     code: str
     """Digest of the code that computes trainings (stages.code_digest)."""
-    storage: str = ""
+    storage: str
     """URL below which the stages are published, without secrets; empty: they lie in the study's folder."""
 
 
@@ -120,7 +120,7 @@ class EpochFinished:
     time: float = field(default_factory=time.time)
     trial: str
     record: Record
-    reused: bool = False
+    reused: bool
     """A worker found it published: by an earlier study, or, where another trial had it, by an earlier session."""
 
 
