@@ -67,7 +67,7 @@ def estimate(plan: Plan, runs: Path) -> Estimate:
     )
 
 
-def view(plan: Plan, runs: Path) -> RenderableType:
+def estimate_text(plan: Plan, runs: Path) -> RenderableType:
     """Return, for a terminal, the wall time and the disk that a plan will take."""
     spec, found = plan.spec, estimate(plan, runs)
     lines = []

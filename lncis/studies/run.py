@@ -102,11 +102,11 @@ def run_study(
             result = from_journal(study_id, spec, folder, journal.events)
             if published and result.searched:
                 _bring_best(result, published)
-            files = report.write(result)
+            files = report.write_report(result)
             folders.tidy(result)
         except BaseException as error:
             with suppress(Exception):  # what failed before is what counts
-                report.write(from_journal(study_id, spec, folder, journal.events))
+                report.write_report(from_journal(study_id, spec, folder, journal.events))
             mirror.finish(status="KILLED", reason=_reason(error))
             raise
         finally:

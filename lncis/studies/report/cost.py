@@ -9,26 +9,26 @@ from lncis.studies.journal import End
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Epochs are counted as trainings ask for them: `requested` is `trained + shared + reused + skipped`."""
+    """Epochs and time that a study took; `requested` is `trained + shared + reused + skipped`."""
 
     requested: int
-    """Epochs of the trials that were started, if each had been trained alone to its end."""
+    """Epochs of all trials that started, if each were trained alone to its end."""
     trained: int
-    """Epochs that the study trained."""
+    """Epochs that this study trained."""
     shared: int
-    """Epochs that a trial had from another trial of the study."""
+    """Epochs that another trial of the study trained."""
     reused: int
-    """Epochs that came from earlier studies, through the stage store or a storage."""
+    """Epochs from earlier studies, found in the stage store."""
     skipped: int
-    """Epochs that pruned and failed trials did not come to, and those that unfinished ones have not come to yet."""
+    """Epochs that pruned and failed trials did not reach, and that unfinished ones have not reached yet."""
     wasted: int
-    """Epochs of `trained` that served failed trials alone."""
+    """Epochs of `trained` that only failed trials used."""
     lost_seconds: float
-    """Time in which workers trained what was lost when they, or the study, were killed, or their storage was away."""
+    """Training time lost when workers or the study were killed or their storage was away, summed over all workers."""
     training_seconds: float
-    """Time in which workers trained and evaluated, summed over all of them."""
+    """Time of training and evaluation, summed over all workers."""
     held_seconds: float
-    """Time for which the study held workers, summed over all of them."""
+    """Time for which the study held workers, idle or not, summed over all workers."""
     seconds: float
     """Wall time, summed over the sessions."""
 
@@ -37,15 +37,15 @@ def cost_of(history: History) -> Cost:
     """Return what a study has cost so far."""
     stages, trials, sessions = history.stages.values(), history.trials.values(), history.sessions
     requested = sum(trial.epochs_to_train for trial in trials)
-    reported = sum(len(by) for stage in stages for by in stage.reports.values())
+    reported = sum(len(reporters) for stage in stages for reporters in stage.reports.values())
     distinct = sum(len(stage.reports) for stage in stages)
-    # of each epoch that the study trained, the trials that had it from there
+    # each epoch that this study trained, with the trials that use it
     trained = [
-        (epoch, served)
+        (epoch, users)
         for stage in stages
         if not stage.reused
-        for epoch, by in stage.reports.items()
-        if (served := [trial for trial in by if not trial.had_stored(epoch)])
+        for epoch, reporters in stage.reports.items()
+        if (users := [trial for trial in reporters if not trial.had_stored(epoch)])
     ]
     workers = history.spec.resources.num_workers
     return Cost(
@@ -54,9 +54,9 @@ def cost_of(history: History) -> Cost:
         reused=distinct - len(trained),
         shared=reported - distinct,
         skipped=requested - reported,
-        wasted=sum(all(trial.end is End.FAILED for trial in served) for _, served in trained),
+        wasted=sum(all(trial.end is End.FAILED for trial in users) for _, users in trained),
         lost_seconds=sum(_lost(session) for session in sessions) * workers,
-        training_seconds=sum(served[0].epochs[epoch].record["seconds"] for epoch, served in trained) * workers,
+        training_seconds=sum(users[0].epochs[epoch].record["seconds"] for epoch, users in trained) * workers,
         held_seconds=sum(_held(session) for session in sessions) * workers,
         seconds=sum(session.last_time - session.started.time for session in sessions),
     )
