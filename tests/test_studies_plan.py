@@ -197,7 +197,7 @@ def test_on_gpus_that_were_never_tried_the_pace_is_not_known():
     study = spec({"loss.gamma": choices(4.0)}, resources={"gpus_per_worker": 1})
     assert estimate.pace_of(study, Path("runs")) is None
     shown = text(estimate.estimate_text(plan(study), Path("runs")))
-    assert "wall time: not known before a first study" in shown
+    assert "wall time: unknown until a first study" in shown
     assert " a checkpoint, at most " in shown
 
 

@@ -24,9 +24,9 @@ FIGURES = ("AP", "AP50", "AP75")
 VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
 BEST, FRONT = "*", "^"
 ROWS = 30
-"""Searched configurations in the table of a terminal; all are in table.csv."""
+"""Most searched configurations in the table of a terminal; all are in table.csv."""
 NAMES = 6
-"""Configurations that a line names one by one; failures that have a line each."""
+"""Most configurations that a line names, and most failures that have a line each."""
 
 
 def result_table(result: StudyResult) -> RenderableType:
@@ -61,7 +61,7 @@ def result_table(result: StudyResult) -> RenderableType:
 
 
 def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
-    """Return the baselines and the searched configurations, as they were tried; of more than `most` the best."""
+    """Return the baselines and the searched configurations in the order of the search; of more than `most` the best."""
     baselines = [c for c in result.configurations if c.trial.baseline is not None]
     searched = result.configurations[len(baselines) :]
     return [*baselines, *(searched if len(searched) <= most else ranked(result)[:most])]
