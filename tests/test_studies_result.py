@@ -35,7 +35,7 @@ FINISHED, PRUNED, FAILED = End
 
 
 def study_spec(**fields) -> StudySpec:
-    """Four epochs, the first two of them shared by all trials of a seed, unless told otherwise."""
+    """Four epochs, the first two of them shared by all trials of a seed, unless `fields` say otherwise."""
     document = {
         "name": "s",
         "base": {"schedule": {"epochs": 4}},
@@ -218,7 +218,7 @@ def test_as_good_as_best_by_hand():
 
 
 def test_as_good_as_best_pairs_by_seed_not_by_spread():
-    # the seeds differ widely, the difference within each is the same: told apart for certain
+    # the seeds differ widely, the difference within each is the same: significant
     assert study([0, 0], [10.0, 90.0], [9.0, 89.0]).as_good_as_best == []
 
 
@@ -228,7 +228,7 @@ def test_as_good_as_best_in_min_mode():
     assert [gamma(c) for c in result.as_good_as_best] == [6.0]
 
 
-def test_with_one_seed_nothing_is_told_apart():
+def test_with_one_seed_no_difference_is_significant():
     result = study([0], [10.0], [90.0], [50.0])
     assert gamma(result.best) == 5.0
     assert [gamma(c) for c in result.as_good_as_best] == [4.0, 6.0]
@@ -387,13 +387,13 @@ def test_a_retried_trial_is_neither_failed_nor_wasted():
     assert (result.cost.requested, result.cost.trained, result.cost.wasted) == (4, 4, 0)
 
 
-def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
+def test_cost_of_a_killed_session_is_what_its_worker_groups_had_not_reported():
     spec = study_spec(seeds=[0], baselines={}, resources={"num_workers": 2})
     one, two, three = (spec.trials(number, point)[0] for number, point in enumerate(spec.grid))
     book = Book(spec)
     for trial in (one, two, three):
         book.start(trial)
-    book.epoch(one, 1)  # told at 10 s
+    book.epoch(one, 1)  # reported at 10 s
     book.epoch(two, 1)  # at 20 s
     book.epoch(three, 1)  # at 30 s; then the study was killed
     book.clock = 1000.0
