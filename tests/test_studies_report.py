@@ -22,6 +22,7 @@ from lncis.errors import StudyError
 from lncis.studies.journal import SessionStarted
 from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report.drawings import drawings
 from lncis.studies.report.result import StudyResult, from_journal
 
 GAMMA = {"type": "float", "low": 3.0, "high": 9.0}
@@ -524,17 +525,17 @@ def test_the_front_is_drawn_in_order():
 
 
 def test_every_drawing_has_a_caption_and_only_what_there_are_data_for():
-    titles = [drawing.title for drawing in plots.drawings(small())]
+    titles = [drawing.title for drawing in drawings(small())]
     assert titles == ["Each parameter", "Learning curves", "Noisy val against clean test"]
-    assert all(drawing.caption.endswith(".") for drawing in plots.drawings(small()))
-    assert list(plots.drawings(Book(study_spec()).result())) == []
+    assert all(drawing.caption.endswith(".") for drawing in drawings(small()))
+    assert list(drawings(Book(study_spec()).result())) == []
     several = of_points(
         random_points(8),
         lambda o: o["loss.gamma"],
         search={"loss.gamma": GAMMA, "optimizer.lr": LR},
         secondary_objectives=[{"metric": BOXES}],
     )
-    assert [drawing.title for drawing in plots.drawings(several)][3:] == ["Trade-offs", "Importance of the parameters"]
+    assert [drawing.title for drawing in drawings(several)][3:] == ["Trade-offs", "Importance of the parameters"]
 
 
 # report.html

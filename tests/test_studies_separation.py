@@ -8,7 +8,8 @@ from test_studies_report import check_page, small
 
 from lncis.detection import histograms
 from lncis.detection.histograms import BIN_NATS, BINS, LossHistogram
-from lncis.studies.report import html, plots, separation
+from lncis.studies.report import html, separation
+from lncis.studies.report.drawings import drawings
 
 TITLE = "Losses of clean and flipped samples"
 
@@ -74,11 +75,11 @@ def test_the_gamma_is_that_of_the_best(result):
 
 
 def test_it_is_in_the_report_where_the_histograms_were_kept(result):
-    assert TITLE in [drawing.title for drawing in plots.drawings(result)]
+    assert TITLE in [drawing.title for drawing in drawings(result)]
     assert TITLE in "".join(check_page(html.report_html(result)).words)
     for trial in result.trials:
         (trial.directory / histograms.FILE).unlink(missing_ok=True)
-    assert TITLE not in [drawing.title for drawing in plots.drawings(result)]
+    assert TITLE not in [drawing.title for drawing in drawings(result)]
 
 
 def test_a_training_of_which_one_epoch_was_kept_is_one_picture(result):

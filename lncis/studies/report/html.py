@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lncis import documents
 from lncis.studies.journal import End
-from lncis.studies.report import plots, table
+from lncis.studies.report import table
 from lncis.studies.report.cost import Cost
+from lncis.studies.report.drawings import Drawing, drawings
 from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
 from lncis.studies.report.statistics import ranked
 from lncis.studies.spec import short_names, value_text
@@ -64,7 +65,7 @@ def report_html(result: StudyResult) -> str:
         rows=_rows(result, baselines, [*baselines, *searched[:CONFIGURATIONS]]),
         hidden=max(0, len(searched) - CONFIGURATIONS),
         front=_front(result),
-        drawings=[_picture(drawing) for drawing in plots.drawings(result)],
+        drawings=[_picture(drawing) for drawing in drawings(result)],
         cost=_cost(result.cost),
         losses=_losses(result),
         hidden_losses=max(0, sum(t.end in (End.FAILED, End.PRUNED) for t in result.trials) - LOSSES),
@@ -139,7 +140,7 @@ def _cost(cost: Cost) -> list[tuple[str, str, str]]:
     return [(name.replace("_", " "), f"{figures[name]:,.0f}", meaning) for name, meaning in COST.items()]
 
 
-def _picture(drawing: plots.Drawing) -> dict[str, Any]:
+def _picture(drawing: Drawing) -> dict[str, Any]:
     """Return a figure for the page, as PNG: 3000 dots and curves are large as SVG."""
     content = io.BytesIO()
     drawing.figure.savefig(content, format="png", dpi=RESOLUTION * INCH)

@@ -1,9 +1,8 @@
-"""The figures of a study's report: effects of the parameters, learning curves, val against test, trade-offs."""
+"""The figures of a study: effects of the parameters, learning curves, val against test, trade-offs."""
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lncis.studies.report import separation
 from lncis.studies.report.result import ConfigurationResult, StudyResult
-from lncis.studies.report.statistics import importance, importance_method
 from lncis.studies.report.table import CLEAN_AP, VAL_AP, best_and_front
 from lncis.studies.spec import value_text
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range
@@ -31,107 +28,6 @@ COLUMNS = 3
 
 TEST_COLOR, VAL_COLOR, FAINT = "tab:blue", "tab:orange", "0.6"
 BASELINE_STYLES, BASELINE_MARKERS = ("--", ":", "-."), ("D", "s", "^")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure with its title and caption."""
-
-    title: str
-    caption: str
-    """What the figure shows."""
-    figure: Figure
-
-
-def drawings(result: StudyResult) -> Iterator[Drawing]:
-    """Yield every figure that the study has data for, one after another."""
-    makers = (_parameters, _learning_curves, _losses, _val_against_test, _trade_offs, _importance)
-    yield from (drawing for make in makers if (drawing := make(result)))
-
-
-def _parameters(result: StudyResult) -> Drawing | None:
-    if not result.searched:
-        return None
-    spec = result.spec
-    sentences = [f"Clean test AP and {spec.base.val_labels} {spec.objective.metric} against each searched parameter."]
-    if len(spec.replicates) > 1:
-        sentences.append("Large dots are means over the seeds, small dots single trainings.")
-    else:
-        sentences.append("Each dot is a training.")
-    if _whiskers(result, result.searched):
-        sentences.append("Whiskers are 95 % intervals.")
-    if spec.baselines:
-        sentences.append("Horizontal lines are baselines.")
-    sentences.append("The star is the best configuration.")
-    return Drawing(title="Each parameter", caption=" ".join(sentences), figure=responses(result))
-
-
-def _learning_curves(result: StudyResult) -> Drawing | None:
-    metric = result.spec.objective.metric
-    if not any(metric in record for t in result.trials for record in t.records):
-        return None
-    sentences = [f"{metric} after each evaluated epoch."]
-    if len(result.spec.replicates) > 1:
-        sentences.append("Thick lines are means over the seeds, thin lines single trainings.")
-    else:
-        sentences.append("Each line is a training.")
-    if result.spec.baselines:
-        sentences.append("Baselines are black.")
-    if _many(result):
-        sentences.append("All other configurations but the best are grey.")
-    return Drawing(title="Learning curves", caption=" ".join(sentences), figure=curves(result))
-
-
-def _losses(result: StudyResult) -> Drawing | None:
-    found = separation.foreground_losses(result)
-    if not found:
-        return None
-    return Drawing(
-        title="Losses of clean and flipped samples",
-        caption="Cross entropy of the foreground samples that the box head was trained on in one epoch, over all "
-        "seeds. Clean and flipped samples are each in percent of their own number. The last bin has all from 16 nats "
-        "on. The better a loss separates the two, the better it finds wrong labels (Figure 5 of the paper).",
-        figure=separation.draw_losses(found, separation.gamma_shown(result)),
-    )
-
-
-def _val_against_test(result: StudyResult) -> Drawing | None:
-    if len(result.searched) < 3:
-        return None
-    labels, tau = result.spec.base.val_labels, result.rank_agreement
-    sentences = [
-        f"Each dot is the mean of a configuration. Only {labels} val is used for selection.",
-        "The closer the dots are to a rising line, the better the selection is for clean test.",
-    ]
-    if math.isfinite(tau):
-        sentences.append(f"Kendall's tau is {tau:+.2f}.")
-    return Drawing(
-        title=f"{labels.capitalize()} val against clean test", caption=" ".join(sentences), figure=agreement(result)
-    )
-
-
-def _trade_offs(result: StudyResult) -> Drawing | None:
-    if not (result.searched and result.spec.secondary_objectives):
-        return None
-    return Drawing(
-        title="Trade-offs",
-        caption="Means of the configurations in the study's objectives. The Pareto front, in blue, has those that no "
-        "other configuration beats in every objective.",
-        figure=pareto(result),
-    )
-
-
-def _importance(result: StudyResult) -> Drawing | None:
-    shares = importance(result)
-    if not shares:
-        return None
-    return Drawing(
-        title="Importance of the parameters",
-        caption=f"Share of each parameter in the variation of {result.spec.objective.metric}, by "
-        f"{importance_method(result)} over {len(result.searched)} configurations. With few of them it is only a rough "
-        "guide.",
-        figure=importances(shares),
-    )
 
 
 def overview(result: StudyResult) -> Figure:
@@ -177,7 +73,7 @@ def agreement(result: StudyResult) -> Figure:
     shown = _baselines(result) + result.searched
     x, y = ([c.over_seeds(metric) for c in shown] for metric in (VAL_AP, CLEAN_AP))
     points = {c.trial.configuration: (a.mean, b.mean) for c, a, b in zip(shown, x, y, strict=True)}
-    if _whiskers(result, shown):
+    if has_whiskers(result, shown):
         axes.errorbar(
             *_columns(list(points.values())),
             xerr=[one.half_width for one in x],
@@ -187,7 +83,9 @@ def agreement(result: StudyResult) -> Figure:
             elinewidth=0.6,
         )
     searched = [points[c.trial.configuration] for c in result.searched]
-    axes.plot(*_columns(searched), "o", color=TEST_COLOR, markersize=5, alpha=0.5 if _many(result) else 1.0)
+    axes.plot(
+        *_columns(searched), "o", color=TEST_COLOR, markersize=5, alpha=0.5 if many_configurations(result) else 1.0
+    )
     for c in _baselines(result):
         mark = BASELINE_MARKERS[c.trial.configuration % len(BASELINE_MARKERS)]
         axes.plot(*points[c.trial.configuration], mark, color="black", markersize=5, label=_legible(c.trial.label))
@@ -250,7 +148,8 @@ def _legible(label: str) -> str:
     return f" {short}".replace("$", r"\$") if short.startswith("_") else short.replace("$", r"\$")
 
 
-def _many(result: StudyResult) -> bool:
+def many_configurations(result: StudyResult) -> bool:
+    """Say whether there are too many configurations for a colour each."""
     return sum(c.trial.baseline is None for c in result.configurations) > MANY
 
 
@@ -264,7 +163,7 @@ def _baseline_style(configuration: ConfigurationResult) -> str:
     return BASELINE_STYLES[configuration.trial.configuration % len(BASELINE_STYLES)]  # baselines are numbered first
 
 
-def _whiskers(result: StudyResult, shown: Sequence[ConfigurationResult]) -> bool:
+def has_whiskers(result: StudyResult, shown: Sequence[ConfigurationResult]) -> bool:
     """Say whether intervals are drawn: with two seeds they are larger than the plot."""
     return len(result.spec.replicates) > 2 and len(shown) <= WHISKERS
 
@@ -297,7 +196,7 @@ def _draw_response(result: StudyResult, path: str, metric: str, axes: Axes, colo
     dots = [(at, t.last(metric)) for at, c in zip(x, shown, strict=True) for t in c.trials]
     axes.plot(*_columns(dots), ".", color=color, alpha=0.5 if len(dots) < 200 else 0.2, markersize=4)
     axes.plot(x, means, "o", color=color, markersize=5 if len(means) <= WHISKERS else 3)
-    if _whiskers(result, shown):
+    if has_whiskers(result, shown):
         widths = [interval.half_width for interval in intervals]
         axes.errorbar(x, means, yerr=widths, fmt="none", ecolor=color, elinewidth=0.8, capsize=2, alpha=0.6)
     if isinstance(parameter, Categorical) and all(values.count(choice) <= 1 for choice in parameter.choices):
@@ -340,7 +239,7 @@ def _positions(parameter: Categorical | Range, values: Sequence[Any]) -> list[fl
 def _draw_curves(result: StudyResult, axes: Axes) -> None:
     """Draw a line for each training and their mean; of many configurations only best and baselines in colour."""
     metric, best = result.spec.objective.metric, best_and_front(result)[0]
-    many, colors = _many(result), iter(f"C{number}" for number in range(MANY))
+    many, colors = many_configurations(result), iter(f"C{number}" for number in range(MANY))
     faint: list[list[tuple[float, float]]] = []
     for c in result.configurations:
         lines = [line for t in c.trials if (line := [(r["epoch"], r[metric]) for r in t.records if metric in r])]
