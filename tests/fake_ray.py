@@ -166,7 +166,7 @@ class FakeRay:
         done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
-        journal.append(SessionStarted(worker_groups=1, versions={}, code="fake"))
+        journal.append(SessionStarted(worker_groups=1, versions={}, code="fake", storage=""))
         for configuration, overrides in enumerate(spec.grid):
             for trial in spec.trials(configuration, overrides):
                 if trial.name in over:
@@ -192,7 +192,9 @@ class FakeRay:
                         journal.close()
                         return False
                     self.trained[study_id, trial.name, epoch] += 1
-                    journal.append(EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch)))
+                    journal.append(
+                        EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch), reused=False)
+                    )
                 journal.append(TrialEnded(trial=trial.name, end=End.FINISHED, reason=""))
         journal.append(SessionEnded(reason="", lost_seconds=0.0))
         journal.close()

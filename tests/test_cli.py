@@ -85,7 +85,7 @@ def paced() -> None:
         configuration=0, overrides={}, seed=0, noise_seed=None, baseline=None, stages={"s": 24}, reused=[]
     )
     journal.append(started)
-    journal.append(EpochFinished(trial=started.trial, record={"epoch": 1.0, "seconds": 6.0}))
+    journal.append(EpochFinished(trial=started.trial, record={"epoch": 1.0, "seconds": 6.0}, reused=False))
     journal.close()
 
 

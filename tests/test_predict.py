@@ -131,7 +131,9 @@ def study(run: Path) -> Path:
             task.directory.mkdir(parents=True, exist_ok=True)
             shutil.copy(run / engine.CHECKPOINT, task.directory)
         journal.append(
-            EpochFinished(trial=trial.name, record={"epoch": 4.0, "seconds": 1.0, "val/segm_AP": float(number)})
+            EpochFinished(
+                trial=trial.name, record={"epoch": 4.0, "seconds": 1.0, "val/segm_AP": float(number)}, reused=False
+            )
         )
         journal.append(TrialEnded(trial=trial.name, end=End.FINISHED, reason=""))
     journal.close()

@@ -33,7 +33,7 @@ def study(rate: float, values: dict[str, float], *, complete: bool = True) -> St
 
 def shown(*results: StudyResult) -> list[str]:
     text = io.StringIO()
-    Console(file=text, width=160).print(comparison.view(results))
+    Console(file=text, width=160).print(comparison.comparison_table(results))
     return [re.sub(r"[┃│]", " ", line).strip() for line in text.getvalue().splitlines()]
 
 

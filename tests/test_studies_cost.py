@@ -1,5 +1,6 @@
 import pytest
 
+from lncis.studies.history import History
 from lncis.studies.journal import (
     End,
     EpochFinished,
@@ -21,7 +22,7 @@ SPEC = StudySpec(
 
 
 class Diary:
-    """Events of a study at times that are told by hand."""
+    """Events of a study at times that a test sets."""
 
     def __init__(self) -> None:
         self.events, self.now = [], 1000.0
@@ -31,7 +32,9 @@ class Diary:
         return self
 
     def session(self, worker_groups: int = 1) -> None:
-        self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code=""))
+        """One whose worker groups are up at once."""
+        self.events.append(SessionStarted(time=self.now, worker_groups=worker_groups, versions={}, code="", storage=""))
+        self.worker_groups(worker_groups)
 
     def worker_groups(self, up: int) -> None:
         self.events.append(WorkerGroupsUp(time=self.now, worker_groups=up))
@@ -64,7 +67,7 @@ class Diary:
 
     @property
     def cost(self):
-        found = cost_of(SPEC, self.events)
+        found = cost_of(History.of(SPEC, self.events))
         assert found.requested == found.trained + found.shared + found.reused + found.skipped
         return found
 
@@ -91,7 +94,7 @@ def test_a_shared_stage_is_trained_once(diary):
     assert (cost.seconds, cost.held_seconds) == (24, 24 * 2 * 2)
 
 
-def test_what_was_reused_is_nobody_s_training(diary):
+def test_what_was_reused_is_not_trained(diary):
     diary.session()
     one = diary.start(0, {"s": 2, "t": 3, "a": 4}, reused=["t"])  # t holds what came before it
     two = diary.start(1, {"s": 2, "t": 3, "b": 4}, reused=["t"])  # by the same study
@@ -127,7 +130,7 @@ def test_what_a_killed_session_trained_and_the_next_one_finds_published_stays_tr
     assert (cost.requested, cost.trained, cost.reused, cost.shared) == (8, 6, 0, 2)
 
 
-def test_pruned_failed_and_unfinished_trials_spare_epochs_and_failed_ones_waste_them(diary):
+def test_pruned_failed_and_unfinished_trials_skip_epochs_and_failed_ones_waste_them(diary):
     diary.session()
     pruned, failed, running = (diary.start(n, {"s": 2, f"{n}": 6}) for n in range(3))
     diary.epochs(pruned, 1, 2, 3)
@@ -146,7 +149,7 @@ def test_pruned_failed_and_unfinished_trials_spare_epochs_and_failed_ones_waste_
     assert diary.cost.wasted == 0
 
 
-def test_an_epoch_told_again_by_another_trial_after_a_crash_is_no_training(diary):
+def test_an_epoch_that_another_trial_reports_after_a_crash_is_shared(diary):
     diary.session()
     one = diary.start(0, {"s": 2, "a": 4})
     diary.epochs(one, 1, 2, 3)
@@ -170,7 +173,7 @@ def test_time_between_sessions_is_not_counted(diary):
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_lanes_that_come_and_go_are_held_while_they_are_there(diary, killed):
+def test_worker_groups_that_come_and_go_are_held_while_they_are_up(diary, killed):
     diary.session(worker_groups=64)
     diary.worker_groups(0)
     diary.at(20).worker_groups(2)
@@ -185,7 +188,7 @@ def test_lanes_that_come_and_go_are_held_while_they_are_there(diary, killed):
     assert diary.cost.seconds == 100
 
 
-def test_a_killed_session_lost_no_more_than_its_last_lanes_can_have_trained(diary):
+def test_a_killed_session_lost_no_more_than_its_last_worker_groups_can_have_trained(diary):
     diary.session(worker_groups=64)
     diary.at(5).worker_groups(1)
     for number in range(3):  # two of them wait for a stage of the first

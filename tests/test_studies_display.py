@@ -10,7 +10,7 @@ from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 
 
-def told(at_a_time, monkeypatch, earlier: int = 0) -> list[str]:
+def lines(at_a_time, monkeypatch, earlier: int = 0) -> list[str]:
     """Return the lines of a study of one trial and four epochs: its start takes 60 s, each epoch 30 s, two here."""
     now = [0.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
@@ -36,17 +36,17 @@ def told(at_a_time, monkeypatch, earlier: int = 0) -> list[str]:
     return [line.partition("  ")[0] for line in out.getvalue().splitlines() if "elapsed" in line]
 
 
-def test_the_time_left_is_that_of_the_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told(1, monkeypatch) == [
+def test_the_time_left_is_that_of_the_worker_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines(1, monkeypatch) == [
         "1:30 elapsed, 1/4 epochs, about 1:30 left",
         "2:00 elapsed, 2/4 epochs, about 1:00 left",
     ]
-    assert told(2, monkeypatch)[-1] == "2:00 elapsed, 2/4 epochs, about 0:30 left"
+    assert lines(2, monkeypatch)[-1] == "2:00 elapsed, 2/4 epochs, about 0:30 left"
 
 
-def test_with_auto_it_is_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told("auto", monkeypatch) == [
+def test_with_auto_the_time_left_is_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines("auto", monkeypatch) == [
         "1:30 elapsed, 1/4 epochs, about 4:30 left",
         "2:00 elapsed, 2/4 epochs, about 2:00 left",
     ]
-    assert told("auto", monkeypatch, earlier=1)[-1] == "2:00 elapsed, 3/4 epochs, about 1:00 left"
+    assert lines("auto", monkeypatch, earlier=1)[-1] == "2:00 elapsed, 3/4 epochs, about 1:00 left"

@@ -52,7 +52,9 @@ def carried_out(study: StudySpec, study_id: str, values: dict[int, list[float | 
             for epoch in (1, 2):
                 figures = {METRIC: value, "val/bbox_AP": -value} if value is not None else {}
                 journal.append(
-                    EpochFinished(trial=trial.name, record={"epoch": float(epoch), "seconds": 1.0, **figures})
+                    EpochFinished(
+                        trial=trial.name, record={"epoch": float(epoch), "seconds": 1.0, **figures}, reused=False
+                    )
                 )
             if value != -1:
                 end = End.FAILED if value is None else End.FINISHED

@@ -37,11 +37,11 @@ STARTED = TrialStarted(
     reused=["s1"],
 )
 EVENTS: list[Event] = [
-    SessionStarted(worker_groups=2, versions={"lncis": "0.1.0"}, code="abc"),
+    SessionStarted(worker_groups=2, versions={"lncis": "0.1.0"}, code="abc", storage=""),
     STARTED,
     WorkerGroupsUp(worker_groups=2),
-    EpochFinished(trial=STARTED.trial, record={"epoch": 1.0, "lr": 1e-3, "seconds": 0.1 + 0.2}),
-    EpochFinished(trial=STARTED.trial, record={"epoch": 2.0, "val/segm_AP": -1 / 3}),
+    EpochFinished(trial=STARTED.trial, record={"epoch": 1.0, "lr": 1e-3, "seconds": 0.1 + 0.2}, reused=False),
+    EpochFinished(trial=STARTED.trial, record={"epoch": 2.0, "val/segm_AP": -1 / 3}, reused=True),
     TrialEnded(trial=STARTED.trial, end=End.FAILED, reason='the loss is nan\nin epoch 3 \u2013 "lower" lr'),
     TrialRetried(trial=STARTED.trial),
     SessionEnded(reason="KeyboardInterrupt", lost_seconds=1.5),
@@ -68,7 +68,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_figures_that_are_not_finite_survive(tmp_path):
     record = {"epoch": 1.0, "train/loss": math.nan, "lr": math.inf}
-    written(tmp_path, [EpochFinished(trial="t", record=record)])
+    written(tmp_path, [EpochFinished(trial="t", record=record, reused=False)])
     (found,) = read(tmp_path)
     assert repr(found.record) == repr(record)
 
@@ -126,7 +126,9 @@ def test_a_full_disk_delays_events_and_loses_none(small_disk):
     journal = Journal(small_disk)
     journal.append(EVENTS[0])
     ballast = fill(small_disk)
-    long = EpochFinished(trial="t", record={f"figure {n}": float(n) for n in range(1000)})  # more than the last page
+    long = EpochFinished(
+        trial="t", record={f"figure {n}": float(n) for n in range(1000)}, reused=False
+    )  # more than the last page
     for event in (long, *EVENTS[1:4]):
         journal.append(event)
     assert journal.events == [EVENTS[0], long, *EVENTS[1:4]]

@@ -1,4 +1,4 @@
-"""The journal told to an MLflow that fails at random: the client is made up, lncis.tracking above it is real."""
+"""The journal sent to an MLflow that fails at random: the client is made up, lncis.tracking above it is real."""
 
 import random
 import threading
@@ -111,7 +111,7 @@ class Mlflow:
 def server(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
     server = Mlflow()
     monkeypatch.setattr(tracking.mlflow, "MlflowClient", server.client)
-    monkeypatch.setattr(mirrors, "PAUSES", (0.001,))
+    monkeypatch.setattr(mirrors, "BACKOFF_SECONDS", (0.001,))
     wait = threading.Event.wait
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: wait(self, timeout and min(timeout, 0.005)))
     return server
@@ -144,7 +144,7 @@ def course(folder: Path) -> list[Event]:
         for number in numbers:
             for name in names:
                 value = number + int(name[-1]) / 2 + (int(name[3]) / 4 if number > 2 else 0)  # stage 1 is shared
-                events.append(EpochFinished(time=next(now), trial=name, record=record(number, value)))
+                events.append(EpochFinished(time=next(now), trial=name, record=record(number, value), reused=False))
 
     def end(name: str, how: End = End.FINISHED) -> None:
         reason = "" if how is End.FINISHED else f"{how} for a reason"
@@ -190,8 +190,7 @@ def check(server: Mlflow, events: list[Event], status: str = "FINISHED") -> None
     assert study.info.status == status
     assert parts.keys() == expected(events).keys()
     for part, curve in expected(events).items():
-        told = [run for run in parts[part] if run.metrics]
-        (run,) = told
+        (run,) = (run for run in parts[part] if run.metrics)
         points = sorted((step, value) for key, value, _, step in run.metrics if key == "val/segm_AP")
         assert points == sorted(curve.items()), f"{part}: each epoch once"
         assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
@@ -213,7 +212,7 @@ def follow(
         journal.append(event)
         time.sleep(pause)
     then(notes)
-    mirror.finish(**{"status": "FINISHED", "metrics": {"best/val/segm_AP": 5.0}, "patience": 300, **last})
+    mirror.finish(**{"status": "FINISHED", "metrics": {"best/val/segm_AP": 5.0}, "timeout_seconds": 300, **last})
     return notes
 
 
@@ -222,20 +221,20 @@ def events() -> list[Event]:
     return course(Path("s-1/stages"))
 
 
-def test_all_is_told_once(server, events):
+def test_all_is_sent_once(server, events):
     follow(events)
     check(server, events)
     (study,) = server.parts()["study"]
     assert {(key, value) for key, value, _, _ in study.metrics} == {("best/val/segm_AP", 5.0)}
 
 
-def test_all_is_told_once_while_it_happens(server, events):
+def test_all_is_sent_once_while_it_happens(server, events):
     follow(events, pause=0.002)
     check(server, events)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_all_is_told_once_by_a_server_that_fails_now_and_then(server, events, seed):
+def test_all_is_sent_once_by_a_server_that_fails_now_and_then(server, events, seed):
     server.failures = 0.03
     server._draw.seed(seed)
     follow(events, pause=0.001)
@@ -255,13 +254,13 @@ def test_an_outage_is_noted_once_and_so_is_its_end(server, events):
     away, back = follow(events, then=come_back)
     check(server, events)
     assert "is away (ConnectionError: MLflow is away); training goes on" in away
-    assert "is back, and has been told what it missed" in back
+    assert "answers again, and was sent what it missed" in back
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_server_that_stays_away_is_given_up_and_told_by_the_next_session(server, events, monkeypatch):
+def test_a_server_that_stays_away_is_given_up_and_the_next_session_sends_the_rest(server, events, monkeypatch):
     server.away = True
-    notes = follow(events[:20], status="KILLED", patience=0.3)
+    notes = follow(events[:20], status="KILLED", timeout_seconds=0.3)
     assert "does not answer; nothing is lost: resume the study" in notes[-1]
 
     def end_of_the_process(uri):
@@ -276,7 +275,7 @@ def test_a_server_that_stays_away_is_given_up_and_told_by_the_next_session(serve
     check(server, events)
 
 
-def test_a_study_that_was_stopped_is_told_so_and_resumed_it_goes_on(server, events):
+def test_the_run_of_a_stopped_study_is_killed_and_goes_on_when_it_is_resumed(server, events):
     middle = next(i for i, e in enumerate(events) if isinstance(e, EpochFinished) and e.record["epoch"] == 3) + 1
     follow(events[:middle], status="KILLED", reason="KeyboardInterrupt")
     parts = server.parts()
@@ -286,6 +285,15 @@ def test_a_study_that_was_stopped_is_told_so_and_resumed_it_goes_on(server, even
         "nothing is left open"
     )
     follow(events)
+    check(server, events)
+
+
+def test_a_trial_that_is_retried_in_a_later_session_goes_on_in_its_run(server, events):
+    retried = next(i for i, e in enumerate(events) if isinstance(e, TrialRetried))
+    follow(events[:retried])
+    follow(events)
+    check(server, events)
+    follow(events)  # a third session, with nothing new
     check(server, events)
 
 

@@ -175,7 +175,9 @@ def earlier(name: str, study: StudySpec, seconds: list[float], reused: bool = Fa
     )
     journal.append(started)
     for number, value in enumerate(seconds, start=1):
-        journal.append(EpochFinished(trial=started.trial, record={"epoch": float(number), "seconds": value}))
+        journal.append(
+            EpochFinished(trial=started.trial, record={"epoch": float(number), "seconds": value}, reused=False)
+        )
     journal.close()
 
 
@@ -194,22 +196,22 @@ def test_the_pace_is_that_of_an_earlier_study_like_it():
 def test_on_gpus_that_were_never_tried_the_pace_is_not_known():
     study = spec({"loss.gamma": choices(4.0)}, resources={"gpus_per_worker": 1})
     assert estimate.pace_of(study, Path("runs")) is None
-    shown = text(estimate.view(plan(study), Path("runs")))
-    assert "wall time: not known before a first study" in shown
+    shown = text(estimate.estimate_text(plan(study), Path("runs")))
+    assert "wall time: unknown until a first study" in shown
     assert " a checkpoint, at most " in shown
 
 
 def test_the_wall_time_is_that_of_the_lanes(tiny):
     study = spec({"loss.gamma": choices(4.0, 5.0, 6.0)}, resources={"max_concurrent_trials": 1})
     earlier("like it", study, [60.0])
-    shown = text(estimate.view(plan(study), Path("runs")))
+    shown = text(estimate.estimate_text(plan(study), Path("runs")))
     assert f"wall time: about {24 + 40 / 60:.1f} min, {36 + 40 / 60:.1f} min without sharing" in shown
 
 
 def test_with_auto_the_wall_time_is_that_with_room_for_all():
     study = spec({"loss.gamma": choices(4.0, 5.0, 6.0)}, resources={"max_concurrent_trials": "auto"})
     earlier("like it", study, [60.0])
-    shown = text(estimate.view(plan(study), Path("runs")))
+    shown = text(estimate.estimate_text(plan(study), Path("runs")))
     assert f"wall time: about {12 + 40 / 60:.1f} min, {12 + 40 / 60:.1f} min without sharing" in shown
     assert "with room for 3 trials at a time)" in shown
     assert "3 trials, as many at a time as there is room for; " in text(plan(study).view())

@@ -22,6 +22,7 @@ from lncis.errors import StudyError
 from lncis.studies.journal import SessionStarted
 from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report.drawings import drawings
 from lncis.studies.report.result import StudyResult, from_journal
 
 GAMMA = {"type": "float", "low": 3.0, "high": 9.0}
@@ -66,7 +67,7 @@ def small(directory: Path = Path("runs"), **fields) -> StudyResult:
 
 def shown(result: StudyResult, width: int = 160) -> str:
     text = io.StringIO()
-    Console(file=text, width=width).print(table.view(result))
+    Console(file=text, width=width).print(table.result_table(result))
     return text.getvalue()
 
 
@@ -278,14 +279,14 @@ def test_what_the_seeds_cannot_tell_apart_is_named():
     spec = study_spec()
     values = {(4.0, 0): 30, (4.0, 1): 34, (5.0, 0): 33, (5.0, 1): 32}
     book = book_of(spec, spec.grid[:2], lambda t: values.get((t.overrides.get("loss.gamma"), t.seed), 20))
-    assert "  not told apart from it by 2 seeds (95 % CI): gamma = 4" in table.conclusions(finished(book))
+    assert "  no significant difference from it over 2 seeds (95 % CI): gamma = 4" in table.conclusions(finished(book))
 
 
 def test_one_seed_decides_nothing():
     lines = table.conclusions(small(seeds=[0]))
-    assert "  one seed: differences of this size may be chance; add seeds to tell" in lines
+    assert "  one seed: differences may be chance; more seeds would show" in lines
     assert "  +13.0 test AP over ce (one seed)" in lines
-    assert table.title(small(seeds=[0])).endswith("E1 = 2, 1 seed")
+    assert table.study_title(small(seeds=[0])).endswith("E1 = 2, 1 seed")
 
 
 @pytest.mark.parametrize(
@@ -297,18 +298,18 @@ def test_one_seed_decides_nothing():
     ],
 )
 def test_the_title_says_the_noise(noise, words):
-    assert f"s: digits, {words}, E = 4" in table.title(small(base={"schedule": {"epochs": 4}, "noise": noise}))
+    assert f"s: digits, {words}, E = 4" in table.study_title(small(base={"schedule": {"epochs": 4}, "noise": noise}))
 
 
 def test_ones_own_labels_are_not_said_to_be_clean():
     own = {"name": "coco", "images": "images", "train": "noisy.json", "test": "clean.json"}
     spec = study_spec(base={"dataset": own, "noise": {"kind": "none"}})
-    assert "s: coco, labels as they are, E = 20" in table.title(replace(small(), spec=spec))
+    assert "s: coco, labels as they are, E = 20" in table.study_title(replace(small(), spec=spec))
 
 
 def test_noise_draws_count_as_replicates_and_their_share_is_told():
     result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]]]))
-    assert "3 seeds x 2 noise draws, mean ± 95 % CI" in table.title(result)
+    assert "3 seeds x 2 noise draws, mean ± 95 % CI" in table.study_title(result)
     (line,) = (line for line in table.conclusions(result) if METRIC in line and "spread" in line)
     # components 16/2 and 1: 8 of 9
     assert "standard deviation 3.0; of the variance 89% noise draw, 11% training seed, 0% the rest" in line
@@ -318,8 +319,8 @@ def test_noise_draws_count_as_replicates_and_their_share_is_told():
 def test_the_conclusions_say_how_the_best_was_chosen(mode, end):
     result = small(objective={"select": "lower_bound", "mode": mode})
     best = "gamma = 5" if mode == "max" else "gamma = 4"
-    assert f"* best by the {end} end of the 95 % interval of mean val/segm_AP: {best}" in table.conclusions(result)
-    assert f"by the {end} end of the 95 % interval of mean val/segm_AP over seeds 0, 1" in table.best_yaml(result)
+    assert f"* best by the {end} bound of the 95 % interval of mean val/segm_AP: {best}" in table.conclusions(result)
+    assert f"by the {end} bound of the 95 % interval of mean val/segm_AP over seeds 0, 1" in table.best_yaml(result)
 
 
 def test_secondary_objectives_have_columns_and_a_front():
@@ -423,11 +424,11 @@ def test_conditional_parameters_may_be_absent():
     result = finished(book_of(spec, spec.grid, lambda t: 30 + t.seed + t.overrides.get("loss.gamma", 0)))
     assert len(result.searched) == 3
     assert "│   cross_entropy " in shown(result)
-    rows = list(csv.DictReader(table.as_csv(result).splitlines()))
+    rows = list(csv.DictReader(table.trials_csv(result).splitlines()))
     assert [row["loss.gamma"] for row in rows] == ["4.0", "4.0", "6.0", "6.0", "", ""]
     test, val = plots.responses(result).axes[1], plots.responses(result).axes[3]
     assert {len(line.get_xdata()) for line in (test.lines[0], val.lines[0])} == {4}, "two seeds of two gammas"
-    assert "cross_entropy" in html.render(result)
+    assert "cross_entropy" in html.report_html(result)
 
 
 def test_names_are_not_taken_for_markup():
@@ -447,7 +448,7 @@ def test_the_table_needs_no_matplotlib():
 
 def test_csv_reads_back_with_every_trial():
     result = pruned_and_failed()
-    rows = list(csv.DictReader(table.as_csv(result).splitlines()))
+    rows = list(csv.DictReader(table.trials_csv(result).splitlines()))
     assert len(rows) == len(result.trials) == 8
     trials = [t for c in result.configurations for t in c.trials]
     for row, t in zip(rows, trials, strict=True):
@@ -464,7 +465,7 @@ def test_csv_reads_back_with_every_trial():
 
 
 def test_csv_of_noise_draws():
-    rows = list(csv.DictReader(table.as_csv(crossed(np.full((1, 2, 2), 30.0))).splitlines()))
+    rows = list(csv.DictReader(table.trials_csv(crossed(np.full((1, 2, 2), 30.0))).splitlines()))
     assert [(row["seed"], row["noise_seed"]) for row in rows] == [("0", "10"), ("1", "10"), ("0", "11"), ("1", "11")]
 
 
@@ -524,17 +525,17 @@ def test_the_front_is_drawn_in_order():
 
 
 def test_every_drawing_has_a_caption_and_only_what_there_are_data_for():
-    titles = [drawing.title for drawing in plots.drawings(small())]
+    titles = [drawing.title for drawing in drawings(small())]
     assert titles == ["Each parameter", "Learning curves", "Noisy val against clean test"]
-    assert all(drawing.caption.endswith(".") for drawing in plots.drawings(small()))
-    assert list(plots.drawings(Book(study_spec()).result())) == []
+    assert all(drawing.caption.endswith(".") for drawing in drawings(small()))
+    assert list(drawings(Book(study_spec()).result())) == []
     several = of_points(
         random_points(8),
         lambda o: o["loss.gamma"],
         search={"loss.gamma": GAMMA, "optimizer.lr": LR},
         secondary_objectives=[{"metric": BOXES}],
     )
-    assert [drawing.title for drawing in plots.drawings(several)][3:] == ["Trade-offs", "Importance of the parameters"]
+    assert [drawing.title for drawing in drawings(several)][3:] == ["Trade-offs", "Importance of the parameters"]
 
 
 # report.html
@@ -589,7 +590,7 @@ def check_page(text: str) -> Page:
 
 def test_the_report_holds_everything_and_loads_nothing():
     result = small(question="Which gamma?", secondary_objectives=[{"metric": BOXES}])
-    page = check_page(html.render(result))
+    page = check_page(html.report_html(result))
     words = " ".join("".join(page.words).split())
     for part in (
         "Which gamma?",
@@ -615,25 +616,25 @@ def test_the_report_shows_the_difference_of_each_configuration_to_each_baseline(
 def test_names_are_escaped_in_the_report():
     evil = '<script>alert("1")</script> & </pre> $\\frac{ _x $'
     result = small(question=evil, baselines={evil: CE}, paper={"table": "https://evil.example/<img src=x>", "rows": []})
-    page = check_page(html.render(result))
+    page = check_page(html.report_html(result))
     assert sum(evil in words for words in page.words) >= 3, "as text: question, baseline's row, its column"
     plots.overview(result).savefig("plot.png")
 
 
 def test_failed_and_pruned_trials_are_in_the_report_with_their_reasons():
-    words = "".join(check_page(html.render(pruned_and_failed())).words)
+    words = "".join(check_page(html.report_html(pruned_and_failed())).words)
     assert "the loss is nan <at> epoch 2 & more" in words
     assert "asha: behind the others after epoch 3" in words
 
 
 def test_the_report_names_the_versions_of_all_sessions():
     events = [
-        SessionStarted(time=1.0, worker_groups=2, versions={"lncis.version.torch": version}, code="c")
+        SessionStarted(time=1.0, worker_groups=2, versions={"lncis.version.torch": version}, code="c", storage="")
         for version in ("2.11.0", "2.12.0", "2.12.0")
     ]
     result = from_journal("s", study_spec(), Path("s"), events)
     assert result.versions == {"torch": "2.11.0, then 2.12.0"}
-    assert "2.11.0, then 2.12.0" in "".join(check_page(html.render(result)).words)
+    assert "2.11.0, then 2.12.0" in "".join(check_page(html.report_html(result)).words)
 
 
 @pytest.mark.parametrize("epochs", [0, 3])
@@ -644,7 +645,7 @@ def test_a_study_that_has_just_begun_has_a_report(epochs):
         book.start(trial)
     for epoch in range(1, epochs + 1):
         book.epoch(trial, epoch, **{METRIC: 3.0})
-    words = "".join(check_page(html.render(book.result())).words)
+    words = "".join(check_page(html.report_html(book.result())).words)
     assert "unfinished: 0 of 8 trials ended" in words
     assert "no configuration has finished" in words
 
@@ -660,7 +661,7 @@ def test_a_thousand_configurations_are_reported_in_seconds(tmp_path):
         book_of(spec, points, lambda t: 30 - abs(t.config.loss.gamma - 6) if not t.baseline else 20), tmp_path
     )
     started = time.perf_counter()
-    report.write(result)
+    report.write_report(result)
     assert time.perf_counter() - started < 60  # 6 s on two idle cores
     text = (tmp_path / "report.html").read_text()
     page = check_page(text)
@@ -675,7 +676,7 @@ def test_a_thousand_configurations_are_reported_in_seconds(tmp_path):
 
 def test_write_leaves_all_files_and_says_where(tmp_path):
     result = small(tmp_path)
-    assert report.write(result) == [tmp_path / name for name in FILES]
+    assert report.write_report(result) == [tmp_path / name for name in FILES]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES), "and nothing else"
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "* gamma = 5" in (tmp_path / "table.txt").read_text()
@@ -687,7 +688,7 @@ def test_write_leaves_all_files_and_says_where(tmp_path):
 def test_best_yaml_is_the_best_configuration_and_says_how_to_train_it(tmp_path):
     folder = tmp_path / "a folder"
     folder.mkdir()
-    report.write(small(folder))
+    report.write_report(small(folder))
     text = (folder / "best.yaml").read_text()
     assert documents.load(TrainConfig, folder / "best.yaml") == study_spec().configure({"loss.gamma": 5.0}, seed=0)
     assert text.splitlines()[:2] == [
@@ -707,6 +708,6 @@ def test_a_study_without_a_finished_configuration_leaves_all_but_the_best(tmp_pa
     (trial, _) = book.spec.trials(1, {"loss.gamma": 4.0})
     book.train(trial, 30.0)
     with pytest.raises(StudyError, match="no configuration of study s-1 finished"):
-        report.write(book.result(tmp_path))
+        report.write_report(book.result(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(FILES) - {"best.yaml"})
     assert "unfinished: 1 of 8 trials ended" in (tmp_path / "table.txt").read_text()

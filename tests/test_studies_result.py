@@ -17,8 +17,16 @@ from lncis.studies.journal import (
     TrialEnded,
     TrialRetried,
     TrialStarted,
+    WorkerGroupsUp,
 )
-from lncis.studies.report.result import StudyResult, TrialResult, from_journal, interval, paired_difference, summary
+from lncis.studies.report.result import (
+    StudyResult,
+    TrialResult,
+    from_journal,
+    interval,
+    paired_difference,
+    result_document,
+)
 from lncis.studies.spec import StudySpec, Trial
 
 METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"
@@ -27,7 +35,7 @@ FINISHED, PRUNED, FAILED = End
 
 
 def study_spec(**fields) -> StudySpec:
-    """Four epochs, the first two of them shared by all trials of a seed, unless told otherwise."""
+    """Four epochs, the first two of them shared by all trials of a seed, unless `fields` say otherwise."""
     document = {
         "name": "s",
         "base": {"schedule": {"epochs": 4}},
@@ -49,9 +57,14 @@ class Book:
     def start_session(self, worker_groups: int = 2) -> None:
         self.events.append(
             SessionStarted(
-                time=self.clock, worker_groups=worker_groups, versions={"lncis.version.torch": "2.11.0"}, code="c"
+                time=self.clock,
+                worker_groups=worker_groups,
+                versions={"lncis.version.torch": "2.11.0"},
+                code="c",
+                storage="",
             )
         )
+        self.events.append(WorkerGroupsUp(time=self.clock, worker_groups=worker_groups))
 
     def end_session(self, lost: float = 0.0) -> None:
         self.events.append(SessionEnded(time=self.clock, reason="", lost_seconds=lost))
@@ -67,7 +80,7 @@ class Book:
     def epoch(self, trial: Trial, epoch: int, **figures: float) -> None:
         self.clock += 10
         record = {"epoch": float(epoch), "seconds": 8.0, "lr": 1e-3, **figures}
-        self.events.append(EpochFinished(time=self.clock, trial=trial.name, record=record))
+        self.events.append(EpochFinished(time=self.clock, trial=trial.name, record=record, reused=False))
 
     def end(self, trial: Trial, end: End = FINISHED, reason: str = "") -> None:
         self.events.append(TrialEnded(time=self.clock, trial=trial.name, end=end, reason=reason))
@@ -205,7 +218,7 @@ def test_as_good_as_best_by_hand():
 
 
 def test_as_good_as_best_pairs_by_seed_not_by_spread():
-    # the seeds differ widely, the difference within each is the same: told apart for certain
+    # the seeds differ widely, the difference within each is the same: significant
     assert study([0, 0], [10.0, 90.0], [9.0, 89.0]).as_good_as_best == []
 
 
@@ -215,7 +228,7 @@ def test_as_good_as_best_in_min_mode():
     assert [gamma(c) for c in result.as_good_as_best] == [6.0]
 
 
-def test_with_one_seed_nothing_is_told_apart():
+def test_with_one_seed_no_difference_is_significant():
     result = study([0], [10.0], [90.0], [50.0])
     assert gamma(result.best) == 5.0
     assert [gamma(c) for c in result.as_good_as_best] == [4.0, 6.0]
@@ -310,7 +323,7 @@ def test_a_journal_that_stops_anywhere_gives_a_result():
         result = book.result()
         assert sum(t.end is not None for t in result.trials) == sum(isinstance(e, TrialEnded) for e in book.events)
         assert result.cost.requested == result.cost.trained + result.cost.shared + result.cost.skipped
-        json.dumps(summary(result), allow_nan=False)
+        json.dumps(result_document(result), allow_nan=False)
 
 
 def test_cost_of_sharing_pruning_and_failure_by_hand():
@@ -374,13 +387,13 @@ def test_a_retried_trial_is_neither_failed_nor_wasted():
     assert (result.cost.requested, result.cost.trained, result.cost.wasted) == (4, 4, 0)
 
 
-def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
+def test_cost_of_a_killed_session_is_what_its_worker_groups_had_not_reported():
     spec = study_spec(seeds=[0], baselines={}, resources={"num_workers": 2})
     one, two, three = (spec.trials(number, point)[0] for number, point in enumerate(spec.grid))
     book = Book(spec)
     for trial in (one, two, three):
         book.start(trial)
-    book.epoch(one, 1)  # told at 10 s
+    book.epoch(one, 1)  # reported at 10 s
     book.epoch(two, 1)  # at 20 s
     book.epoch(three, 1)  # at 30 s; then the study was killed
     book.clock = 1000.0
@@ -393,9 +406,9 @@ def test_cost_of_a_killed_session_is_what_its_lanes_had_not_told():
     assert cost.lost_seconds == 20
 
 
-def test_summary_is_json_and_complete():
+def test_the_document_is_json_and_complete():
     result = study([20, 21], [30, 31], failed=(1, 1))
-    document = json.loads(json.dumps(summary(result), allow_nan=False))
+    document = json.loads(json.dumps(result_document(result), allow_nan=False))
     assert (document["study_id"], document["name"], document["best"]) == ("s-1", "s", None)
     assert (document["cost"]["requested"], document["cost"]["trained"]) == (16, 12)
     assert document["rank_agreement_val_test"] is None

@@ -8,7 +8,8 @@ from test_studies_report import check_page, small
 
 from lncis.detection import histograms
 from lncis.detection.histograms import BIN_NATS, BINS, LossHistogram
-from lncis.studies.report import html, plots, separation
+from lncis.studies.report import html, separation
+from lncis.studies.report.drawings import drawings
 
 TITLE = "Losses of clean and flipped samples"
 
@@ -36,7 +37,7 @@ def result(tmp_path: Path):
 
 
 def test_best_and_baseline_are_shown_at_the_end_of_stage_1_and_at_the_end(result):
-    shown = separation.losses(result)
+    shown = separation.foreground_losses(result)
     assert [[(one.label, one.epoch) for one in row] for row in shown] == [
         [("gamma = 5", 2), ("gamma = 5", 4)],
         [("ce", 2), ("ce", 4)],
@@ -47,7 +48,7 @@ def test_best_and_baseline_are_shown_at_the_end_of_stage_1_and_at_the_end(result
 
 
 def test_each_kind_is_in_percent_of_its_own_and_those_above_gamma_are_told(result):
-    axes = separation.draw(separation.losses(result), 5.0).axes
+    axes = separation.draw_losses(separation.foreground_losses(result), 5.0).axes
     assert len(axes) == 4
     end = axes[1]
     assert "gamma = 5: epoch 4" in end.get_title()
@@ -62,10 +63,10 @@ def test_each_kind_is_in_percent_of_its_own_and_those_above_gamma_are_told(resul
 
 
 def test_a_gamma_between_two_bins_is_shown_at_the_higher_edge_and_an_infinite_one_nowhere(result):
-    shown = separation.losses(result)
-    between = separation.draw(shown, 4.9).axes[1]
+    shown = separation.foreground_losses(result)
+    between = separation.draw_losses(shown, 4.9).axes[1]
     assert between.texts[0].get_text() == "above 5: 3 % of clean, 90 % of flipped"
-    nowhere = separation.draw(shown, float("inf")).axes[1]
+    nowhere = separation.draw_losses(shown, float("inf")).axes[1]
     assert not nowhere.texts and not nowhere.lines
 
 
@@ -74,15 +75,15 @@ def test_the_gamma_is_that_of_the_best(result):
 
 
 def test_it_is_in_the_report_where_the_histograms_were_kept(result):
-    assert TITLE in [drawing.title for drawing in plots.drawings(result)]
-    assert TITLE in "".join(check_page(html.render(result)).words)
+    assert TITLE in [drawing.title for drawing in drawings(result)]
+    assert TITLE in "".join(check_page(html.report_html(result)).words)
     for trial in result.trials:
         (trial.directory / histograms.FILE).unlink(missing_ok=True)
-    assert TITLE not in [drawing.title for drawing in plots.drawings(result)]
+    assert TITLE not in [drawing.title for drawing in drawings(result)]
 
 
 def test_a_training_of_which_one_epoch_was_kept_is_one_picture(result):
     for trial in result.configurations[0].trials:
         histograms.write(histograms.read(trial.directory)[-1:], trial.directory)
-    grid = separation.draw(separation.losses(result), 6.0).axes
+    grid = separation.draw_losses(separation.foreground_losses(result), 6.0).axes
     assert [axes.axison for axes in grid] == [True, True, True, False]

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, a line for each epoch elsewhere."""
+"""The progress of a running study: a live table on a terminal, a line for each epoch elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _Row:
 
 
 class Display(Observer):
-    """An observer of a study that shows trial, stage, epoch, AP so far and time left; use as a context."""
+    """An observer of a study that shows trial, stage, epoch, AP so far and time left; a context manager."""
 
     def __init__(self, spec: StudySpec, study_id: str, epochs_to_train: int, console: Console) -> None:
         self._spec, self._study_id, self._console = spec, study_id, console
@@ -37,13 +37,13 @@ class Display(Observer):
         self._started = time.monotonic()
         self._replaying = True
         self._seconds: dict[tuple[str, int], float] = {}  # (task, epoch) -> duration; shared epochs count once
-        self._of_earlier = 0  # how many of those earlier sessions trained
+        self._of_earlier = 0  # how many of those are of earlier sessions
         self._live = Live(
             console=console,
             get_renderable=self._view,
             refresh_per_second=2,
             transient=True,
-            redirect_stdout=False,  # what Ray prints is for its log
+            redirect_stdout=False,  # Ray's output goes to its log
             redirect_stderr=False,
         )
 
@@ -58,10 +58,10 @@ class Display(Observer):
         self._live.stop()
 
     def on_session_start(self) -> None:
-        """Begin to show what happens now."""
+        """Print new epochs from here on; those before are of earlier sessions."""
         self._replaying, self._of_earlier = False, len(self._seconds)
         if self._seconds and not self._console.is_terminal:
-            self._console.print(f"going on after {len(self._seconds)} of {self._total} epochs", highlight=False)
+            self._console.print(f"resumed after {len(self._seconds)} of {self._total} epochs", highlight=False)
 
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
         """Show a new trial."""
@@ -85,14 +85,14 @@ class Display(Observer):
             )
 
     def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
-        """Show that a trial is over."""
+        """Show how a trial ended."""
         row = self._rows[trial.name]
         row.state = f"{end}: {reason}" if reason else str(end)
         if reason and not self._console.is_terminal and not self._replaying:
             self._console.print(f"{trial.label}, seed {trial.replicate}: {row.state}", soft_wrap=True, highlight=False)
 
     def on_note(self, text: str) -> None:
-        """Show what should be known: above the table, or as a line."""
+        """Print a note, above the table if there is one."""
         self._live.console.print(f"note: {text}", soft_wrap=True, highlight=False)
 
     def _stage(self, row: _Row) -> int:
@@ -109,7 +109,7 @@ class Display(Observer):
             each = sum(self._seconds.values()) / done / at_a_time
         elif done == self._of_earlier:
             return f"{_clock(elapsed)} elapsed, {done}/{self._total} epochs"
-        else:  # as many as there were so far
+        else:  # at the rate of this session so far
             each = elapsed / (done - self._of_earlier)
         left = (self._total - done) * each
         return f"{_clock(elapsed)} elapsed, {done}/{self._total} epochs, about {_clock(left)} left"

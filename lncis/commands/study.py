@@ -82,7 +82,7 @@ def run_file(
             console.print(planned.view())
             from lncis.studies import estimate  # may load torch, to time a few steps
 
-            console.print(estimate.view(planned, runs))
+            console.print(estimate.estimate_text(planned, runs))
             return
         # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
         from lncis.commands.display import Display
@@ -106,7 +106,7 @@ def run_file(
                 retry_failed=retry_failed,
                 verbose=verbose,
             )
-        console.print(table.view(result))
+        console.print(table.result_table(result))
         _print_paths(console, result)
 
 
@@ -120,8 +120,8 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs:
         result = folders.read_result(runs, study_id)
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
         with suppress(StudyError):  # nothing is best yet; all else is written
-            report.write(result)
-        console.print(table.view(result))
+            report.write_report(result)
+        console.print(table.result_table(result))
         _print_paths(console, result)
 
 
@@ -136,7 +136,7 @@ def compare_studies(
 
         results = [folders.read_result(runs, study_id) for study_id in study_ids]
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
-        console.print(comparison.view(results))
+        console.print(comparison.comparison_table(results))
 
 
 def _spec(

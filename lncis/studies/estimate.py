@@ -1,4 +1,4 @@
-"""How long a study will take and how much room it needs: from an earlier study like it, else from a few steps."""
+"""How long a study will take and how much disk it needs: from an earlier study like it, else from a few steps."""
 
 import time
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from rich.text import Text
 from lncis.config import TrainConfig
 from lncis.errors import LncisError
 from lncis.studies import journal
-from lncis.studies.journal import EpochFinished, TrialStarted
+from lncis.studies.history import History
 from lncis.studies.plan import Plan, makespan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load
 
 LATEST_STUDIES = 20
-"""How many earlier studies are looked at."""
+"""How many earlier studies are read."""
 
 START_SECONDS = 40.0
-"""Until the first step, on two cores; on a cluster that grows, longer."""
+"""Until the first training step, on two cores; longer on a cluster that must add nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +35,18 @@ class Estimate:
     """What a plan will take; bytes are of checkpoints."""
 
     pace: Pace | None
-    """None where it is not known before a first study with this data and model on these workers."""
+    """None where it is unknown until a first study with these data, model and workers."""
     seconds: float | None
     """Wall time, from the start of the study; with `max_concurrent_trials: auto` where there is room for all."""
     seconds_without_sharing: float | None
     checkpoint_bytes: int
     bytes_while_running: int
-    """At most so many."""
+    """At most."""
     bytes_kept: int
 
 
 def estimate(plan: Plan, runs: Path) -> Estimate:
-    """Return what a plan will take at its spec's resources; without an earlier study like it a few steps are timed."""
+    """Return the time and disk that a plan takes with its spec's resources; a few steps are timed if need be."""
     spec, chains = plan.spec, [tasks for _, tasks in plan.trials]
     alone = [[replace(tasks[-1], key=trial.name, after=None)] for trial, tasks in plan.trials]
     pace, worker_groups = pace_of(spec, runs), spec.resources.at_a_time(spec.total_trials)
@@ -67,12 +67,12 @@ def estimate(plan: Plan, runs: Path) -> Estimate:
     )
 
 
-def view(plan: Plan, runs: Path) -> RenderableType:
-    """Return, for a terminal, the wall time and the disk that a plan will take."""
+def estimate_text(plan: Plan, runs: Path) -> RenderableType:
+    """Return the lines for a terminal: the wall time and the disk that a plan will take."""
     spec, found = plan.spec, estimate(plan, runs)
     lines = []
     if found.pace is None or found.seconds is None or found.seconds_without_sharing is None:
-        lines.append("wall time: not known before a first study with this data and model on these workers")
+        lines.append("wall time: unknown until a first study with these data, model and workers")
     else:
         bound = "about" if spec.pruner.type == "none" else "at most about"
         many = spec.resources.at_a_time(spec.total_trials)
@@ -84,7 +84,7 @@ def view(plan: Plan, runs: Path) -> RenderableType:
     lines.append(
         f"disk: {_size(found.checkpoint_bytes)} a checkpoint, at most {_size(found.bytes_while_running)} while it "
         f"runs; afterwards {_size(found.bytes_kept)} of trials (keep_checkpoints: {spec.keep_checkpoints}) and the "
-        "store of stages"
+        "stage store"
     )
     return Group(*(Text(line) for line in lines))
 
@@ -92,21 +92,20 @@ def view(plan: Plan, runs: Path) -> RenderableType:
 def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
     """Return the pace of the latest study with the same data, model and workers; without one, time a few steps here.
 
-    None where neither can be had: workers with GPUs, and no earlier study.
+    None where the workers have GPUs and there is no earlier study.
     """
     found = sorted(runs.glob(f"*/{journal.JOURNAL}"), key=lambda path: path.stat().st_mtime)[-LATEST_STUDIES:]
     for folder in (path.parent for path in reversed(found)):
         try:
-            earlier, events = load(folder / "spec.yaml"), journal.read(folder)
+            earlier = load(folder / "spec.yaml")
+            if _paced_by(earlier) != _paced_by(spec):
+                continue
+            history = History.of(earlier, journal.read(folder))
         except LncisError:
             continue
-        started = {event.trial: event for event in events if isinstance(event, TrialStarted)}
-        seconds = [
-            event.record["seconds"]
-            for event in events
-            if isinstance(event, EpochFinished) and not event.reused and not started[event.trial].reused
-        ]
-        if seconds and _paced_by(earlier) == _paced_by(spec):
+        trained = [trial for trial in history.trials.values() if not trial.started.reused]
+        seconds = [e.record["seconds"] for trial in trained for e in trial.epochs.values() if not e.reused]
+        if seconds:
             return Pace(seconds=sum(seconds) / len(seconds), source=f"as in {folder.name}")
     return _timed(spec) if spec.resources.gpus_per_worker == 0 else None
 
@@ -136,7 +135,7 @@ def _timed(spec: StudySpec) -> Pace:
     finally:
         torch.set_num_threads(threads)
     steps = len(data.train) / spec.base.batch_size
-    # an image costs about a third of its training to be evaluated: no backward, no sampling
+    # to evaluate an image takes about a third of the time to train on it: no backward pass, no sampling
     evaluated = len(data.val) / spec.base.batch_size / spec.base.schedule.evaluate_every / 3
     return Pace(seconds=step * (steps + evaluated) / spec.resources.num_workers, source="timed here over a few steps")
 

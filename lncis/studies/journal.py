@@ -1,10 +1,10 @@
 """The journal of a study: everything that happened to it, a JSON line each, in one file that only grows.
 
-It is the study's memory. A study that was killed goes on from it, MLflow is told from it, and the report is made from
-it. A line counts once it ends in a newline, so a process killed while it writes leaves nothing to mend.
+A study that was killed goes on from it; MLflow, the report and the service read it (lncis.studies.history). A line
+counts once it ends in a newline, so a process killed while it writes leaves nothing to repair. docs/journal.md has the
+rules.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from lncis import files
 from lncis.errors import StudyError
 from lncis.metrics import Record
 from lncis.studies.spec import StudySpec, Trial, trial_name
@@ -34,35 +35,35 @@ class End(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted:
-    """A process began to drive the study: at its start, and each time it is resumed."""
+    """A process began to drive the study: its first one, and one each time it is resumed."""
 
     event: Literal["session_started"] = "session_started"
     time: float = field(default_factory=time.time)
     worker_groups: int
-    """Groups of workers it may use, at most."""
+    """The most worker groups it may use."""
     versions: dict[str, str]
     """Packages, and the commit if known."""
     code: str
     """Digest of the code that computes trainings (stages.code_digest)."""
-    storage: str = ""
-    """URL below which the stages are published, without secrets; empty: they lie in the study's folder."""
+    storage: str
+    """URL below which the stages are published, without secrets; empty if they are in the study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded:
-    """That process ended in order; one that was killed leaves none."""
+    """That process ended in an orderly way; one that was killed leaves no such event."""
 
     event: Literal["session_ended"] = "session_ended"
     time: float = field(default_factory=time.time)
     reason: str
-    """Empty where the study is complete."""
+    """Why it ended before the study was complete; else empty."""
     lost_seconds: float
-    """What the workers trained and lost when they died."""
+    """Training time of worker groups that was lost when workers died."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerGroupsUp:
-    """The study holds another number of groups of workers from now on."""
+    """From now on the study holds so many worker groups. A session writes the first one before any is up: 0."""
 
     event: Literal["worker_groups_up"] = "worker_groups_up"
     time: float = field(default_factory=time.time)
@@ -71,7 +72,7 @@ class WorkerGroupsUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """A configuration of an earlier study and the mean it reached, for each objective."""
+    """A configuration of an earlier study, and its mean in each objective."""
 
     overrides: dict[str, Any]
     values: list[float]
@@ -79,7 +80,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStarted:
-    """The sampler began with what an earlier study had found by then; that one may have gone on since."""
+    """The sampler began with the results of an earlier study, as they were then; that study may have gone on since."""
 
     event: Literal["warm_started"] = "warm_started"
     time: float = field(default_factory=time.time)
@@ -88,7 +89,7 @@ class WarmStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """A trial was given to the workers for the first time."""
+    """The tasks of a trial were submitted to the workers for the first time."""
 
     event: Literal["trial_started"] = "trial_started"
     time: float = field(default_factory=time.time)
@@ -98,9 +99,9 @@ class TrialStarted:
     noise_seed: int | None
     baseline: str | None
     stages: dict[str, int]
-    """Key of each of its stages, in order -> the epoch after which it ends."""
+    """Key of each of its stages, in order -> the last epoch of the stage."""
     reused: list[str]
-    """Those found finished in the store."""
+    """Keys of those that the stage store had finished."""
 
     @property
     def trial(self) -> str:
@@ -108,25 +109,25 @@ class TrialStarted:
         return trial_name(self.configuration, self.seed, self.noise_seed)
 
     def stage_of(self, epoch: int) -> str:
-        """Return the key of the stage that a finished epoch, counted from 1, belongs to."""
+        """Return the key of the stage that an epoch, counted from 1, is part of; StopIteration if it is in none."""
         return next(key for key, until in self.stages.items() if epoch <= until)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished:
-    """A trial has one more epoch, trained for it or for one that it shares the stage with."""
+    """A trial has one more epoch, trained for it or for another trial that shares the stage."""
 
     event: Literal["epoch_finished"] = "epoch_finished"
     time: float = field(default_factory=time.time)
     trial: str
     record: Record
-    reused: bool = False
-    """A worker found it published: by an earlier study, or, where another trial had it, by an earlier session."""
+    reused: bool
+    """A worker found it published, by an earlier study, or by an earlier session for another trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded:
-    """A trial is over."""
+    """A trial ended."""
 
     event: Literal["trial_ended"] = "trial_ended"
     time: float = field(default_factory=time.time)
@@ -138,7 +139,7 @@ class TrialEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRetried:
-    """A trial that had failed is to be run again, from its last checkpoint."""
+    """A failed trial will run again, from its last checkpoint."""
 
     event: Literal["trial_retried"] = "trial_retried"
     time: float = field(default_factory=time.time)
@@ -165,13 +166,13 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / JOURNAL
         self.events = read(folder)
-        """All that was written, also by earlier sessions."""
+        """All events, also those of earlier sessions, in order."""
         self._unwritten = b""
         self._file = self._path.open("ab", buffering=0)
         self._end = sum(len(line) for line in _whole_lines(self._path))
 
     def append(self, event: Event) -> None:
-        """Add an event; on a full disk it is kept and written with the next one that fits."""
+        """Add an event, on the disk on return; a full disk delays it until a later call finds room."""
         self.events.append(event)
         self._unwritten += json.dumps(asdict(event)).encode() + b"\n"
         self._write()
@@ -194,18 +195,18 @@ class Journal:
         self._file.close()
         if self._unwritten:
             raise StudyError(
-                f"{self._path} could not be written to its end: is the disk full? Free some room and resume the study; "
-                "what is missing is trained again from its checkpoints"
+                f"{self._path} could not be written to its end: is the disk full? Free some space and resume the "
+                "study: what is missing is trained again from the last checkpoints"
             )
 
 
 def read(folder: Path) -> list[Event]:
-    """Return the events in a study's folder, none if it has no journal; StudyError where a line makes no sense."""
+    """Return the events in a study's folder, none if it has no journal; StudyError where a line is no event."""
     return read_on(folder, 0)[0]
 
 
 def read_on(folder: Path, offset: int) -> tuple[list[Event], int]:
-    """Return the events from a byte of the journal on, and the byte where the next will begin."""
+    """Return the events from a byte offset on, and the offset of the next one; StudyError as in `read`."""
     path = folder / JOURNAL
     events = []
     for line in _whole_lines(path, offset):
@@ -231,17 +232,20 @@ def _line_number(path: Path, offset: int) -> int:
 
 
 def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:
-    """Return the trial that an event is about."""
+    """Return the trial that started with an event."""
     trials = spec.trials(event.configuration, event.overrides, baseline=event.baseline)
     return next(t for t in trials if (t.seed, t.noise_seed) == (event.seed, event.noise_seed))
 
 
 @contextmanager
 def sole_driver(folder: Path) -> Iterator[None]:
-    """Within the block no other process drives the study; StudyError if one does. A killed one holds nothing."""
-    with (folder / ".driver").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StudyError(f"study {folder.name} is being run by another process; stop that one first") from error
+    """Let no other process drive the study within the block; StudyError if one does. A killed process holds no lock."""
+    lock = files.lock(folder / ".driver")
+    try:
+        lock.acquire()
+    except TimeoutError as error:
+        raise StudyError(f"study {folder.name} is being run by another process; stop that one first") from error
+    try:
         yield
+    finally:
+        lock.release()

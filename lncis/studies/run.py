@@ -20,9 +20,9 @@ from lncis.execution.worker import NOISE_MANIFEST
 from lncis.studies import folders
 from lncis.studies.driver import drive
 from lncis.studies.folders import SPEC
+from lncis.studies.history import History
 from lncis.studies.journal import (
     JOURNAL,
-    Event,
     Journal,
     Observation,
     SessionEnded,
@@ -84,11 +84,11 @@ def run_study(
             result = from_journal(study_id, spec, folder, run.journal.events)
             if published and result.searched:
                 _bring_best(result, published)
-            files = report.write(result)
+            files = report.write_report(result)
             folders.tidy(result)
         except BaseException as error:
             with suppress(Exception):  # what failed before is what counts
-                report.write(from_journal(study_id, spec, folder, run.journal.events))
+                report.write_report(from_journal(study_id, spec, folder, run.journal.events))
             mirror.finish(status="KILLED", reason=_reason(error))
             raise
         finally:
@@ -112,15 +112,15 @@ def _train(
     spec, journal, queue = run.spec, run.journal, StudyQueue()
     if earlier and not journal.events:
         journal.append(WarmStarted(observations=list(earlier)))
-    complete = _finished(journal.events)
-    if retry_failed or not complete:
-        _same_code(run.folder, journal.events)
+    history = History.of(spec, journal.events)  # of earlier sessions
+    if retry_failed or not history.complete:
+        _same_code(run.folder, history)
     tree, observers = chains(spec, run.folder / STAGES, run.url), [*run.observers, folders.LoserCheckpoints(spec)]
     scheduler = TrialScheduler(spec, Suggester(spec, earlier), tree, queue, journal, store, observers)
     scheduler.resume(retry_failed=retry_failed)
-    if complete and not scheduler.unfinished:
+    if history.complete and not scheduler.unfinished:
         return
-    if note := _other_storage(run):
+    if note := _other_storage(run, history):
         run.note(note)
     with _session(run, queue, spec.resources.at_a_time(scheduler.unfinished)):
         if scheduler.unfinished:
@@ -134,13 +134,13 @@ def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     return PublishedStages(url, read=(histograms.FILE, NOISE_MANIFEST), reused=spec.sharing)
 
 
-def _other_storage(run: StudyRun) -> str:
+def _other_storage(run: StudyRun, history: History) -> str:
     """Return what the user should know where a study goes on with another storage than it had; else empty."""
-    last = next((event for event in reversed(run.journal.events) if isinstance(event, SessionStarted)), None)
     now = shown(run.url) if run.url else ""
-    if last is None or last.storage == now:
+    last = history.sessions[-1].started.storage if history.sessions else now
+    if last == now:
         return ""
-    before, after = (f"at {place}" if place else "in its folder" for place in (last.storage, now))
+    before, after = (f"at {place}" if place else "in its folder" for place in (last, now))
     return f"the study's stages were {before}, and are now {after}: what is not there is trained again"
 
 
@@ -168,11 +168,6 @@ def _session(run: StudyRun, queue: StudyQueue, worker_groups: int) -> Iterator[N
         run.journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
 
 
-def _finished(events: Sequence[Event]) -> bool:
-    sessions = [event for event in events if isinstance(event, SessionStarted | SessionEnded)]
-    return bool(sessions) and isinstance(sessions[-1], SessionEnded) and not sessions[-1].reason
-
-
 @contextmanager
 def _a_full_disk_explained(study_id: str) -> Iterator[None]:
     try:
@@ -181,9 +176,9 @@ def _a_full_disk_explained(study_id: str) -> Iterator[None]:
         raise StudyError(f"study {study_id} could not go on: {error}; mend that and resume it") from error
 
 
-def _same_code(folder: Path, events: Sequence[Event]) -> None:
+def _same_code(folder: Path, history: History) -> None:
     """Raise StudyError if the study was begun with other code: its trials could not be compared."""
-    begun = next((event for event in events if isinstance(event, SessionStarted)), None)
+    begun = history.sessions[0].started if history.sessions else None
     if begun is not None and begun.code != code_digest():
         now = versions()
         other = [f"{name} {was}" for name, was in begun.versions.items() if now.get(name) != was]

@@ -1,4 +1,4 @@
-"""What a training left: found by its folder, and made into a model again."""
+"""Trained models, found by the folder of their training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from lncis.detection.models import build_model
 from lncis.errors import CheckpointError, ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.folders import SPEC
-from lncis.studies.journal import TrialStarted, trial_of
+from lncis.studies.history import History
 from lncis.studies.stages import STAGES
 
 
@@ -41,10 +41,10 @@ class Trained:
 
 
 def find(run: Path, config: Path | None = None) -> Trained:
-    """Return what lies in a run.
+    """Return the checkpoint in a run, with its config.
 
-    `run` is the folder of a training (its config.yaml is read), a stage of a study (the study's journal), a study (the
-    first seed of its best configuration) or a checkpoint in one of these; `config` stands in the place of what is
+    `run` is the folder of a training, whose config.yaml is read; or a stage of a study, whose journal is read; or
+    a study, for the first seed of its best configuration; or a checkpoint in one of these. `config` replaces what is
     found there. Raises ConfigError where it is none of them, CheckpointError where the checkpoint cannot be read.
     """
     path, found = _locate(run)
@@ -73,10 +73,10 @@ def _locate(run: Path) -> tuple[Path, TrainConfig | None]:
 
 
 def _of_stage(folder: Path) -> TrainConfig | None:
-    """Return the config of a trial that a stage of a study belongs to; all of them trained alike up to there."""
+    """Return the config of a trial that a stage of a study is part of; all such trials train alike up to its end."""
     study = folder.parent.parent
     if folder.parent.name != STAGES or not (study / SPEC).exists():
         return None
     spec = folders.read_spec(study.parent, study.name)
-    started = (event for event in journal.read(study) if isinstance(event, TrialStarted))
-    return next((trial_of(spec, event).config for event in started if folder.name in event.stages), None)
+    stage = History.of(spec, journal.read(study)).stages.get(folder.name)
+    return stage.trials[0].trial.config if stage else None

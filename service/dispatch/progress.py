@@ -1,11 +1,12 @@
-"""What running studies say in their journals, written into the database as they say it.
+"""Copies what running studies write into their journals to the database, as they write it.
 
-The journal is a study's memory; these rows are a copy for readers. How many of its events are copied stands in the
-study's row and is written with them, so a service that is killed anywhere goes on exactly there.
+The journal is a study's memory; these rows are a copy for readers. How many of its events were copied stands in the
+study's row and is written with them, so a service that is killed at any point goes on exactly there.
 """
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,9 @@ from sqlalchemy.engine import Connection
 
 from lncis.documents import plain
 from lncis.errors import StudyError
-from lncis.metrics import Record
 from lncis.studies import journal
-from lncis.studies.journal import (
-    End,
-    EpochFinished,
-    Event,
-    SessionEnded,
-    SessionStarted,
-    TrialEnded,
-    TrialRetried,
-    TrialStarted,
-)
+from lncis.studies.history import History, StageHistory, TrialHistory
+from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialStarted
 from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import StudySpec, label
 from service.store import studies as store
@@ -33,34 +25,9 @@ from service.store.best import best
 from service.store.database import Database
 
 COST_SECONDS = 10.0
-"""Between two countings of what a study costs so far."""
+"""Between two countings of what a study has cost so far."""
 
-
-@dataclass
-class _Trial:
-    number: int
-    started: TrialStarted
-    state: str = "running"
-    reason: str = ""
-    ended_at: float | None = None
-    epoch: int = 0
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    objective: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return max(self.started.stages.values())
-
-
-@dataclass
-class _Stage:
-    number: int
-    key: str
-    after: str | None
-    first_epoch: int
-    last_epoch: int
-    reused: bool
-    epoch: int = 0
+Row = dict[str, Any]
 
 
 class Follower:
@@ -68,21 +35,19 @@ class Follower:
 
     def __init__(self, study_id: str, spec: StudySpec, runs: Path) -> None:
         self._study_id, self._spec, self._folder = study_id, spec, runs / study_id
-        self._offset, self._events = 0, list[Event]()
-        self._trials: dict[str, _Trial] = {}
-        self._stages: dict[str, _Stage] = {}
+        self._offset = self._events = 0  # bytes and events that were read
+        self._history = History(spec)
         self._counted = 0.0
 
     @property
     def complete(self) -> bool:
         """Whether the study's last session ended with nothing left to do."""
-        sessions = [event for event in self._events if isinstance(event, SessionStarted | SessionEnded)]
-        return bool(sessions) and isinstance(sessions[-1], SessionEnded) and not sessions[-1].reason
+        return self._history.complete
 
     @property
     def epochs(self) -> int:
         """Epochs that its trials have."""
-        return sum(trial.epoch for trial in self._trials.values())
+        return sum(trial.epoch for trial in self._history.trials.values())
 
     def catch_up(self, database: Database, *, final: bool = False) -> None:
         """Copy what is new in the journal; count the cost anew when `final`.
@@ -90,62 +55,31 @@ class Follower:
         Raises StudyError where the journal makes no sense, OSError where it cannot be read, DatabaseAway. What it read
         may not have been copied then: another follower, which begins anew, copies the rest.
         """
-        events, offset = journal.read_on(self._folder, self._offset)
-        known = len(self._events)
-        self._events += events
-        self._offset = offset
-        cost = None
+        events, self._offset = journal.read_on(self._folder, self._offset)
         try:
-            rows = [row for number, event in enumerate(events, known + 1) for row in self._take(number, event)]
-            if final or (events and time.monotonic() - self._counted > COST_SECONDS):
-                cost = plain(asdict(cost_of(self._spec, self._events)))
-                self._counted = time.monotonic()
+            rows = self._fold(events)
+            counts = final or (events and time.monotonic() - self._counted > COST_SECONDS)
+            cost = plain(asdict(cost_of(self._history))) if counts else None
         except (LookupError, ValueError, StopIteration) as error:  # of a trial that never began, without an epoch, ...
             raise StudyError(f"{self._folder / journal.JOURNAL} does not fit together: {error!r}") from error
+        if counts:
+            self._counted = time.monotonic()
         if events or final:
             database.write(lambda connection: self._copy(connection, rows, cost))
 
-    def _take(self, number: int, event: Event) -> list[tuple[int, dict[str, Any]]]:
-        """Note an event, and return what is to be told of it with its number in the journal."""
-        said: dict[str, Any] = {}
-        if isinstance(event, TrialStarted):
-            trial = self._trials[event.trial] = _Trial(len(self._trials) + 1, event)
-            self._note_stages(event)
-            said = {"label": label(event.overrides, event.baseline), "epochs": trial.epochs}
-        elif isinstance(event, EpochFinished):
-            trial = self._trials[event.trial]
-            self._note_epoch(trial, event.record)
-            said = {"epoch": int(event.record["epoch"]), "metrics": plain(event.record)}
-        elif isinstance(event, TrialEnded):
-            trial = self._trials[event.trial]
-            trial.state, trial.reason, trial.ended_at = str(event.end), event.reason, event.time
-            said = {"end": event.end, "reason": event.reason}
-        elif isinstance(event, TrialRetried):
-            trial = self._trials[event.trial]
-            trial.state, trial.reason, trial.ended_at = "running", "", None
-        else:
-            return []
-        data = {"trial": event.trial, **said}
-        return [(number, {"at": event.time, "type": event.event, "trial": trial.number, "data": data})]
+    def _fold(self, events: Sequence[Event]) -> list[tuple[int, Row]]:
+        """Add events to the history; return the row of each that concerns a trial, with its number in the journal."""
+        rows = []
+        for event in events:
+            trial = self._history.add(event)
+            self._events += 1
+            if trial:
+                data = {"trial": trial.started.trial, **_data_of(event, trial)}
+                row = {"at": event.time, "type": event.event, "trial": trial.number, "data": data}
+                rows.append((self._events, row))
+        return rows
 
-    def _note_stages(self, event: TrialStarted) -> None:
-        after, first = None, 1
-        for key, last in event.stages.items():
-            if key not in self._stages:
-                number = len(self._stages) + 1
-                self._stages[key] = _Stage(number, key, after, first, last, reused=key in event.reused)
-            after, first = key, last + 1
-
-    def _note_epoch(self, trial: _Trial, record: Record) -> None:
-        epoch = int(record["epoch"])
-        trial.epoch = max(trial.epoch, epoch)
-        stage = self._stages[trial.started.stage_of(epoch)]
-        stage.epoch = max(stage.epoch, epoch)
-        trial.metrics = {**trial.metrics, **plain(record)}  # an evaluation stays until the next one
-        if self._spec.objective.metric in record:
-            trial.objective = plain(record[self._spec.objective.metric])
-
-    def _copy(self, connection: Connection, rows: list[tuple[int, dict[str, Any]]], cost: Any) -> None:
+    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Row | None) -> None:
         study = store.get(connection, self._study_id, to_change=True)
         new = [row for number, row in rows if number > study.journal_events]
         if new:
@@ -153,20 +87,21 @@ class Follower:
                 tables.events.insert(),
                 [{"study": study.number, "number": n, **row} for n, row in enumerate(new, study.events + 1)],
             )
+        trials = self._history.trials.values()
         begun = {row["trial"] for row in new if row["type"] == "trial_started"}
-        touched = {row["trial"] for row in new}
-        for trial in (trial for trial in self._trials.values() if trial.number in touched):
+        changed = {row["trial"] for row in new}
+        for trial in (trial for trial in trials if trial.number in changed):
             self._copy_trial(connection, study, trial, begun=trial.number in begun)
             for key in trial.started.stages:
-                self._copy_stage(connection, study, self._stages[key])
-        ended = [trial.state for trial in self._trials.values()]
+                self._copy_stage(connection, study, self._history.stages[key])
+        ends = [trial.end for trial in trials]
         changes: dict[str, Any] = {
             "events": study.events + len(new),
-            "journal_events": max(study.journal_events, len(self._events)),
-            "trials_started": len(self._trials),
-            "trials_finished": ended.count(End.FINISHED),
-            "trials_pruned": ended.count(End.PRUNED),
-            "trials_failed": ended.count(End.FAILED),
+            "journal_events": max(study.journal_events, self._events),
+            "trials_started": len(trials),
+            "trials_finished": ends.count(End.FINISHED),
+            "trials_pruned": ends.count(End.PRUNED),
+            "trials_failed": ends.count(End.FAILED),
             "epochs_done": self.epochs,
             "epochs_total": self._epochs_total(study.trials_total),
         }
@@ -177,23 +112,25 @@ class Follower:
             store.change(connection, study, **changes)
 
     def _epochs_total(self, trials_total: int) -> int:
-        begun = sum(trial.epochs for trial in self._trials.values())
-        return begun + max(0, trials_total - len(self._trials)) * self._spec.base.schedule.epochs
+        trials = self._history.trials.values()
+        begun = sum(trial.epochs_to_train for trial in trials)
+        return begun + max(0, trials_total - len(trials)) * self._spec.base.schedule.epochs
 
     def _best(self, connection: Connection, study: store.Study) -> dict[str, Any] | None:
         found = best(connection, study, self._spec, 1)
         names = ("label", "overrides", "objective", "status")
         return {"metric": self._spec.objective.metric, **{name: found[0][name] for name in names}} if found else None
 
-    def _copy_trial(self, connection: Connection, study: store.Study, trial: _Trial, *, begun: bool) -> None:
+    def _copy_trial(self, connection: Connection, study: store.Study, trial: TrialHistory, *, begun: bool) -> None:
         started, columns = trial.started, tables.trials.c
+        metrics = plain(trial.latest)
         found = {
-            "state": trial.state,
+            "state": str(trial.end or "running"),
             "reason": trial.reason,
-            "ended_at": trial.ended_at,
+            "ended_at": trial.ended.time if trial.ended else None,
             "epoch": trial.epoch,
-            "metrics": trial.metrics,
-            "objective": trial.objective,
+            "metrics": metrics,
+            "objective": metrics.get(self._spec.objective.metric),
         }
         if not begun:
             mine = (columns.study == study.number) & (columns.number == trial.number)
@@ -211,16 +148,37 @@ class Follower:
             "noise_seed": started.noise_seed,
             "started_at": started.time,
             "stages": list(started.stages),
-            "epochs": trial.epochs,
+            "epochs": trial.epochs_to_train,
         }
         connection.execute(tables.trials.insert().values(**first, **found))
-        uses = [
-            {"study": study.number, "stage": self._stages[key].number, "trial": trial.number} for key in started.stages
-        ]
+        stages = [self._history.stages[key] for key in started.stages]
+        uses = [{"study": study.number, "stage": stage.number, "trial": trial.number} for stage in stages]
         connection.execute(tables.stage_uses.insert(), uses)
 
-    def _copy_stage(self, connection: Connection, study: store.Study, stage: _Stage) -> None:
+    def _copy_stage(self, connection: Connection, study: store.Study, stage: StageHistory) -> None:
         columns = tables.stages.c
         mine = (columns.study == study.number) & (columns.number == stage.number)
-        if not connection.execute(tables.stages.update().where(mine).values(epoch=stage.epoch)).rowcount:
-            connection.execute(tables.stages.insert().values(study=study.number, **asdict(stage)))
+        found = {"epoch": stage.epoch, "reused": stage.reused}
+        if not connection.execute(tables.stages.update().where(mine).values(**found)).rowcount:
+            first = {
+                "study": study.number,
+                "number": stage.number,
+                "key": stage.key,
+                "after": stage.after,
+                "first_epoch": stage.first_epoch,
+                "last_epoch": stage.last_epoch,
+            }
+            connection.execute(tables.stages.insert().values(**first, **found))
+
+
+def _data_of(event: Event, trial: TrialHistory) -> Row:
+    """Return what a reader of the study's events learns from one, beside the trial and the time."""
+    match event:
+        case TrialStarted():
+            return {"label": label(event.overrides, event.baseline), "epochs": trial.epochs_to_train}
+        case EpochFinished():
+            return {"epoch": int(event.record["epoch"]), "metrics": plain(event.record)}
+        case TrialEnded():
+            return {"end": event.end, "reason": event.reason}
+        case _:
+            return {}

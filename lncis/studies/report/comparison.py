@@ -1,4 +1,4 @@
-"""Studies side by side: the same configurations under other noise, as in the paper's Tables 1 to 3."""
+"""Studies side by side: the same configurations under different noise, as in the paper's Tables 1 to 3."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,24 @@ from lncis.studies.report.result import ConfigurationResult, StudyResult, paired
 from lncis.studies.report.table import CLEAN_AP, described, paper_row, replicates
 
 
-def view(results: Sequence[StudyResult]) -> RenderableType:
+def comparison_table(results: Sequence[StudyResult]) -> RenderableType:
     """Return a table with a row for each configuration and a column for each study, in clean test AP.
 
-    Below each configuration stand the gain over the first baseline, paired by seed, and what the paper got.
+    Below each configuration are the gain over the first baseline, paired by seed, and the paper's figures.
     """
     table = Table(title=Text(_title(results), style="bold"), title_justify="left")
     table.add_column("clean test AP", overflow="fold")
     for result in results:
-        table.add_column(f"{described(result.spec.base.noise).replace(' noise ', ' ')}", justify="right")
+        table.add_column(described(result.spec.base.noise).replace(" noise ", " "), justify="right")
     for label in dict.fromkeys(c.trial.label for result in results for c in result.configurations):
-        found = [_of(result, label) for result in results]
-        table.add_row(Text(label), *("-" if c is None else f"{c.over_seeds(CLEAN_AP)}" for c in found))
-        gains = [_gain(result, c) for result, c in zip(results, found, strict=True)]
-        if any(gains):
+        found = [(result, _labelled(result, label)) for result in results]
+        table.add_row(Text(label), *(f"{c.over_seeds(CLEAN_AP)}" if c else "-" for _, c in found))
+        if any(gains := [_gain(result, c) if c else "" for result, c in found]):
             table.add_row(Text("  over the baseline"), *gains)
-        rows = [c and paper_row(result.spec, c) for result, c in zip(results, found, strict=True)]
-        if any(rows):
-            table.add_row(Text("  paper", style="dim"), *(Text(row.text if row else "", style="dim") for row in rows))
+        if any(figures := [_paper_figures(result, c) if c else "" for result, c in found]):
+            table.add_row(Text("  paper", style="dim"), *(Text(text, style="dim") for text in figures))
         table.add_section()
-    unfinished = [result.study_id for result in results if not result.complete]
-    notes = [f"unfinished: {', '.join(unfinished)}"] if unfinished else []
-    papers = dict.fromkeys(result.spec.paper.table for result in results if result.spec.paper)
-    return Group(table, *(Text(line) for line in [*notes, *(f"paper: {paper}" for paper in papers)]))
+    return Group(table, *map(Text, _notes(results)))
 
 
 def _title(results: Sequence[StudyResult]) -> str:
@@ -41,12 +36,26 @@ def _title(results: Sequence[StudyResult]) -> str:
     return f"{', '.join(names)}: {' or '.join(seeds)}, mean ± 95 % CI"
 
 
-def _of(result: StudyResult, label: str) -> ConfigurationResult | None:
+def _notes(results: Sequence[StudyResult]) -> list[str]:
+    """Return the lines below the table: which studies are unfinished, and where the paper has its figures."""
+    unfinished = [result.study_id for result in results if not result.complete]
+    papers = dict.fromkeys(result.spec.paper.table for result in results if result.spec.paper)
+    first = [f"unfinished: {', '.join(unfinished)}"] if unfinished else []
+    return [*first, *(f"paper: {paper}" for paper in papers)]
+
+
+def _labelled(result: StudyResult, label: str) -> ConfigurationResult | None:
     return next((c for c in result.configurations if c.trial.label == label), None)
 
 
-def _gain(result: StudyResult, configuration: ConfigurationResult | None) -> str:
+def _gain(result: StudyResult, configuration: ConfigurationResult) -> str:
+    """Return the gain over the first baseline; empty for that baseline itself, and without one."""
     baseline = next((c for c in result.configurations if c.trial.baseline is not None), None)
-    if configuration is None or baseline is None or configuration is baseline:
+    if baseline is None or configuration is baseline:
         return ""
     return f"{paired_difference(configuration, baseline, CLEAN_AP):+}"
+
+
+def _paper_figures(result: StudyResult, configuration: ConfigurationResult) -> str:
+    row = paper_row(result.spec, configuration)
+    return row.text if row else ""

@@ -1,4 +1,4 @@
-"""What a study leaves to be read, as files in its folder."""
+"""The files in a study's folder that people and programs read afterwards."""
 
 import io
 import json
@@ -9,24 +9,24 @@ from rich.console import Console
 
 from lncis import files
 from lncis.studies.report import html, plots, table
-from lncis.studies.report.result import StudyResult, summary
+from lncis.studies.report.result import StudyResult, result_document
 
 WIDTH = 160
-"""Columns of table.txt, for what needs them."""
+"""Most characters in a line of table.txt."""
 
 
-def write(result: StudyResult) -> list[Path]:
+def write_report(result: StudyResult) -> list[Path]:
     """Write the files of a study's folder, each replaced whole, and return their paths.
 
     They are results.json, table.csv, table.txt, plot.png, report.html and best.yaml. Raises StudyError where no
-    configuration finished, after writing all but the last.
+    configuration finished, after writing all but best.yaml.
     """
     contents: dict[str, Callable[[], bytes]] = {
-        "results.json": lambda: json.dumps(summary(result), indent=1, allow_nan=False).encode(),
-        "table.csv": lambda: table.as_csv(result).encode(),
+        "results.json": lambda: json.dumps(result_document(result), indent=1, allow_nan=False).encode(),
+        "table.csv": lambda: table.trials_csv(result).encode(),
         "table.txt": lambda: _text(result).encode(),
         "plot.png": lambda: _plot(result),
-        "report.html": lambda: html.render(result).encode(),
+        "report.html": lambda: html.report_html(result).encode(),
         "best.yaml": lambda: table.best_yaml(result).encode(),
     }
     for name, content in contents.items():
@@ -36,7 +36,7 @@ def write(result: StudyResult) -> list[Path]:
 
 def _text(result: StudyResult) -> str:
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table.view(result))
+    Console(file=text, width=WIDTH).print(table.result_table(result))
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 

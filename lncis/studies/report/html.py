@@ -1,4 +1,4 @@
-"""What a study found, as one HTML file: it opens without a server, loads nothing and runs no script."""
+"""The report of a study as one HTML file, which opens without a server, loads nothing and runs no script."""
 
 import base64
 import io
@@ -10,35 +10,37 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lncis import documents
 from lncis.studies.journal import End
-from lncis.studies.report import plots, table
+from lncis.studies.report import table
 from lncis.studies.report.cost import Cost
+from lncis.studies.report.drawings import Drawing, drawings
 from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
 from lncis.studies.report.statistics import ranked
+from lncis.studies.spec import short_names, value_text
 
 TEMPLATE = "report.html.j2"
 
 CONFIGURATIONS, LOSSES = 1000, 300
-"""Rows of the tables; the rest is in table.csv."""
+"""Most rows of the tables; the rest is in table.csv."""
 
 INCH, RESOLUTION = 90, 1.6
-"""Width of an inch of a figure in the page's pixels, and how many of its own it has for each of these."""
+"""Pixels of the page to an inch of a figure, and pixels of the picture to one of the page."""
 
 COST = {
     "requested": "epochs, if each trial had been trained alone to its end",
-    "trained": "epochs that the study trained",
-    "shared": "epochs that a trial had from another one of the study",
-    "reused": "epochs that came from earlier studies",
-    "skipped": "epochs that pruned, failed and unfinished trials have not come to",
-    "wasted": "epochs of those trained that served failed trials alone",
+    "trained": "epochs that this study trained",
+    "shared": "epochs that another trial of the study trained",
+    "reused": "epochs from earlier studies, found in the stage store",
+    "skipped": "epochs that pruned, failed and unfinished trials did not reach",
+    "wasted": "trained epochs that only failed trials used",
     "training_seconds": "worker-seconds of training and evaluation",
-    "held_seconds": "worker-seconds for which the study held workers",
-    "lost_seconds": "worker-seconds lost when workers, or the study, were killed",
+    "held_seconds": "worker-seconds for which the study held its workers, idle or not",
+    "lost_seconds": "worker-seconds of training lost when workers or the study were killed",
     "seconds": "seconds of wall time",
 }
-"""Fields of Cost, as the report calls them."""
+"""Fields of Cost, and what the report says of each."""
 
 
-def render(result: StudyResult) -> str:
+def report_html(result: StudyResult) -> str:
     """Return the report of a study, finished or not."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -53,17 +55,17 @@ def render(result: StudyResult) -> str:
     return environment.get_template(TEMPLATE).render(
         study_id=result.study_id,
         spec=spec,
-        about=table.title(result).removeprefix(f"{spec.name}: "),
+        about=table.study_title(result).removeprefix(f"{spec.name}: "),
         findings=_findings(result),
-        parameters=_short(list(spec.search)),
-        headings=[table.heading(spec, objective) for objective in spec.objectives],
+        parameters=short_names(list(spec.search)),
+        headings=[table.objective_heading(spec, objective) for objective in spec.objectives],
         figures=table.FIGURES,
         paper_figures=", ".join(table.FIGURES[: table.paper_figures(spec)]),
         baselines=[c.trial.label for c in baselines],
         rows=_rows(result, baselines, [*baselines, *searched[:CONFIGURATIONS]]),
         hidden=max(0, len(searched) - CONFIGURATIONS),
         front=_front(result),
-        drawings=[_picture(drawing) for drawing in plots.drawings(result)],
+        drawings=[_picture(drawing) for drawing in drawings(result)],
         cost=_cost(result.cost),
         losses=_losses(result),
         hidden_losses=max(0, sum(t.end in (End.FAILED, End.PRUNED) for t in result.trials) - LOSSES),
@@ -85,22 +87,16 @@ def _findings(result: StudyResult) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _short(paths: list[str]) -> list[str]:
-    """Return the last parts of dotted paths, or the whole where two would be the same."""
-    short = [path.rpartition(".")[2] for path in paths]
-    return short if len(set(short)) == len(short) else paths
-
-
 def _rows(
     result: StudyResult, baselines: list[ConfigurationResult], shown: list[ConfigurationResult]
 ) -> list[dict[str, Any]]:
-    """Return what the table says of each configuration."""
-    spec, (best, front) = result.spec, table.marked(result)
+    """Return the cells of the table, a dictionary for each configuration."""
+    spec, (best, front) = result.spec, table.best_and_front(result)
     return [
         {
             "number": c.trial.configuration,
             "baseline": c.trial.baseline,
-            "values": [table.value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
+            "values": [value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
             "best": c.trial.configuration == best,
             "front": c.trial.configuration in front,
             "objectives": [f"{c.over_seeds(objective.metric)}" for objective in spec.objectives],
@@ -109,7 +105,7 @@ def _rows(
                 "" if c is baseline else f"{paired_difference(c, baseline, table.CLEAN_AP):+}" for baseline in baselines
             ],
             "paper": (row := table.paper_row(spec, c)) and row.text.split(),
-            "state": table.state(result, c),
+            "state": table.configuration_state(result, c),
         }
         for c in shown
     ]
@@ -144,8 +140,8 @@ def _cost(cost: Cost) -> list[tuple[str, str, str]]:
     return [(name.replace("_", " "), f"{figures[name]:,.0f}", meaning) for name, meaning in COST.items()]
 
 
-def _picture(drawing: plots.Drawing) -> dict[str, Any]:
-    """Return a figure as the page shows it: PNG, because 3000 dots and curves are large as SVG."""
+def _picture(drawing: Drawing) -> dict[str, Any]:
+    """Return a figure for the page, as PNG: 3000 dots and curves are large as SVG."""
     content = io.BytesIO()
     drawing.figure.savefig(content, format="png", dpi=RESOLUTION * INCH)
     return {

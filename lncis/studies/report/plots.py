@@ -1,9 +1,8 @@
-"""What a study found, as pictures: the effect of each parameter, learning curves, how the figures go together."""
+"""The figures of a study: effects of the parameters, learning curves, val against test, trade-offs."""
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,89 +12,22 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lncis.studies.report import separation
 from lncis.studies.report.result import ConfigurationResult, StudyResult
-from lncis.studies.report.statistics import importance, importance_method
-from lncis.studies.report.table import CLEAN_AP, VAL_AP, marked, value_text
+from lncis.studies.report.table import CLEAN_AP, VAL_AP, best_and_front
+from lncis.studies.spec import value_text
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range
 
 MANY = 8
-"""More configurations than these cannot be told apart by colour."""
+"""Most configurations that have a colour each."""
 
 WHISKERS = 40
-"""More intervals than these hide each other."""
+"""Most intervals that are drawn; more hide each other."""
 
 COLUMNS = 3
-"""Parameters side by side."""
+"""Parameters in a row of plots."""
 
 TEST_COLOR, VAL_COLOR, FAINT = "tab:blue", "tab:orange", "0.6"
 BASELINE_STYLES, BASELINE_MARKERS = ("--", ":", "-."), ("D", "s", "^")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure and what it is about."""
-
-    title: str
-    caption: str
-    """What is to be seen."""
-    figure: Figure
-
-
-def drawings(result: StudyResult) -> Iterator[Drawing]:
-    """Yield every figure that the study has data for, one after another."""
-    metric, several = result.spec.objective.metric, len(result.spec.replicates) > 1
-    labels = result.spec.base.val_labels
-    across = "; lines across are baselines" if result.spec.baselines else ""
-    if result.searched:
-        dots = "Large dots are means, small ones single trainings" if several else "A dot is a training"
-        whiskers = ", whiskers 95 % intervals" if _whiskers(result, result.searched) else ""
-        yield Drawing(
-            title="Each parameter",
-            caption=f"Clean test AP and {labels} {metric} against each searched parameter. {dots}{whiskers}{across}; "
-            "the star is the best configuration.",
-            figure=responses(result),
-        )
-    if any(metric in record for t in result.trials for record in t.records):
-        lines = "means over the seeds in bold, single trainings thin" if several else "a line for each training"
-        black = ", baselines black" if result.spec.baselines else ""
-        faint = "; all but the best configuration are grey" if _many(result) else ""
-        yield Drawing(
-            title="Learning curves",
-            caption=f"{metric} after each evaluated epoch: {lines}{black}{faint}.",
-            figure=curves(result),
-        )
-    if shown := separation.losses(result):
-        yield Drawing(
-            title="Losses of clean and flipped samples",
-            caption="Cross entropy of the foreground samples that the box head was trained on in an epoch, over all "
-            "seeds, each kind in percent of its own; from 16 nats on all are in one bin. The further the two lie "
-            "apart, the better a loss tells which labels are wrong (Figure 5 of the paper).",
-            figure=separation.draw(shown, separation.gamma_shown(result)),
-        )
-    if len(result.searched) > 2:
-        tau = result.rank_agreement
-        yield Drawing(
-            title=f"{labels.capitalize()} val against clean test",
-            caption=f"Each dot is the mean of a configuration. Selection sees {labels} val alone; the nearer the dots "
-            "lie to a rising line, the better that serves clean test"
-            + (f" (Kendall's tau {tau:+.2f})." if math.isfinite(tau) else "."),
-            figure=agreement(result),
-        )
-    if result.searched and result.spec.secondary_objectives:
-        yield Drawing(
-            title="Trade-offs",
-            caption="Means of the configurations in the objectives of the study. On the Pareto front, in blue, lies "
-            "what no other configuration beats in every objective.",
-            figure=pareto(result),
-        )
-    if shares := importance(result):
-        yield Drawing(
-            title="Importance of the parameters",
-            caption=f"Share of each parameter in what moves {metric} ({importance_method(result)} over "
-            f"{len(result.searched)} configurations; with few of them a rough guide).",
-            figure=importances(shares),
-        )
 
 
 def overview(result: StudyResult) -> Figure:
@@ -141,7 +73,7 @@ def agreement(result: StudyResult) -> Figure:
     shown = _baselines(result) + result.searched
     x, y = ([c.over_seeds(metric) for c in shown] for metric in (VAL_AP, CLEAN_AP))
     points = {c.trial.configuration: (a.mean, b.mean) for c, a, b in zip(shown, x, y, strict=True)}
-    if _whiskers(result, shown):
+    if has_whiskers(result, shown):
         axes.errorbar(
             *_columns(list(points.values())),
             xerr=[one.half_width for one in x],
@@ -151,7 +83,9 @@ def agreement(result: StudyResult) -> Figure:
             elinewidth=0.6,
         )
     searched = [points[c.trial.configuration] for c in result.searched]
-    axes.plot(*_columns(searched), "o", color=TEST_COLOR, markersize=5, alpha=0.5 if _many(result) else 1.0)
+    axes.plot(
+        *_columns(searched), "o", color=TEST_COLOR, markersize=5, alpha=0.5 if many_configurations(result) else 1.0
+    )
     for c in _baselines(result):
         mark = BASELINE_MARKERS[c.trial.configuration % len(BASELINE_MARKERS)]
         axes.plot(*points[c.trial.configuration], mark, color="black", markersize=5, label=_legible(c.trial.label))
@@ -164,11 +98,11 @@ def agreement(result: StudyResult) -> Figure:
 
 
 def pareto(result: StudyResult) -> Figure:
-    """Return each further objective against the objective, with the front."""
+    """Return each secondary objective against the objective, with the Pareto front."""
     first, *others = result.spec.objectives
     labels = result.spec.base.val_labels
     figure = Figure(figsize=(5.2 * len(others), 4.4), layout="constrained")
-    front = marked(result)[1]
+    front = best_and_front(result)[1]
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
         points = {
             c.trial.configuration: (c.over_seeds(first.metric).mean, c.over_seeds(other.metric).mean)
@@ -209,17 +143,18 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _legible(label: str) -> str:
-    """Return a label that a legend has room for and does not take for a formula or something to hide."""
+    """Return a label cut for a legend, in which matplotlib sees no formula and no leading underscore, which hides."""
     short = label if len(label) <= 48 else f"{label[:47]}…"
     return f" {short}".replace("$", r"\$") if short.startswith("_") else short.replace("$", r"\$")
 
 
-def _many(result: StudyResult) -> bool:
+def many_configurations(result: StudyResult) -> bool:
+    """Say whether there are too many configurations for a colour each."""
     return sum(c.trial.baseline is None for c in result.configurations) > MANY
 
 
 def _baselines(result: StudyResult) -> list[ConfigurationResult]:
-    """Return those that have a figure to draw."""
+    """Return the baselines that have a finite test AP."""
     found = [c for c in result.configurations if c.trial.baseline is not None]
     return [c for c in found if math.isfinite(c.over_seeds(CLEAN_AP).mean)]
 
@@ -228,8 +163,8 @@ def _baseline_style(configuration: ConfigurationResult) -> str:
     return BASELINE_STYLES[configuration.trial.configuration % len(BASELINE_STYLES)]  # baselines are numbered first
 
 
-def _whiskers(result: StudyResult, shown: Sequence[ConfigurationResult]) -> bool:
-    """Say whether intervals are drawn: with two seeds they would leave the picture."""
+def has_whiskers(result: StudyResult, shown: Sequence[ConfigurationResult]) -> bool:
+    """Say whether intervals are drawn: with two seeds they are larger than the plot."""
     return len(result.spec.replicates) > 2 and len(shown) <= WHISKERS
 
 
@@ -247,55 +182,64 @@ def _draw_parameter(result: StudyResult, parameter: str, test: Axes, val: Axes, 
         test.legend(handles, labels, fontsize=7)
 
 
-def _draw_response(result: StudyResult, parameter: str, metric: str, axes: Axes, color: str) -> None:
-    """Draw each seed as a dot, and the means; over choices of which nothing else varies they are joined."""
-    law, best = result.spec.search[parameter], marked(result)[0]
-    shown = [c for c in result.searched if parameter in c.trial.overrides]
-    at, alone = _places(law, [c.trial.overrides[parameter] for c in shown])
-    means = [c.over_seeds(metric) for c in shown]
-    dots = [(x, t.last(metric)) for x, c in zip(at, shown, strict=True) for t in c.trials]
+def _draw_response(result: StudyResult, path: str, metric: str, axes: Axes, color: str) -> None:
+    """Draw a metric against one parameter: each seed as a dot, means, baselines, and a star for the best.
+
+    Means of choices are joined by a line where no other parameter varies.
+    """
+    parameter, best = result.spec.search[path], best_and_front(result)[0]
+    shown = [c for c in result.searched if path in c.trial.overrides]
+    values = [c.trial.overrides[path] for c in shown]
+    x = _positions(parameter, values)
+    intervals = [c.over_seeds(metric) for c in shown]
+    means = [interval.mean for interval in intervals]
+    dots = [(at, t.last(metric)) for at, c in zip(x, shown, strict=True) for t in c.trials]
     axes.plot(*_columns(dots), ".", color=color, alpha=0.5 if len(dots) < 200 else 0.2, markersize=4)
-    axes.plot(at, [m.mean for m in means], "o", color=color, markersize=5 if len(means) <= WHISKERS else 3)
-    if _whiskers(result, shown):
-        widths = [m.half_width for m in means]
-        axes.errorbar(
-            at, [m.mean for m in means], yerr=widths, fmt="none", ecolor=color, elinewidth=0.8, capsize=2, alpha=0.6
-        )
-    if isinstance(law, Categorical) and alone:
-        axes.plot(at, [m.mean for m in means], "-", color=color)
-    for x, mean, c in zip(at, means, shown, strict=True):
+    axes.plot(x, means, "o", color=color, markersize=5 if len(means) <= WHISKERS else 3)
+    if has_whiskers(result, shown):
+        widths = [interval.half_width for interval in intervals]
+        axes.errorbar(x, means, yerr=widths, fmt="none", ecolor=color, elinewidth=0.8, capsize=2, alpha=0.6)
+    if isinstance(parameter, Categorical) and all(values.count(choice) <= 1 for choice in parameter.choices):
+        axes.plot(x, means, "-", color=color)
+    for at, mean, c in zip(x, means, shown, strict=True):
         if c.trial.configuration == best:
-            axes.plot(x, mean.mean, "*", color=color, markersize=13, markeredgecolor="black", label="best", zorder=4)
+            axes.plot(at, mean, "*", color=color, markersize=13, markeredgecolor="black", label="best", zorder=4)
     for c in _baselines(result):
         level, name = c.over_seeds(metric).mean, _legible(c.trial.label)
         axes.axhline(level, color="black", linestyle=_baseline_style(c), linewidth=1, label=name)
-    if isinstance(law, Categorical):
-        names = [_legible(value_text(choice)) for choice in law.choices]
-        tilted = max(map(len, names)) * len(names) > 36
-        axes.set_xticks(range(len(names)), names, rotation=30 if tilted else 0, ha="right" if tilted else "center")
-        axes.set_xlim(-0.5, len(names) - 0.5)
-    elif law.log:
-        axes.set_xscale("log")
+    _scale(parameter, axes)
 
 
-def _places(law: Categorical | Range, values: Sequence[Any]) -> tuple[list[float], bool]:
-    """Return where each value stands on the axis, those of one choice side by side, and whether each stands alone."""
-    if isinstance(law, Range):
-        return [float(value) for value in values], False
-    at, counts = [], [values.count(choice) for choice in law.choices]
-    seen = [0] * len(counts)
+def _scale(parameter: Categorical | Range, axes: Axes) -> None:
+    """Give the x axis the names of choices, or a logarithmic scale."""
+    if isinstance(parameter, Range):
+        if parameter.log:
+            axes.set_xscale("log")
+        return
+    names = [_legible(value_text(choice)) for choice in parameter.choices]
+    tilted = max(map(len, names)) * len(names) > 36
+    axes.set_xticks(range(len(names)), names, rotation=30 if tilted else 0, ha="right" if tilted else "center")
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _positions(parameter: Categorical | Range, values: Sequence[Any]) -> list[float]:
+    """Return where values stand on the x axis: at the number of their choice, several of one choice side by side."""
+    if isinstance(parameter, Range):
+        return [float(value) for value in values]
+    counts = [values.count(choice) for choice in parameter.choices]
+    x, seen = [], [0] * len(counts)
     for value in values:
-        place = law.choices.index(value)
-        spread = (seen[place] + 0.5) / counts[place] - 0.5
-        at.append(place + 0.5 * spread if counts[place] > 1 else float(place))
-        seen[place] += 1
-    return at, max(counts) <= 1
+        number = parameter.choices.index(value)
+        aside = (seen[number] + 0.5) / counts[number] - 0.5  # from -0.5 to 0.5; 0 for the only one
+        x.append(number + 0.5 * aside)
+        seen[number] += 1
+    return x
 
 
 def _draw_curves(result: StudyResult, axes: Axes) -> None:
-    """Draw a line for each training, and their mean; of many configurations only best and baselines stand out."""
-    metric, best = result.spec.objective.metric, marked(result)[0]
-    many, colors = _many(result), iter(f"C{number}" for number in range(MANY))
+    """Draw a line for each training and their mean; of many configurations only best and baselines in colour."""
+    metric, best = result.spec.objective.metric, best_and_front(result)[0]
+    many, colors = many_configurations(result), iter(f"C{number}" for number in range(MANY))
     faint: list[list[tuple[float, float]]] = []
     for c in result.configurations:
         lines = [line for t in c.trials if (line := [(r["epoch"], r[metric]) for r in t.records if metric in r])]

@@ -9,19 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from lncis import documents
 from lncis.errors import StudyError
 from lncis.metrics import Record
-from lncis.studies.journal import (
-    End,
-    EpochFinished,
-    Event,
-    SessionEnded,
-    SessionStarted,
-    TrialEnded,
-    TrialRetried,
-    TrialStarted,
-    trial_of,
-)
+from lncis.studies.history import History, SessionHistory
+from lncis.studies.journal import End, Event
 from lncis.studies.report.cost import Cost, cost_of
 from lncis.studies.spec import SelectionObjective, StudySpec, Trial
 from lncis.studies.stages import STAGES
@@ -53,6 +45,7 @@ class Interval:
     half_width: float
 
     def __format__(self, sign: str) -> str:
+        """Return `30.1 ± 0.4`, or with the sign of a float's format, as in `f"{gain:+}"`: `+1.2 ± 0.3`."""
         spread = "" if math.isnan(self.half_width) else f" ± {self.half_width:.1f}"
         return "-" if math.isnan(self.mean) else f"{self.mean:{sign}.1f}{spread}"
 
@@ -69,9 +62,9 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def score(objective: SelectionObjective, values: Sequence[float]) -> float:
-    """Return what the best has most of, from a configuration's objective with each seed.
+    """Return the score of a configuration from its objective with each seed; the best has the largest.
 
-    That is the mean or its lower bound, negative where less is better; -inf where there is none.
+    That is the mean or its lower bound, negative where less is better; -inf without a finite value.
     """
     if objective.select == "lower_bound":
         reached = interval(values)
@@ -106,14 +99,14 @@ class ConfigurationResult:
         return interval([trial.last(metric) for trial in self.trials])
 
     def score(self, objective: SelectionObjective) -> float:
-        """Return what the best configuration has most of."""
+        """Return its score; the best configuration has the largest."""
         return score(objective, [trial.last(objective.metric) for trial in self.trials])
 
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
-    """Return `one` minus `other`, seed by seed: what both owe to a seed, and to the stage they share, cancels."""
-    theirs = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
-    pairs = [(t, theirs.get((t.trial.seed, t.trial.noise_seed))) for t in one.trials]
+    """Return the interval of `one` minus `other`, seed by seed; effects of a seed and of a shared stage cancel."""
+    others = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
+    pairs = [(t, others.get((t.trial.seed, t.trial.noise_seed))) for t in one.trials]
     return interval([mine.last(metric) - its.last(metric) for mine, its in pairs if its])
 
 
@@ -161,18 +154,18 @@ class StudyResult:
 
     @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:
-        """The others that the seeds cannot tell from the best: the 95 % interval of the paired difference holds 0.
+        """Those not significantly worse than the best: the 95 % interval of the paired difference contains 0.
 
-        With one seed nothing can be told apart, so it is all of them.
+        With one seed there is no interval, so it is all the others.
         """
         metric, best = self.spec.objective.metric, self.best
 
-        def told_apart(other: ConfigurationResult) -> bool:
+        def differs(other: ConfigurationResult) -> bool:
             difference = paired_difference(best, other, metric)
             return abs(difference.mean) > difference.half_width
 
         others = [c for c in self.searched if c.trial.configuration != best.trial.configuration]
-        return [other for other in others if not told_apart(other)]
+        return [other for other in others if not differs(other)]
 
     @cached_property
     def pareto_front(self) -> list[ConfigurationResult]:
@@ -201,86 +194,61 @@ class StudyResult:
 
 def from_journal(study_id: str, spec: StudySpec, directory: Path, events: Sequence[Event]) -> StudyResult:
     """Return the result of a study from its journal, finished or not."""
-    started: dict[str, TrialStarted] = {}
-    trials: dict[str, Trial] = {}
-    records: dict[str, dict[float, Record]] = {}
-    ended: dict[str, TrialEnded] = {}
-    for event in events:
-        if isinstance(event, TrialStarted):
-            started[event.trial], trials[event.trial], records[event.trial] = event, trial_of(spec, event), {}
-        elif isinstance(event, EpochFinished):
-            records[event.trial][event.record["epoch"]] = event.record
-        elif isinstance(event, TrialEnded):
-            ended[event.trial] = event
-        elif isinstance(event, TrialRetried):
-            del ended[event.trial]
-    results = [
+    history = History.of(spec, events)
+    trials = [
         TrialResult(
-            trial=trial,
-            records=[records[name][epoch] for epoch in sorted(records[name])],
-            directory=directory / STAGES / list(started[name].stages)[-1],
-            end=ended[name].end if name in ended else None,
-            reason=ended[name].reason if name in ended else "",
+            trial=t.trial,
+            records=[t.epochs[epoch].record for epoch in sorted(t.epochs)],
+            directory=directory / STAGES / list(t.started.stages)[-1],
+            end=t.end,
+            reason=t.reason,
         )
-        for name, trial in trials.items()
+        for t in history.trials.values()
     ]
-    sessions = [event for event in events if isinstance(event, SessionStarted | SessionEnded)]
-    last = sessions[-1] if sessions else None
     return StudyResult(
         study_id=study_id,
         spec=spec,
         directory=directory,
-        trials=results,
-        cost=cost_of(spec, events),
-        complete=isinstance(last, SessionEnded) and not last.reason,
-        versions=_versions(sessions),
+        trials=trials,
+        cost=cost_of(history),
+        complete=history.complete,
+        versions=_versions(history.sessions),
     )
 
 
-def _versions(sessions: Sequence[SessionStarted | SessionEnded]) -> dict[str, str]:
+def _versions(sessions: Sequence[SessionHistory]) -> dict[str, str]:
+    """Return each package's versions, in the order in which sessions ran on them."""
     found: dict[str, list[str]] = {}
     for session in sessions:
-        for package, version in session.versions.items() if isinstance(session, SessionStarted) else ():
+        for package, version in session.started.versions.items():
             found.setdefault(package.removeprefix("lncis.version."), []).append(version)
     return {package: ", then ".join(dict.fromkeys(versions)) for package, versions in found.items()}
 
 
-def summary(result: StudyResult) -> dict[str, Any]:
-    """Return the result as plain data that strict JSON can hold, for results.json; what is not finite is null."""
-    plain: dict[str, Any] = {
-        "study_id": result.study_id,
-        "name": result.spec.name,
-        "cost": asdict(result.cost),
-        "best": _spelt(result.best.trial.overrides) if result.searched else None,
-        "rank_agreement_val_test": result.rank_agreement,
-        "trials": [
-            {
-                "name": t.trial.name,
-                "label": t.trial.label,
-                "overrides": _spelt(t.trial.overrides),
-                "baseline": t.trial.baseline,
-                "seed": t.trial.seed,
-                "noise_seed": t.trial.noise_seed,
-                "end": t.end,
-                "reason": t.reason or None,
-                "checkpoint": str(t.directory),
-                "records": t.records,
-            }
-            for t in result.trials
-        ],
-    }
-    finite: dict[str, Any] = _finite(plain)
-    return finite
-
-
-def _spelt(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return overrides with infinity as a word: gamma may be that, and strict JSON has no number for it."""
-    return {path: str(v) if isinstance(v, float) and math.isinf(v) else v for path, v in overrides.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def result_document(result: StudyResult) -> dict[str, Any]:
+    """Return the result as strict JSON can hold it, for results.json: NaN as null, infinity as a word."""
+    document: dict[str, Any] = documents.plain(
+        {
+            "study_id": result.study_id,
+            "name": result.spec.name,
+            "cost": asdict(result.cost),
+            "best": result.best.trial.overrides if result.searched else None,
+            "rank_agreement_val_test": result.rank_agreement,
+            "trials": [
+                {
+                    "name": t.trial.name,
+                    "label": t.trial.label,
+                    "overrides": t.trial.overrides,
+                    "baseline": t.trial.baseline,
+                    "seed": t.trial.seed,
+                    "noise_seed": t.trial.noise_seed,
+                    "end": t.end,
+                    "reason": t.reason or None,
+                    "checkpoint": str(t.directory),
+                    "records": t.records,
+                }
+                for t in result.trials
+            ],
+        }
+    )
+    return document

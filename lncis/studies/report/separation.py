@@ -1,4 +1,4 @@
-"""How far the losses of clean and of flipped samples lie apart, as in Figure 5 of the paper."""
+"""How well the loss separates clean from flipped samples, as in Figure 5 of the paper."""
 
 import math
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ class Losses:
     flipped: NDArray[np.int64]
 
 
-def losses(result: StudyResult) -> list[list[Losses]]:
-    """Return what is known of the best configuration and the first baselines, a list for each: end of stage 1, end."""
+def foreground_losses(result: StudyResult) -> list[list[Losses]]:
+    """Return the losses of the best configuration and the first baselines, a list for each: end of stage 1, end."""
     best = [result.best] if result.searched else []
     baselines = [c for c in result.configurations if c.trial.baseline is not None][:MOST_BASELINES]
     return [found for c in [*best, *baselines] if (found := _of(c))]
 
 
-def draw(shown: Sequence[Sequence[Losses]], gamma: float) -> Figure:
+def draw_losses(shown: Sequence[Sequence[Losses]], gamma: float) -> Figure:
     """Return a row of histograms for each configuration, with the percentages above `gamma`."""
     columns = max(map(len, shown))
     figure = Figure(figsize=(5.4 * columns, 0.6 + 2.5 * len(shown)), layout="constrained")
@@ -83,19 +83,19 @@ def _of(configuration: ConfigurationResult) -> list[Losses]:
 def _draw(one: Losses, gamma: float, axes: Axes) -> None:
     # a bin is above gamma or not: between two edges the higher one is taken, and shown
     edge = math.ceil(gamma / BIN_NATS) if gamma < EDGES[-2] else None
-    said = []
+    shares_above = []
     for counts, name, color in ((one.clean, "clean", CLEAN_COLOR), (one.flipped, "flipped", FLIPPED_COLOR)):
         if counts.sum():
             shares = 100 * counts / counts.sum()
             axes.stairs(shares, EDGES, fill=True, color=color, alpha=0.35)
             axes.stairs(shares, EDGES, color=color, label=name)
-            said.append(f"{shares[edge:].sum():.3g} % of {name}" if edge is not None else "")
+            shares_above.append(f"{shares[edge:].sum():.3g} % of {name}" if edge is not None else "")
     axes.set_yscale("log")
     axes.set_ylim(0.05, 100)
     if edge is not None:
         axes.axvline(EDGES[edge], color="black", linewidth=0.8, linestyle="--")
         axes.annotate(
-            f"above {EDGES[edge]:g}: {', '.join(said)}",
+            f"above {EDGES[edge]:g}: {', '.join(shares_above)}",
             (0.98, 0.72),
             xycoords="axes fraction",
             fontsize=7,

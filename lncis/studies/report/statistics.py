@@ -1,4 +1,4 @@
-"""What the figures of a study say beyond means and intervals: what matters, and where the spread comes from."""
+"""Statistics beyond means and intervals: the importance of parameters, and the sources of variance."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from lncis.studies.search import distribution, empty_study
 from lncis.studies.spec import StudySpec
 
 FEWEST = 4
-"""Of fewer configurations no importance is computed."""
+"""With fewer configurations no importance is computed."""
 
 FANOVA_MOST = 100
-"""Of more configurations fANOVA takes longer than a reader waits (12 s for 1000)."""
+"""With more configurations fANOVA is too slow (12 s for 1000)."""
 
 
 def ranked(result: StudyResult) -> list[ConfigurationResult]:
-    """Return all but the baselines: those that may be selected, best first, then those that came farthest."""
+    """Return all but the baselines: those that may be selected, best first; then the others, by epochs trained."""
     done = {c.trial.configuration for c in result.searched}
     others = [c for c in result.configurations if c.trial.baseline is None and c.trial.configuration not in done]
     best_first = sorted(result.searched, key=lambda c: c.score(result.spec.objective), reverse=True)
@@ -32,10 +32,10 @@ def _progress(configuration: ConfigurationResult) -> float:
 
 
 def importance(result: StudyResult) -> dict[str, float]:
-    """Return the share of each searched parameter in what moves the mean objective, the largest first; they sum to 1.
+    """Return the importance of each searched parameter for the mean objective, the largest first; they sum to 1.
 
-    Empty where nothing can be said: fewer than 4 configurations finished, fewer than two parameters vary, or all
-    reached the same. `importance_method` says how it is computed.
+    Empty where it is not defined: fewer than 4 configurations finished, fewer than two parameters vary, or all means
+    are equal. `importance_method` names the method.
     """
     metric = result.spec.objective.metric
     points = [(c.trial.overrides, c.over_seeds(metric).mean) for c in result.searched]
@@ -46,9 +46,7 @@ def importance(result: StudyResult) -> dict[str, float]:
     if len(varying) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec = replace(
-        result.spec, secondary_objectives=[]
-    )  # with one objective Optuna needs not be told which value counts
+    spec = replace(result.spec, secondary_objectives=[])  # importance is for one objective
     study, draw = empty_study(spec), np.random.default_rng(0)
     study.add_trials([_observed(spec, overrides, mean, draw) for overrides, mean in points])
     try:
@@ -65,35 +63,36 @@ def importance(result: StudyResult) -> dict[str, float]:
 def _observed(
     spec: StudySpec, overrides: dict[str, Any], mean: float, draw: np.random.Generator
 ) -> optuna.trial.FrozenTrial:
-    """Return a configuration as a finished trial of Optuna, in a form that its forests can take.
+    """Return a configuration as a finished trial of Optuna, in a form that its random forests accept.
 
-    They leave out parameters that some trial lacks: where one is not searched it gets any value, as it has no effect
-    there. They weigh a log range linearly, which leaves nine tenths to its last decade: here it is a logarithm.
+    They ignore parameters that some trial lacks. Where a parameter is not searched it has no effect, so it gets a
+    random value. They treat a log range as linear, which gives nine tenths of it to the last decade; here it is the
+    range of the logarithm.
     """
-    laws: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     values: dict[str, Any] = {}
     for path, parameter in spec.search.items():
-        law = distribution(path, parameter)
-        if isinstance(law, FloatDistribution | IntDistribution):
-            place = math.log if law.log else float
-            law = FloatDistribution(place(law.low), place(law.high))
-            values[path] = place(overrides[path]) if path in overrides else draw.uniform(law.low, law.high)
-        elif isinstance(law, CategoricalDistribution):
-            values[path] = overrides[path] if path in overrides else law.choices[draw.integers(len(law.choices))]
-        laws[path] = law
-    return optuna.trial.create_trial(params=values, distributions=laws, value=mean)
+        found = distribution(path, parameter)
+        if isinstance(found, FloatDistribution | IntDistribution):
+            scale = math.log if found.log else float
+            found = FloatDistribution(scale(found.low), scale(found.high))
+            values[path] = scale(overrides[path]) if path in overrides else draw.uniform(found.low, found.high)
+        elif isinstance(found, CategoricalDistribution):
+            values[path] = overrides[path] if path in overrides else found.choices[draw.integers(len(found.choices))]
+        distributions[path] = found
+    return optuna.trial.create_trial(params=values, distributions=distributions, value=mean)
 
 
 def importance_method(result: StudyResult) -> str:
-    """Return the name of what `importance` uses."""
+    """Return the name of the method that `importance` uses."""
     return "fANOVA" if len(result.searched) <= FANOVA_MOST else "mean decrease in impurity"
 
 
 def _evaluator(result: StudyResult) -> optuna.importance.BaseImportanceEvaluator:
-    """Return fANOVA, or where that takes too long what else a random forest has to say.
+    """Return fANOVA, or a random forest's mean decrease in impurity where fANOVA is too slow.
 
-    Not PED-ANOVA, Optuna's own choice: from 12 simulated configurations it named the parameter that mattered most in
-    20 of 25 draws, fANOVA in all. It asks what the best tenth has in common, and here a tenth is one or two.
+    Not PED-ANOVA, Optuna's default. From 12 simulated configurations it found the most important parameter in 20 of 25
+    draws, fANOVA in all 25. It compares the best tenth with the rest, and here a tenth is one or two configurations.
     """
     if importance_method(result) == "fANOVA":
         return optuna.importance.FanovaImportanceEvaluator(seed=0)
@@ -109,7 +108,7 @@ class VarianceSplit:
     training_seed: float
     """Share of the training seed: initialisation, data order, sampling."""
     rest: float
-    """Share of their interplay, and of all else: with one training for each pair the two cannot be told apart."""
+    """Share of their interaction and of all else; with one training for each pair the two cannot be separated."""
     deviation: float
     """Standard deviation of one training, in the unit of the metric."""
 

@@ -1,4 +1,4 @@
-"""What a study found, as text: the table, the conclusions, the best configuration, a line for each trial."""
+"""What a study found, as text: the table, the conclusions, the best configuration, a CSV line for each trial."""
 
 import csv
 import io
@@ -24,20 +24,20 @@ FIGURES = ("AP", "AP50", "AP75")
 VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
 BEST, FRONT = "*", "^"
 ROWS = 30
-"""Searched configurations in the table of a terminal; all are in table.csv."""
+"""Most searched configurations in the table of a terminal; all are in table.csv."""
 NAMES = 6
-"""Configurations that a line names one by one; failures that have a line each."""
+"""Most configurations that a line names, and most failures that have a line each."""
 
 
-def view(result: StudyResult) -> RenderableType:
-    """Return the configurations in the paper's shape, what the paper got beside each, and what may be concluded."""
+def result_table(result: StudyResult) -> RenderableType:
+    """Return a table of the configurations in the paper's format, with the paper's figures, and the conclusions."""
     spec, shown = result.spec, shown_first(result, ROWS)
-    states = {c.trial.configuration: state(result, c) for c in shown}
-    best, front = marked(result)
-    table = Table(title=Text(title(result), style="bold"), title_justify="left")
+    states = {c.trial.configuration: configuration_state(result, c) for c in shown}
+    best, front = best_and_front(result)
+    table = Table(title=Text(study_title(result), style="bold"), title_justify="left")
     table.add_column("configuration", overflow="fold")
     for objective in spec.objectives:
-        table.add_column(Text(heading(spec, objective)), justify="right")
+        table.add_column(Text(objective_heading(spec, objective)), justify="right")
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
@@ -61,22 +61,22 @@ def view(result: StudyResult) -> RenderableType:
 
 
 def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
-    """Return the baselines and the searched configurations, as they were tried; of more than `most` the best."""
+    """Return the baselines and the searched configurations in the order of the search; of more than `most` the best."""
     baselines = [c for c in result.configurations if c.trial.baseline is not None]
     searched = result.configurations[len(baselines) :]
     return [*baselines, *(searched if len(searched) <= most else ranked(result)[:most])]
 
 
-def marked(result: StudyResult) -> tuple[int | None, set[int]]:
-    """Return the number of the best configuration, and those of the Pareto front if there is one."""
+def best_and_front(result: StudyResult) -> tuple[int | None, set[int]]:
+    """Return the number of the best configuration, and the numbers of the Pareto front if there is one."""
     if not result.searched:
         return None, set()
     front = {c.trial.configuration for c in result.pareto_front} if result.spec.secondary_objectives else set()
     return result.best.trial.configuration, front
 
 
-def title(result: StudyResult) -> str:
-    """Return what the figures are of: data, noise, schedule, replicates."""
+def study_title(result: StudyResult) -> str:
+    """Return one line that says what was trained: data, noise, schedule, seeds."""
     spec, schedule = result.spec, result.spec.base.schedule
     parts = [
         spec.base.dataset.name,
@@ -98,61 +98,70 @@ def _noise(spec: StudySpec) -> str:
 
 
 def described(noise: Noise) -> str:
-    """Return what people call a noise: `symmetric noise 40%`."""
+    """Return the noise in words: `symmetric noise 40%`."""
     unrated = {"none": "no noise", "matrix": "noise by a matrix"}
     return unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
 
 
 def replicates(spec: StudySpec) -> str:
-    """Return how often each configuration is trained: `3 seeds x 2 noise draws`."""
+    """Return with which seeds each configuration is trained: `3 seeds x 2 noise draws`."""
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
     draws = f"{len(spec.noise_seeds)} noise draw{'s' if len(spec.noise_seeds) > 1 else ''}"
     return f"{seeds} x {draws}" if spec.noise_seeds else seeds
 
 
 def selected_by(objective: SelectionObjective) -> str:
-    """Return what the best configuration is best in."""
+    """Return the figure by which the best configuration is selected."""
     mean = f"mean {objective.metric}"
     if objective.select == "mean":
         return mean
-    return f"the {'lower' if objective.mode == 'max' else 'upper'} end of the 95 % interval of {mean}"
+    return f"the {'lower' if objective.mode == 'max' else 'upper'} bound of the 95 % interval of {mean}"
 
 
-def heading(spec: StudySpec, objective: Objective) -> str:
-    """Return what stands above a objective's column."""
+def objective_heading(spec: StudySpec, objective: Objective) -> str:
+    """Return the heading of an objective's column."""
     return f"{objective.metric}\n({spec.base.val_labels}{', min' if objective.mode == 'min' else ''})"
 
 
-def state(result: StudyResult, configuration: ConfigurationResult) -> str:
-    """Return why a configuration has not finished with every replicate; empty if it has."""
+def configuration_state(result: StudyResult, configuration: ConfigurationResult) -> str:
+    """Return why a configuration has not finished with every seed; empty if it has."""
     metric, trials = result.spec.objective.metric, configuration.trials
+    parts = [_pruned_state(trials, metric), _failed_state(trials), _unfinished_state(result.spec, trials)]
+    state = "; ".join(part for part in parts if part)
+    if not state and not all(math.isfinite(t.last(metric)) for t in trials):
+        return f"{metric} is not finite"
+    return state
+
+
+def _pruned_state(trials: Sequence[TrialResult], metric: str) -> str:
+    """Return after which epoch trials were pruned, and their mean objective there."""
     pruned = [t for t in trials if t.end is End.PRUNED]
-    failed = [t for t in trials if t.end is End.FAILED]
-    finished = [t for t in trials if t.end is End.FINISHED]
-    said = []
-    if pruned:
-        epoch = min((t.records[-1]["epoch"] for t in pruned if t.records), default=0)
-        reached = interval([r[metric] for t in pruned for r in t.records if r["epoch"] == epoch and metric in r]).mean
-        said.append(f"pruned after epoch {epoch:.0f}" + (f", at {reached:.1f}" if math.isfinite(reached) else ""))
-    if failed:
-        said.append(
-            "failed" if len(failed) == len(trials) else f"seed {'; '.join(t.trial.replicate for t in failed)} failed"
-        )
-    if len(pruned) + len(failed) + len(finished) < len(result.spec.replicates):
-        several = len(result.spec.replicates) > 1
-        said.append(f"{len(finished)} of {len(result.spec.replicates)} trainings done" if several else "unfinished")
-    elif not said and not all(math.isfinite(t.last(metric)) for t in trials):
-        said.append(f"{metric} is not finite")
-    return "; ".join(said)
+    if not pruned:
+        return ""
+    epoch = min((t.records[-1]["epoch"] for t in pruned if t.records), default=0)
+    mean = interval([r[metric] for t in pruned for r in t.records if r["epoch"] == epoch and metric in r]).mean
+    return f"pruned after epoch {epoch:.0f}" + (f", at {mean:.1f}" if math.isfinite(mean) else "")
 
 
-def value_text(value: Any) -> str:
-    """Return what people read of a parameter's value."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _failed_state(trials: Sequence[TrialResult]) -> str:
+    """Return which trials failed, by seed, unless all did."""
+    failed = [t.trial.replicate for t in trials if t.end is End.FAILED]
+    if not failed:
+        return ""
+    return "failed" if len(failed) == len(trials) else f"seed {'; '.join(failed)} failed"
+
+
+def _unfinished_state(spec: StudySpec, trials: Sequence[TrialResult]) -> str:
+    """Return how many trainings are done, if some did not end."""
+    wanted = len(spec.replicates)
+    if sum(t.end is not None for t in trials) == wanted:
+        return ""
+    done = sum(t.end is End.FINISHED for t in trials)
+    return f"{done} of {wanted} trainings done" if wanted > 1 else "unfinished"
 
 
 def paper_row(spec: StudySpec, configuration: ConfigurationResult) -> PaperRow | None:
-    """Return what the paper got for a configuration, if it says."""
+    """Return the paper's figures for a configuration; None if it has none."""
     rows = spec.paper.rows if spec.paper else []
     base = documents.dump(spec.base)
     return next((row for row in rows if row.set == configuration.trial.overrides and _holds(row.given, base)), None)
@@ -169,7 +178,7 @@ def _holds(given: dict[str, Any], base: dict[str, Any]) -> bool:
 
 
 def conclusions(result: StudyResult) -> list[str]:
-    """Return, a line each, what was found best, what cannot be told from it, what failed, and what it cost."""
+    """Return, a line each, the best configuration, those not significantly different, what failed, and the cost."""
     return [
         *_unfinished(result),
         *([f"paper: {result.spec.paper.table}"] if result.spec.paper else []),
@@ -197,9 +206,9 @@ def _best(result: StudyResult) -> list[str]:
             paired = f"paired over {replicates(spec)}" if number > 1 else "one seed"
             lines.append(f"  {found:+} test AP over {c.trial.baseline} ({paired})")
     if number == 1 and len(result.searched) > 1:
-        lines.append("  one seed: differences of this size may be chance; add seeds to tell")
+        lines.append("  one seed: differences may be chance; more seeds would show")
     elif number > 1 and (others := result.as_good_as_best):
-        lines.append(f"  not told apart from it by {replicates(spec)} (95 % CI): {_names(others)}")
+        lines.append(f"  no significant difference from it over {replicates(spec)} (95 % CI): {_names(others)}")
     if spec.secondary_objectives:
         front, objectives = result.pareto_front, " and ".join(objective.metric for objective in spec.objectives)
         lines.append(
@@ -287,8 +296,8 @@ def best_yaml(result: StudyResult) -> str:
     return documents.to_yaml(trial.config, comment=comment)
 
 
-def as_csv(result: StudyResult) -> str:
-    """Return a line for each trial: what it was, the figures after its last epoch, and how it ended."""
+def trials_csv(result: StudyResult) -> str:
+    """Return a CSV line for each trial: its hyperparameters and seeds, its last metrics, and how it ended."""
     paths, text = list(result.spec.search), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["configuration", "baseline", *paths, "seed", "noise_seed", "epochs"]

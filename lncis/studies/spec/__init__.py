@@ -9,4 +9,6 @@ from lncis.studies.spec.study import SelectionObjective as SelectionObjective
 from lncis.studies.spec.study import StudySpec as StudySpec
 from lncis.studies.spec.study import Trial as Trial
 from lncis.studies.spec.study import label as label
+from lncis.studies.spec.study import short_names as short_names
 from lncis.studies.spec.study import trial_name as trial_name
+from lncis.studies.spec.study import value_text as value_text

@@ -136,12 +136,19 @@ def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
     """Return what people call a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
     if baseline is not None:
         return baseline
-    short = [path.rpartition(".")[2] for path in overrides]
-    names = short if len(set(short)) == len(short) else list(overrides)
-    values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in overrides.values()]
-    return ", ".join(
-        value if name == "name" else f"{name} = {value}" for name, value in zip(names, values, strict=True)
-    )
+    named = zip(short_names(list(overrides)), map(value_text, overrides.values()), strict=True)
+    return ", ".join(value if name == "name" else f"{name} = {value}" for name, value in named)
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """Return the last parts of dotted paths, or the whole paths where two would be the same."""
+    short = [path.rpartition(".")[2] for path in paths]
+    return short if len(set(short)) == len(short) else paths
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as tables show it: floats with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
