@@ -20,7 +20,7 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Range
-from lncis.studies.stages import chains
+from lncis.studies.stages import StageTree
 from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
 
@@ -39,9 +39,9 @@ def main() -> None:
         sampler=OptunaSampler(type=arguments.sampler, configurations=arguments.trials),
     )
     with tempfile.TemporaryDirectory() as runs, cluster.connected(Workers(), worker_groups=1):
-        folder = folders.claim(Path(runs), "simulated", spec)
+        folder = folders.claim_folder(Path(runs), "simulated", spec)
         journal, queue = Journal(folder), StudyQueue()
-        trials = TrialScheduler(spec, Suggester(spec), chains(spec, folder / "stages"), queue, journal)
+        trials = TrialScheduler(spec, Suggester(spec), StageTree(spec, folder / "stages"), queue, journal)
         queue.actor = training.start_queue()
         worker_groups = [
             threading.Thread(target=_simulate, args=(str(n), queue.actor), daemon=True) for n in range(WORKER_GROUPS)

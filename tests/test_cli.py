@@ -15,7 +15,7 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_spec
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
@@ -99,7 +99,7 @@ def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> Non
 
 
 def costs() -> str:
-    cost = plan(load(SWEEP)).sharing
+    cost = plan(load_spec(SWEEP)).sharing
     return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.requested} requested"
 
 
@@ -108,7 +108,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_without_sharing_the_plan_trains_all(paced: None) -> None:
-    asked = plan(load(SWEEP)).sharing.requested
+    asked = plan(load_spec(SWEEP)).sharing.requested
     assert f"{asked} epochs to train for {asked} requested" in run("run", SWEEP, "--dry-run", "--no-sharing").output
 
 
@@ -145,7 +145,7 @@ def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
     """A mistake in a file is answered in under a second."""
     code = (
         "import sys; from pathlib import Path; from lncis.studies import command, plan\n"
-        f"plan.plan(command.spec_files.load(Path({str(SWEEP)!r})))\n"
+        f"plan.plan(command.spec_files.load_spec(Path({str(SWEEP)!r})))\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'sklearn') if name in sys.modules])"
     )
     assert command("-c", code).stdout == "[]\n"

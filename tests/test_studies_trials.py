@@ -15,7 +15,7 @@ from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, Trial
 from lncis.studies.report.result import from_journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains, rungs
+from lncis.studies.stages import STAGES, StageTree
 from lncis.studies.store import StageStore
 from lncis.studies.trials import TrialScheduler
 
@@ -61,7 +61,7 @@ class Session:
         self.trials = TrialScheduler(
             spec,
             Suggester(spec),
-            chains(spec, folder / STAGES),
+            StageTree(spec, folder / STAGES),
             self,
             self.journal,
             store,
@@ -218,7 +218,7 @@ def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pr
         assert len({t.end for t in trials}) == 1
         if trials[0].end is End.PRUNED:
             assert len({len(t.records) for t in trials}) == 1, "all had reached the rung, and went no further"
-            assert len(trials[0].records) in rungs(spec)
+            assert len(trials[0].records) in StageTree(spec, Path()).rungs
             assert len(trials[0].records) > 2, "it was in stage 1"
             assert f"after epoch {len(trials[0].records)}" in trials[0].reason
     ends = Counter(session.ends.values())
@@ -234,7 +234,7 @@ def test_asha_ends_what_a_second_derivation_ends(tmp_path):
         sampler={"type": "random", "configurations": 12},
         pruner=ASHA,
     )
-    assert rungs(spec) == (3, 4)
+    assert StageTree(spec, Path()).rungs == (3, 4)
     session = Session(spec, tmp_path / "s").run()
     reached: dict[int, list[float]] = {3: [], 4: []}
     for t in session.result.trials:
@@ -257,7 +257,7 @@ def test_a_configuration_is_not_judged_before_all_its_seeds_reached_the_rung(tmp
             reached[event.trial] = event.record["epoch"]
             configuration = event.trial[:4]
             others = [reached.get(f"{configuration}-seed{s}", 0) for s in (0, 1, 2)]
-            for rung in rungs(spec):
+            for rung in StageTree(spec, Path()).rungs:
                 assert max(others) <= rung or min(others) >= rung, "one went on before the others were there"
 
 

@@ -16,7 +16,7 @@ from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical
-from lncis.studies.stages import chains
+from lncis.studies.stages import StageTree
 from lncis.studies.trials import Observer, TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
 
@@ -69,7 +69,7 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     held, queue = Held(), StudyQueue()
     queue.actor = training.start_queue()
     journal = Journal(tmp_path)
-    trials = TrialScheduler(spec, Suggester(spec), chains(spec, tmp_path), queue, journal, observers=[held])
+    trials = TrialScheduler(spec, Suggester(spec), StageTree(spec, tmp_path), queue, journal, observers=[held])
     worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
     for thread in worker_groups:
         thread.start()

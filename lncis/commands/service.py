@@ -160,7 +160,7 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
         return {"preset": preset, "set": changes}
-    return spec_files.written(file, changes)
+    return spec_files.portable_spec_document(file, changes)
 
 
 def _follow(client: "Client", study_id: str) -> None:

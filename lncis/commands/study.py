@@ -156,7 +156,7 @@ def _spec(
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return spec_files.load(file, changes(given), over)
+    return spec_files.load_spec(file, changes(given), over)
 
 
 def changes(given: list[str]) -> dict[str, Any]:

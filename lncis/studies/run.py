@@ -29,8 +29,8 @@ from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
 from lncis.studies.search import Suggester
-from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains, code_digest
+from lncis.studies.spec import StudySpec, judge
+from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.trials import Observer, TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
@@ -60,9 +60,11 @@ def run_study(
     sessions again.
 
     Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
-    there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,
-    where `runs` cannot be written or where the folder holds another study, StorageError where `storage` is of no use.
+    there. Before Ray starts: DataError where its data are missing; ConfigError where the study cannot be run, where the
+    weights it starts from are missing, where `runs` cannot be written or where the folder holds another study;
+    StorageError where `storage` is of no use.
     """
+    judge(spec)
     datasets.load(spec.base)
     if spec.base.model.weights != "none":
         weights.find(spec.base.model.weights)
@@ -70,7 +72,7 @@ def run_study(
     study_id = study_id or folders.new_study_id(spec)
     published = _published(spec, study_id, storage) if storage else None
     earlier = folders.observations(runs, spec, study_id)
-    folder = folders.claim(runs, study_id, spec)
+    folder = folders.claim_folder(runs, study_id, spec)
     with _a_full_disk_explained(study_id), sole_driver(folder):
         journal, queue = Journal(folder), StudyQueue()
         if earlier and not journal.events:
@@ -85,11 +87,11 @@ def run_study(
             trials = TrialScheduler(
                 spec,
                 Suggester(spec, earlier),
-                chains(spec, folder / STAGES, at),
+                StageTree(spec, folder / STAGES, at),
                 queue,
                 journal,
                 published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None),
-                [*observers, folders.LoserCheckpoints(spec)],
+                [*observers, folders.DropBeatenCheckpoints(spec)],
                 retry_failed=retry_failed,
             )
             if trials.unfinished or not finished:
@@ -102,7 +104,7 @@ def run_study(
             if published and result.searched:
                 _bring_best(result, published)
             files = report.write(result)
-            folders.tidy(result)
+            folders.drop_unneeded_stages(result)
         except BaseException as error:
             with suppress(Exception):  # what failed before is what counts
                 report.write(from_journal(study_id, spec, folder, journal.events))

@@ -6,7 +6,7 @@ that wrote it, so it is then where it was: what was proposed, told to Optuna, ju
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial, label
-from lncis.studies.stages import rungs, switch_of
+from lncis.studies.stages import StageTree, switch_of
 
 
 class Queue(Protocol):
@@ -80,7 +80,7 @@ class TrialScheduler:
         self,
         spec: StudySpec,
         configurations: Suggester,
-        chain: Callable[[Trial], list[Task]],
+        tree: StageTree,
         queue: Queue,
         journal: Journal,
         store: Store | None = None,
@@ -88,9 +88,9 @@ class TrialScheduler:
         *,
         retry_failed: bool = False,
     ) -> None:
-        self._spec, self._configurations, self._chain = spec, configurations, chain
+        self._spec, self._configurations, self._chain = spec, configurations, tree.chain
         self._queue, self._journal, self._store, self._observers = queue, journal, store, observers
-        self._rungs = rungs(spec)
+        self._rungs = tree.rungs
         self._courses: dict[str, _Course] = {}  # by the name of the trial
         self._known: dict[int, list[Trial]] = {}  # by configuration, in the order of the study
         self._judged: dict[int, int] = {}  # configuration -> the last rung it was judged at

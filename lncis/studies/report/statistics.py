@@ -73,7 +73,7 @@ def _observed(
     laws: dict[str, BaseDistribution] = {}
     values: dict[str, Any] = {}
     for path, parameter in spec.search.items():
-        law = distribution(path, parameter)
+        law = distribution(parameter)
         if isinstance(law, FloatDistribution | IntDistribution):
             place = math.log if law.log else float
             law = FloatDistribution(place(law.low), place(law.high))

@@ -112,7 +112,12 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 def example(space: Space, path: str, value: Any) -> dict[str, Any]:
     """Return overrides under which a parameter applies and has a value: itself and what its conditions ask for."""
-    return {**next(_where_applies(space, path)), path: value}
+    return {**conditions(space, path), path: value}
+
+
+def conditions(space: Space, path: str) -> dict[str, Any]:
+    """Return overrides under which a parameter applies; none where it always does."""
+    return next(_where_applies(space, path))
 
 
 def _where_applies(space: Space, path: str) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """StudySpec: one question put to many trainings; the schema of studies/*.yaml, of requests and of Python use."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -11,11 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from lncis import documents
 from lncis.config import STRICT_KEYS, TrainConfig, Workers
-from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import space
-from lncis.studies.spec.samplers import GridSampler, NoPruner, OptunaSampler, Pruner, Sampler
-from lncis.studies.spec.space import STAGE1_EPOCHS, Parameter, Range
+from lncis.studies.spec.samplers import GridSampler, NoPruner, Pruner, Sampler
+from lncis.studies.spec.space import Parameter
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -174,118 +172,37 @@ class StudySpec:
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
 
-    @model_validator(mode="after")
-    def _can_be_run(self) -> "StudySpec":
-        problems = [*self._seed_problems(), *self._sampler_problems(), *self._search_problems()]
-        for name, overrides in self.baselines.items():
-            if "seed" in overrides:
-                problems.append(f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:")
-            problems += self._misfits(f"baselines.{name}", overrides)
-        if self.base.batch_size % self.resources.num_workers:
-            problems.append(
-                f"base.batch_size must be a multiple of resources.num_workers ({self.resources.num_workers}) "
-                f"but got {self.base.batch_size}"
-            )
-        if problems:
-            raise ValueError("\n".join(dict.fromkeys(problems)))
-        return self
-
-    def _seed_problems(self) -> list[str]:
-        problems = [
-            f"{field} must differ but got {seeds}"
-            for field, seeds in (("seeds", self.seeds), ("noise_seeds", self.noise_seeds))
-            if len(set(seeds)) < len(seeds)
-        ]
-        if self.base.seed != TrainConfig().seed:
-            problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
-        if self.noise_seeds and "noise.seed" in self.search:
-            problems.append("search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two")
-        if self.objective.select == "lower_bound" and len(self.replicates) < 2:
-            problems.append("objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean")
-        return problems
-
-    def _sampler_problems(self) -> list[str]:
-        problems, sampler = list[str](), self.sampler
-        if self.secondary_objectives and self.pruner.type != "none":
-            problems.append(
-                "pruner.type: must be none where there are secondary_objectives: a rung compares one objective"
-            )
-        metrics = [self.objective.metric, *(objective.metric for objective in self.secondary_objectives)]
-        if len(set(metrics)) < len(metrics):
-            problems.append(
-                f"secondary_objectives: must name other metrics than objective, each once, but got {metrics[1:]}"
-            )
-        if not isinstance(sampler, OptunaSampler):
-            return problems
-        if len(sampler.first) > sampler.configurations:
-            problems.append(
-                f"sampler.first: must hold at most {sampler.configurations} points (sampler.configurations) "
-                f"but got {len(sampler.first)}"
-            )
-        for number, point in enumerate(sampler.first):
-            problems += self._point_problems(f"sampler.first.{number}", point)
-        return problems
-
-    def _point_problems(self, place: str, point: dict[str, Any]) -> list[str]:
-        problems = [f"{place}.{path}: is not searched; drop it" for path in point if path not in self.search]
-        problems += [
-            f"{place}.{path}: {complaint}"
-            for path, value in point.items()
-            if path in self.search and (complaint := space.outside(self.search[path], value))
-        ]
-        return problems or self._misfits(place, point)
-
-    def _search_problems(self) -> list[str]:
-        if "seed" in self.search:
-            return ["search.seed: training seeds are not searched; write them under seeds:"]
-        if problems := space.problems(self.search):
-            return problems
-        if self.sampler.type != "grid":
-            for path, parameter in self.search.items():
-                tried = (space.example(self.search, path, value) for value in parameter.examples)
-                problems += next(filter(None, (self._misfits("search", overrides) for overrides in tried)), [])
-            return problems
-        ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
-        if ranges:
-            return [
-                f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
-                for path in ranges
-            ]
-        # each combination whole: values may fit together that do not fit the base alone
-        return [problem for overrides in self.grid for problem in self._misfits("search", overrides)]
-
-    def _misfits(self, place: str, overrides: dict[str, Any]) -> list[str]:
-        try:
-            self.configure(overrides, seed=0)
-        except ConfigError as error:
-            return [f"{place}.{problem}" for problem in error.problems]
-        return []
-
     def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
         """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
 
-        E1 is rounded to whole epochs. Another `loss.name` than the base's begins from that loss's defaults.
+        Another `loss.name` than the base's begins from that loss's defaults.
         """
         seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
-        switch = overrides.get(STAGE1_EPOCHS)
-        rounded = {STAGE1_EPOCHS: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
-        changes = {**overrides, **rounded, **seeds}
-        document = documents.with_overrides(documents.dump(self.base), changes, schema=TrainConfig)
+        document = documents.with_overrides(documents.dump(self.base), {**overrides, **seeds}, schema=TrainConfig)
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
         """Return the trials of one configuration, one for each of the study's `replicates`."""
-        return [
-            Trial(
-                configuration=configuration,
-                overrides=overrides,
-                seed=seed,
-                noise_seed=noise_seed,
-                config=self.configure(overrides, seed, noise_seed),
-                baseline=baseline,
-            )
-            for seed, noise_seed in self.replicates
-        ]
+        return [self.trial(configuration, overrides, *replicate, baseline=baseline) for replicate in self.replicates]
+
+    def trial(
+        self,
+        configuration: int,
+        overrides: dict[str, Any],
+        seed: int,
+        noise_seed: int | None = None,
+        *,
+        baseline: str | None = None,
+    ) -> Trial:
+        """Return one trial of a configuration; ConfigError where its overrides do not fit the base."""
+        return Trial(
+            configuration=configuration,
+            overrides=overrides,
+            seed=seed,
+            noise_seed=noise_seed,
+            config=self.configure(overrides, seed, noise_seed),
+            baseline=baseline,
+        )
 
     @property
     def replicates(self) -> list[tuple[int, int | None]]:
