@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lncis.commands.study import changes as changes_of
+from lncis.commands.study import changes_of
 from lncis.errors import ConfigError, StudyError
 from lncis.studies.spec import files as spec_files
 from lncis.terminal import clear_errors

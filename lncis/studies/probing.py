@@ -35,7 +35,7 @@ class SensitivityCheck(threading.Thread):
             for parameter in self._parameters:
                 records = [record for task in parameter.probes if (record := self._record(task))]
                 try:
-                    note = sensitivity.judge(parameter, records) if len(records) == len(parameter.probes) else None
+                    note = sensitivity.remark_on(parameter, records) if len(records) == len(parameter.probes) else None
                 except ConfigError as error:
                     self._error = error
                     ray.get(self._queue.close.remote(str(error)))

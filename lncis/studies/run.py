@@ -139,7 +139,7 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
     """Have the best configuration's checkpoints in the study's folder; what lies there already stays."""
     for trial in result.best.trials:
         if not (trial.directory / CHECKPOINT).exists():
-            published.bring(trial.directory)
+            published.fetch_stage(trial.directory)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Which configurations a study tries: grids and Optuna's samplers behind one ask-and-tell.
 
-Optuna is asked and told here, not through Ray Tune's OptunaSearch, which tells pruned trials as complete, leaves a
+Optuna is used directly and not through Ray Tune's OptunaSearch. That one reports pruned trials as complete, leaves a
 trial without a value running for ever, refuses grids, and cannot make one observation of several seeds.
 
-The sampler's seed is drawn anew for each configuration, from the study's and the configuration's number: what is
-proposed depends on what was told before and on nothing else, so a study that is resumed goes on as it would have.
+The sampler is seeded anew for each configuration, from the study's seed and the configuration's number. A suggestion so
+depends on the results reported before it and on nothing else, and a resumed study gets the same ones.
 """
 
 import math
@@ -35,19 +35,19 @@ class Suggester:
         for observation in earlier:
             self._study.add_trial(as_optuna(spec, observation))
         self._trials: list[optuna.Trial] = []
-        self._told: set[int] = set()
+        self._closed: set[int] = set()  # those whose result Optuna has
         self._scores: dict[int, dict[int, float]] = {}  # rung -> number of a configuration -> its score there
         self._points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
 
     @property
     def proposed(self) -> int:
-        """How many were asked for."""
+        """How many configurations were suggested."""
         return len(self._trials)
 
     def ask(self, overrides: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]] | None:
-        """Return the number of the next configuration and its overrides; None when all have been proposed.
+        """Return the number of the next configuration and its overrides; None when all have been suggested.
 
-        A study that is resumed gives the overrides that it got the first time.
+        A resumed study passes the overrides that it got the first time, and gets them again.
         """
         number = len(self._trials)
         if number == self._spec.configurations:
@@ -92,26 +92,29 @@ class Suggester:
         return pruning.asha_stops(pruner, score, reached.values())
 
     def reopen(self, number: int) -> None:
-        """Take a configuration back that was told to have no value: it is tried again, for Optuna as another one."""
-        if number in self._told:
-            self._told.remove(number)
+        """Open a configuration again that ended without a value; for Optuna its next attempt is another trial."""
+        if number in self._closed:
+            self._closed.remove(number)
             self._study.enqueue_trial(self._trials[number].params)
             self._trials[number] = self._study.ask()
             self._suggest(self._trials[number])
 
     def tell(self, number: int, values: Sequence[Sequence[float]]) -> None:
-        """Tell, for each objective, what a configuration's trials reached: their means, or that one has no value."""
+        """Report a configuration to Optuna, by the means of `values`: for each objective those of its trials.
+
+        Where a value is missing or not finite the configuration has failed.
+        """
         trial = self._trials[number]
-        self._told.add(number)
+        self._closed.add(number)
         if all(reached and all(map(math.isfinite, reached)) for reached in values):
             self._study.tell(trial, [sum(reached) / len(reached) for reached in values])
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
     def tell_pruned(self, number: int) -> None:
-        """Tell that a configuration was given up at a rung."""
-        if number not in self._told:
-            self._told.add(number)
+        """Report to Optuna that a configuration was pruned; repeated it changes nothing."""
+        if number not in self._closed:
+            self._closed.add(number)
             self._study.tell(self._trials[number], state=TrialState.PRUNED)
 
 

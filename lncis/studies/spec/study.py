@@ -1,4 +1,4 @@
-"""StudySpec: one question put to many trainings; the schema of studies/*.yaml, of requests and of Python use."""
+"""StudySpec: what a study is; the schema of studies/*.yaml, of requests and of Python use."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -35,24 +35,24 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class SelectionObjective(Objective):
-    """What is best."""
+    """An objective that selects the best configuration."""
 
     select: Literal["mean", "lower_bound"] = "mean"
-    """Over the seeds of a configuration: their mean, or the pessimistic end of its 95 % interval."""
+    """Over the seeds of a configuration: the mean, or the worse end of its 95 % interval."""
 
 
-def _told_at_once(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each."""
+def _one_error(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each kind."""
     try:
         return check(value)
     except ValidationError as error:
         raise PydanticCustomError("number_or_auto", "Input should be a whole number from 1, or auto") from error
 
 
-MOST_AT_ONCE = 32
-"""What `auto` goes up to: each takes 0.8 GB where the study is driven, for Ray Train's processes and for a relay."""
+MAX_AUTO_TRIALS = 32
+"""Concurrent trials with `auto`, at most: each takes 0.8 GB at the driver, for Ray Train's processes and a relay."""
 
-NUMBER_OR_AUTO = WrapValidator(_told_at_once)
+NUMBER_OR_AUTO = WrapValidator(_one_error)
 """Marks a field that is a number or `auto`."""
 
 
@@ -61,19 +61,19 @@ class Resources(Workers):
     """The workers of one trial, and how many trials train at a time."""
 
     max_concurrent_trials: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NUMBER_OR_AUTO] = 2
-    """auto: as many as the cluster has room for, also on nodes that come while the study runs; at most MOST_AT_ONCE."""
+    """auto: as many as the cluster has room for, nodes that join later included; at most MAX_AUTO_TRIALS."""
 
     def at_a_time(self, trials: int) -> int:
-        """Return how many of so many trials may train at a time; with auto, where there is room for them."""
-        return min(MOST_AT_ONCE if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
+        """Return how many of `trials` may train at a time; with auto it assumes a cluster with room for them."""
+        return min(MAX_AUTO_TRIALS if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class PaperRow:
-    """What the paper got for one configuration, in percent, to stand beside ours."""
+    """The paper's AP of one configuration, in percent, shown beside ours."""
 
     set: dict[str, Any]
-    """Dotted config paths and their values; the row belongs to the trials that were run with them."""
+    """Dotted config paths and their values; the row belongs to the trials with these overrides."""
     given: dict[str, Any] = field(default_factory=dict)
     """Dotted paths and values that the study's base must have for the row to hold, such as the noise rate."""
     AP: float
@@ -82,13 +82,13 @@ class PaperRow:
 
     @property
     def text(self) -> str:
-        """Its figures in a line."""
+        """AP, AP50 and AP75 in one line."""
         return "  ".join(f"{figure:.1f}" for figure in (self.AP, self.AP50, self.AP75) if figure is not None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Paper:
-    """The table of the paper that a study repeats on other data."""
+    """The table of the paper that a study reproduces."""
 
     table: str
     rows: list[PaperRow]
@@ -101,37 +101,37 @@ class Trial:
     configuration: int
     """Counts the configurations of a study from 0, baselines first; its trials differ in their seeds alone."""
     overrides: dict[str, Any]
-    """What sets it apart from the study's base: dotted path -> value."""
+    """How it differs from the study's base: dotted path -> value."""
     seed: int
     noise_seed: int | None = None
     """Set where the study repeats its trials over several noise draws."""
     config: TrainConfig
     baseline: str | None = None
-    """Its name, if it is a reference that is not searched."""
+    """The name of the baseline, if it is one."""
 
     @property
     def label(self) -> str:
-        """What a table calls the configuration."""
+        """The configuration as tables show it."""
         return label(self.overrides, self.baseline)
 
     @property
     def replicate(self) -> str:
-        """What a table calls the draw: the seed, and the noise seed if there are several."""
+        """The seed as tables show it, with the noise seed if there are several."""
         return f"{self.seed}" if self.noise_seed is None else f"{self.seed}, noise {self.noise_seed}"
 
     @property
     def name(self) -> str:
-        """What tells the trial from all others of its study."""
+        """A name that no other trial of the study has."""
         return trial_name(self.configuration, self.seed, self.noise_seed)
 
 
 def trial_name(configuration: int, seed: int, noise_seed: int | None) -> str:
-    """Return what tells a trial from all others of its study."""
+    """Return a name that no other trial of the study has."""
     return f"{configuration:04d}-seed{seed}" + ("" if noise_seed is None else f"-noise{noise_seed}")
 
 
 def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
-    """Return what people call a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
+    """Return a short label of a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
     if baseline is not None:
         return baseline
     short = [path.rpartition(".")[2] for path in overrides]
@@ -144,10 +144,10 @@ def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class StudySpec:
-    """One question: a base training, what is varied, how it is judged, what it may use."""
+    """A study: a base training, a search space, an objective, and resources."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """For people; also the MLflow experiment."""
+    """For people; also the name of the MLflow experiment."""
     question: str = ""
     base: TrainConfig = field(default_factory=TrainConfig)
     search: dict[str, Parameter] = Field(min_length=1)
@@ -162,12 +162,12 @@ class StudySpec:
     """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
     objective: SelectionObjective = field(default_factory=SelectionObjective)
     secondary_objectives: list[Objective] = field(default_factory=list)
-    """Further objectives: the sampler pursues all, the report shows the Pareto front, `objective` names the best."""
+    """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
     resources: Resources = field(default_factory=Resources)
     sharing: bool = True
-    """Train once what several trials share; false trains every trial alone."""
+    """Train stages that several trials share once; false trains every trial alone."""
     sensitivity_check: bool = True
-    """See, by a few steps before the first trial, that each searched parameter changes the training."""
+    """Check with a few steps, before the first trial, that each searched parameter changes the training."""
     keep_checkpoints: Literal["all", "best"] = "all"
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
@@ -212,17 +212,17 @@ class StudySpec:
 
     @property
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of the choices; only a grid has one."""
+        """The overrides of every combination of the choices; ranges are left out."""
         return space.grid(self.search)
 
     @property
     def objectives(self) -> list[Objective]:
-        """What the sampler pursues: the objective, then the secondary objectives."""
+        """What the sampler optimises: the objective, then the secondary objectives."""
         return [self.objective, *self.secondary_objectives]
 
     @property
     def total_trials(self) -> int:
-        """Trainings asked for: baselines and searched configurations, with every replicate."""
+        """How many trials the study has: baselines and searched configurations, with every replicate."""
         return (len(self.baselines) + self.configurations) * len(self.replicates)
 
     @property
