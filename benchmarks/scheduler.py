@@ -21,7 +21,8 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Range
-from lncis.studies.stages import chains
+from lncis.studies.stages import StageTree
+from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, TuneTrials
 
@@ -40,9 +41,17 @@ def main() -> None:
         sampler=OptunaSampler(type=arguments.sampler, configurations=arguments.trials),
     )
     with tempfile.TemporaryDirectory() as runs, cluster.connected(Workers(), worker_groups=1):
-        folder = folders.claim(Path(runs), "simulated", spec)
+        folder = folders.claim_folder(Path(runs), "simulated", spec)
         journal, queue = Journal(folder), StudyQueue()
-        trials = TrialScheduler(spec, Suggester(spec), chains(spec, folder / "stages"), queue, journal)
+        run = StudyRun(
+            spec=spec,
+            folder=folder,
+            tree=StageTree(spec, folder / "stages"),
+            journal=journal,
+            observers=[],
+            published=None,
+        )
+        trials = TrialScheduler(run, Suggester(spec), queue)
         trials.resume()
         queue.actor = start_queue()
         worker_groups = [

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_spec
 from service.api.submissions import plain
 from service.store import studies as store
 from service.store import tables
@@ -33,7 +33,7 @@ STATES = (
 
 def fill(database: Database, studies: int, trials: int, largest: int = 0, *, seed: int = 0) -> None:
     draw = random.Random(seed)
-    spec = load(PRESET)
+    spec = load_spec(PRESET)
     sizes = [trials // studies + (number < trials % studies) for number in range(studies)] + [largest] * (largest > 0)
     for begin in range(0, len(sizes), 200):
         part = sizes[begin : begin + 200]

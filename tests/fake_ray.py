@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
-from lncis.studies.spec.files import load
-from lncis.studies.stages import chains
+from lncis.studies.spec.files import load_stored_spec
+from lncis.studies.stages import StageTree
 
 
 @dataclass
@@ -161,8 +161,8 @@ class FakeRay:
     def _train(self, study_id: str, job: FakeJob) -> bool:
         """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
         folder = self.runs / study_id
-        spec = load(folder / "spec.yaml")
-        journal, chain = Journal(folder), chains(spec, folder / "stages")
+        spec = load_stored_spec(folder / "spec.yaml")
+        journal, tree = Journal(folder), StageTree(spec, folder / "stages")
         done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
@@ -179,7 +179,7 @@ class FakeRay:
                             seed=trial.seed,
                             noise_seed=trial.noise_seed,
                             baseline=None,
-                            stages={task.key: task.until for task in chain(trial)},
+                            stages={task.key: task.until for task in tree.chain(trial)},
                             reused=[],
                         )
                     )

@@ -15,7 +15,7 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_spec
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "studies" / "gamma_sweep.yaml"
@@ -89,7 +89,7 @@ def paced() -> None:
     journal.close()
 
 
-@pytest.mark.parametrize("entry", [["lncis.studies.gamma_sweep"], ["lncis.studies"], ["lncis", "study", "run"]])
+@pytest.mark.parametrize("entry", [["lncis.studies.gamma_sweep"], ["lncis", "study", "run"]])
 def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> None:
     ran = command("-m", *entry, SWEEP, "--dry-run")
     assert ran.returncode == 0, ran.stderr
@@ -99,7 +99,7 @@ def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> Non
 
 
 def costs() -> str:
-    cost = plan(load(SWEEP)).sharing
+    cost = plan(load_spec(SWEEP)).sharing
     return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.requested} requested"
 
 
@@ -108,7 +108,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_without_sharing_the_plan_trains_all(paced: None) -> None:
-    asked = plan(load(SWEEP)).sharing.requested
+    asked = plan(load_spec(SWEEP)).sharing.requested
     assert f"{asked} epochs to train for {asked} requested" in run("run", SWEEP, "--dry-run", "--no-sharing").output
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_run_is_answered_with_what_can(paced: None, arguments: li
     assert ran.stderr.count("\n") == 1
 
 
-def test_help_names_what_a_run_may_be_told() -> None:
+def test_help_names_the_options_of_a_run() -> None:
     output = run("run", "--help").output
     for option in ("--resume", "--retry-failed", "--no-sharing", "--no-check", "--store-gb", "--dry-run", "--runs"):
         assert option in output
@@ -144,8 +144,8 @@ def test_help_names_what_a_run_may_be_told() -> None:
 def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
     """A mistake in a file is answered in under a second."""
     code = (
-        "import sys; from pathlib import Path; from lncis.studies import command, plan\n"
-        f"plan.plan(command.spec_files.load(Path({str(SWEEP)!r})))\n"
+        "import sys; from pathlib import Path; from lncis.commands import study; from lncis.studies import plan\n"
+        f"plan.plan(study.spec_files.load_spec(Path({str(SWEEP)!r})))\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'sklearn') if name in sys.modules])"
     )
     assert command("-c", code).stdout == "[]\n"
@@ -163,7 +163,7 @@ def test_lncis_train_without_workers_gives_the_same_and_loads_no_ray(tiny: Train
     Path("config.yaml").write_text(documents.to_yaml(tiny))
     engine.train(tiny, datasets.load(tiny), Path("plain"))
     code = (
-        "import sys; from lncis import cli; from typer.testing import CliRunner;"
+        "import sys; from lncis.commands import app as cli; from typer.testing import CliRunner;"
         "done = CliRunner().invoke(cli.app, ['train', 'config.yaml', '--out', 'out', '--num-workers', '0']);"
         "print(done.output); assert done.exit_code == 0; assert 'ray' not in sys.modules"
     )

@@ -28,7 +28,7 @@ from lncis.studies import journal
 from lncis.studies import worker_pool as worker groups
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
-from lncis.studies.trials import Observer
+from lncis.studies.observer import Observer
 
 worker groups.IDLE_TIMEOUT_SECONDS = 3.0
 digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}

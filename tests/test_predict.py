@@ -23,7 +23,7 @@ from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains
+from lncis.studies.stages import STAGES, StageTree
 
 CONFIG = TrainConfig(
     dataset=DigitsData(train_scenes=24, val_scenes=4, test_scenes=6),
@@ -111,11 +111,11 @@ def study(run: Path) -> Path:
         "seeds": [0],
     }
     spec = documents.parse(StudySpec, document, source="study")
-    folder = folders.claim(Path("runs"), "s-1", spec)
-    chain, journal = chains(spec, folder / STAGES), Journal(folder)
+    folder = folders.claim_folder(Path("runs"), "s-1", spec)
+    tree, journal = StageTree(spec, folder / STAGES), Journal(folder)
     for number, overrides in enumerate(spec.grid):
         (trial,) = spec.trials(number, overrides)
-        tasks = chain(trial)
+        tasks = tree.chain(trial)
         journal.append(
             TrialStarted(
                 configuration=number,

@@ -121,7 +121,7 @@ def test_the_latest_stages_are_kept_and_at_the_end_none(base, node):
             here.copy(task(base, key, 2))
         kept = {path.name for path in node.glob("*/*") if path.is_dir()}
         assert kept == set("cde")
-        assert len(kept) == scratch.LATEST
+        assert len(kept) == scratch.KEPT_STAGES
     assert not [path for path in node.iterdir() if path.is_dir()]
 
 
@@ -129,7 +129,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from lncis.execution import scratch
-folder, lock = scratch._claim(scratch._root())
+folder, lock = scratch._claim_folder(scratch._root())
 (folder / "stage").mkdir()
 print(folder, flush=True)
 sys.stdin.readline()

@@ -14,7 +14,7 @@ from served import ROOT, filler, served
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.documents import plain
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_spec
 from service import auth
 from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
 from service.store import studies as store
@@ -39,7 +39,7 @@ def create(
     trial: dict[str, Any] | None = None,
 ) -> str:
     """Return the id of a study, with one trial if any, whatever they say."""
-    spec = load(ROOT / "studies" / "gamma_sweep.yaml")
+    spec = load_spec(ROOT / "studies" / "gamma_sweep.yaml")
     document = {**plain(documents.dump(spec)), "question": EVIL}
     new = {"name": name, "owner": "anna", "spec": document, "priority": 0, "max_concurrent_trials": 2}
     new |= {"trials_total": 1, "epochs_total": 4, "key": None, "request": None}

@@ -67,8 +67,8 @@ class Place:
 
 @pytest.fixture(params=["file", "s3", "memory"])
 def place(request, s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(storage, "REREADINGS", (0.01, 0.01))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(storage, "REREAD_SECONDS", (0.01, 0.01))
     name = f"study {secrets.token_hex(4)}"  # a blank, as people's folders have
     if request.param == "s3":
         return Place(storage.below(s3.url("stages"), name), s3, f"stages/{name}")
@@ -304,7 +304,7 @@ def test_a_server_that_comes_back_is_waited_for(s3):
 @pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT"])
 def test_a_server_that_answers_that_it_is_not_well_is_asked_again(s3, monkeypatch, methods):
     """As for wrong credentials, its answer has no body. Amazon's own library does not insist on what 501 means."""
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
     url = s3.url(f"unwell-{methods}")
     with s3.failing(501, 2, methods):
         assert storage.publish(folder(FIRST), url, 1)
@@ -312,7 +312,7 @@ def test_a_server_that_answers_that_it_is_not_well_is_asked_again(s3, monkeypatc
 
 
 def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_asked_again(s3, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", (0.01,))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
     with s3.failing(503, 40):
         assert storage.publish(folder(FIRST), s3.url("overloaded"), 1)
 
@@ -322,7 +322,7 @@ def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_
     [(400, "credentials that may"), (401, "credentials that may"), (403, "credentials that may"), (301, "region")],
 )
 def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch, status, said):
-    monkeypatch.setattr(storage, "PAUSES", (60.0,))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
     with s3.failing(status, 1), pytest.raises(StorageError, match=said):
         try:
             storage.publish(folder(FIRST), s3.url("refused"), 1)
@@ -331,7 +331,7 @@ def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", ())  # Amazon's own library insists for six seconds
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())  # Amazon's own library insists for six seconds
     url = s3.url("away-for-good")
     s3.stop()
     try:
@@ -340,7 +340,7 @@ def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
                 ask()
             line = str(told.value)
             assert line.startswith(f"s3://{s3.bucket}/away-for-good cannot be used: ")
-            assert line.endswith("; see that it can be reached from here, and try again")
+            assert line.endswith("; check that it can be reached from here, and try again")
             assert "\n" not in line and SECRET not in line and KEY not in line
     finally:
         s3.start()
@@ -353,7 +353,7 @@ def test_a_storage_is_checked_before_it_is_used(place):
 
 @pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT", "DELETE"])
 def test_the_check_waits_for_a_storage_that_comes_back(s3, monkeypatch, methods):
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
     with s3.failing(501, 2, methods):
         storage.check(s3.url(f"checked-{methods}"))
 
@@ -373,7 +373,7 @@ def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeyp
             return real.from_uri(url)
 
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Unresolved)
-    monkeypatch.setattr(storage, "PAUSES", (0.01,))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
     with pytest.raises(StorageAwayError, match=r"resolving region.*see that it can be reached from here"):
         storage.check(s3.url("somewhere"))
     failures[0] = 1
@@ -381,7 +381,7 @@ def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeyp
 
 
 def test_what_can_never_work_is_told_at_once(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", (60.0,))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
     (tmp_path / "file").touch()
     for url, said in (
         (s3.url("x", bucket="nobody-made-it"), "make the bucket, or correct the URL"),
@@ -398,7 +398,7 @@ def test_what_can_never_work_is_told_at_once(s3, tmp_path, monkeypatch):
 
 
 def test_credentials_that_are_refused_are_told_at_once(s3, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", (60.0,))
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     s3.client.put_bucket_policy(Bucket=s3.bucket, Policy=DENY.replace("BUCKET", s3.bucket))
@@ -417,7 +417,7 @@ DENY = """
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(small_disk, s3, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", (3600.0,))  # it is not asked again
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (3600.0,))  # it is not asked again
     url = storage.resolved(str(small_disk / "stages"))
     storage.publish(folder(FIRST), url, 1)
     with pytest.raises(StorageError, match=r"No space left on device.*; free some room there"):

@@ -14,9 +14,9 @@ from lncis.errors import ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.estimate import checkpoint_bytes
 from lncis.studies.journal import End, SessionStarted
+from lncis.studies.observer import Observer
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
-from lncis.studies.trials import Observer
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -77,7 +77,7 @@ def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again(
 
 def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials():
     dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
-    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: is connected to nothing here: 0.5, 0.9 gave"):
+    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: has no effect here: 0.5, 0.9 gave"):
         run_study(spec(search=dead, sensitivity_check=True))
 
 

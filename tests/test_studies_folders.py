@@ -8,7 +8,7 @@ from lncis.errors import ConfigError
 from lncis.studies import folders
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted, WarmStarted, read, trial_of
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains
+from lncis.studies.stages import STAGES, StageTree
 
 RUNS = Path("runs")
 METRIC = "val/segm_AP"
@@ -27,13 +27,13 @@ def spec(**fields) -> StudySpec:
 
 def carried_out(study: StudySpec, study_id: str, values: dict[int, list[float | None]]) -> Path:
     """A study whose trials reached these values, by configuration and seed; None is failed, -1 is running."""
-    folder = folders.claim(RUNS, study_id, study)
-    chain, journal = chains(study, folder / STAGES), Journal(folder)
+    folder = folders.claim_folder(RUNS, study_id, study)
+    tree, journal = StageTree(study, folder / STAGES), Journal(folder)
     baselines = list(study.baselines.items())
     for number, reached in values.items():
         name, overrides = baselines[number] if number < len(baselines) else (None, study.grid[number - len(baselines)])
         for trial, value in zip(study.trials(number, overrides, baseline=name), reached, strict=True):
-            tasks = chain(trial)
+            tasks = tree.chain(trial)
             stages = {task.key: task.until for task in tasks}
             journal.append(
                 TrialStarted(
@@ -74,18 +74,18 @@ def stages_of(folder: Path) -> int:
 
 
 def test_a_folder_is_claimed_once_and_found_again():
-    folder = folders.claim(RUNS, "a", spec())
+    folder = folders.claim_folder(RUNS, "a", spec())
     assert folder.is_absolute()
-    assert folders.claim(RUNS, "a", spec()) == folder
+    assert folders.claim_folder(RUNS, "a", spec()) == folder
     assert folders.read_spec(RUNS, "a") == spec()
     assert [file.name for file in folder.iterdir()] == ["spec.yaml"]
 
 
 def test_another_study_in_the_folder_is_refused_with_what_differs():
-    folders.claim(RUNS, "a", spec())
+    folders.claim_folder(RUNS, "a", spec())
     other = spec(seeds=[0], base={"schedule": {"epochs": 3, "stage1_epochs": 1}}, pruner={"type": "asha"})
     with pytest.raises(ConfigError) as caught:
-        folders.claim(RUNS, "a", other)
+        folders.claim_folder(RUNS, "a", other)
     assert caught.value.problems == [
         "base.schedule.epochs: was 2, now 3",
         "pruner.type: was 'none', now 'asha'",
@@ -100,13 +100,13 @@ def test_another_study_in_the_folder_is_refused_with_what_differs():
 def test_a_folder_that_cannot_be_made_is_refused():
     RUNS.write_text("a file")
     with pytest.raises(ConfigError, match=r"runs: cannot hold the study's folder: .*; name another one"):
-        folders.claim(RUNS, "a", spec())
+        folders.claim_folder(RUNS, "a", spec())
 
 
 def test_a_process_killed_between_folder_and_spec_leaves_nothing_to_mend():
     (RUNS / "a").mkdir(parents=True)
     (RUNS / "a" / ".spec.yaml").write_text("name: ha")
-    folders.claim(RUNS, "a", spec())
+    folders.claim_folder(RUNS, "a", spec())
     assert folders.read_spec(RUNS, "a") == spec()
 
 
@@ -114,7 +114,7 @@ def test_an_id_that_is_not_there_is_answered_with_those_that_are():
     with pytest.raises(ConfigError, match="runs: has no study 'x'; the latest are none"):
         folders.read_spec(RUNS, "x")
     for study_id in ("b", "a"):
-        folders.claim(RUNS, study_id, spec())
+        folders.claim_folder(RUNS, study_id, spec())
     with pytest.raises(ConfigError, match="runs: has no study 'x'; the latest are a, b"):
         folders.read_spec(RUNS, "x")
 
@@ -162,7 +162,7 @@ def test_a_study_that_was_begun_goes_on_with_what_it_began_with():
     carried_out(spec(), "earlier", {0: [1.0, 2.0]})
     study = spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "earlier"})
     begun = folders.observations(RUNS, study, "later")
-    later = Journal(folders.claim(RUNS, "later", study))
+    later = Journal(folders.claim_folder(RUNS, "later", study))
     later.append(WarmStarted(observations=begun))
     later.close()
     carried_out(spec(), "earlier", {1: [5.0, 6.0]})
@@ -181,16 +181,16 @@ def test_a_beginning_that_is_not_there_is_named():
         folders.observations(RUNS, spec(sampler={"type": "tpe", "configurations": 3, "warm_start": "nobody"}), "new")
 
 
-def told(study: StudySpec, study_id: str, *, live: bool = True) -> folders.LoserCheckpoints:
+def told(study: StudySpec, study_id: str, *, live: bool = True) -> folders.DropBeatenCheckpoints:
     """An observer that was told what happened to a study, as it happened or by a session that resumes it."""
-    observer, folder = folders.LoserCheckpoints(study), RUNS.absolute() / study_id
-    chain = chains(study, folder / STAGES)
+    observer, folder = folders.DropBeatenCheckpoints(study), RUNS.absolute() / study_id
+    tree = StageTree(study, folder / STAGES)
     trials = {trial_of(study, e).name: trial_of(study, e) for e in read(folder) if isinstance(e, TrialStarted)}
     if live:
         observer.on_session_start()
     for event in read(folder):
         if isinstance(event, TrialStarted):
-            observer.on_trial_start(trials[event.trial], chain(trials[event.trial]))
+            observer.on_trial_start(trials[event.trial], tree.chain(trials[event.trial]))
         elif isinstance(event, EpochFinished):
             observer.on_epoch(trials[event.trial], event.record)
         elif isinstance(event, TrialEnded):
@@ -242,7 +242,7 @@ def test_what_an_earlier_session_found_beaten_goes_when_the_next_begins():
 def test_while_a_trial_may_be_retried_its_stages_stay():
     folder = carried_out(spec(), "a", {0: [5.0, 5.0], 1: [6.0, 7.0], 2: [1.0, None]})
     before = stages_of(folder)
-    folders.tidy(folders.read_result(RUNS, "a"))
+    folders.drop_unneeded_stages(folders.read_result(RUNS, "a"))
     assert stages_of(folder) == before
 
 
@@ -251,10 +251,10 @@ def test_a_finished_study_keeps_its_trials_checkpoints_and_no_shared_stages(keep
     folder = carried_out(spec(keep_checkpoints=keep), "a", {0: [5.0, 5.0], 1: [6.0, 7.0], 2: [1.0, 2.0]})
     (folder / STAGES / ".leftover").mkdir()
     result = folders.read_result(RUNS, "a")
-    folders.tidy(result)
+    folders.drop_unneeded_stages(result)
     assert stages_of(folder) == trials == len(left("a"))
     assert all((t.directory / "checkpoint.pt").exists() for t in result.best.trials)
-    folders.tidy(result)
+    folders.drop_unneeded_stages(result)
     assert stages_of(folder) == trials
 
 

@@ -15,7 +15,7 @@ from lncis.studies import mirror as mirrors
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.mirror import Mirror, flat
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import chains
+from lncis.studies.stages import StageTree
 
 SPEC = StudySpec(
     name="s",
@@ -123,7 +123,7 @@ def record(epoch: int, value: float) -> dict[str, float]:
 
 def course(folder: Path) -> list[Event]:
     """Six trials two at a time; one fails and is tried again, the seeds of gamma = 8 are pruned after epoch 3."""
-    chain, now, events = chains(SPEC, folder), count(1000), []
+    chain, now, events = StageTree(SPEC, folder).chain, count(1000), []
 
     def trial(number: int, seed: int) -> str:
         made = SPEC.trials(number, SPEC.grid[number])[seed]

@@ -61,12 +61,12 @@ def test_a_plan_of_random_draws_is_what_the_study_will_do():
     assert [trial.overrides for trial, _ in planned.trials] == [o for _, o in iter(Suggester(drawn).ask, None)]
     guided = spec(drawn.search, sampler={"type": "tpe", "configurations": 4, "warm_start": "nobody"})
     assert not plan(guided).exact
-    assert "TPE decides as it goes" in text(plan(guided).view())
+    assert "TPE decides from results" in text(plan(guided).view())
 
 
 def test_a_plan_says_what_e1_drawn_from_a_range_saves():
     drawn = spec(
-        {"schedule.stage1_epochs": {"type": "float", "low": 2.5, "high": 9}, "loss.gamma": choices(4.0, 6.0)},
+        {"schedule.stage1_epochs": {"type": "int", "low": 3, "high": 9}, "loss.gamma": choices(4.0, 6.0)},
         sampler={"type": "random", "configurations": 8},
     )
     planned = plan(drawn)
@@ -75,13 +75,13 @@ def test_a_plan_says_what_e1_drawn_from_a_range_saves():
     trained = max(ends) + sum(12 - end for end, _ in leaves)
     assert planned.sharing == Sharing(requested=96, trained=trained)
     shown = text(planned.view())
-    assert f"E1 is drawn from 2.5 to 9 and rounded to whole epochs: {len(set(ends))} different ones" in shown
-    assert f"{96 - trained} epochs are saved by that" in shown
+    assert f"E1 is drawn from 3 to 9: {len(set(ends))} different values share one stage 1 for each seed" in shown
+    assert f"which saves {96 - trained} epochs" in shown
 
 
 def test_a_plan_names_the_rungs():
     shown = text(plan(spec({"loss.gamma": choices(4, 5)}, pruner={"type": "asha"})).view())
-    assert "asha judges configurations after epochs 7, 8, 10" in shown
+    assert "asha decides after epochs 7, 8, 10" in shown
 
 
 # how long it takes

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -135,7 +136,7 @@ MIXED = {
     "loss.A": Categorical(choices=[-1.0, -4.0], when={"loss.name": ["lncis"]}),
     "optimizer.lr": LR,
     "batch_size": BATCH,
-    "schedule.stage1_epochs": Range(type="float", low=0.6, high=8),
+    "schedule.stage1_epochs": Range(type="int", low=1, high=8),
 }
 
 
@@ -185,15 +186,16 @@ def test_a_resumed_search_goes_on_as_it_would_have(type_, pruner):
 
 def test_suggestions_are_the_same_in_another_process():
     code = (
-        "import json; from lncis.studies.search import Configurations; from lncis.studies.spec import *\n"
+        "import json; from lncis.studies.search import Suggester; from lncis.studies.spec import StudySpec\n"
+        "from lncis.studies.spec.samplers import OptunaSampler\n"
         "search = {'optimizer.lr': {'type': 'float', 'low': 1e-5, 'high': 1e-2, 'log': True}}\n"
-        "c = Configurations(StudySpec(name='s', search=search, sampler=OptunaSampler(type='tpe', configurations=14)))\n"
+        "c = Suggester(StudySpec(name='s', search=search, sampler=OptunaSampler(type='tpe', configurations=14)))\n"
         "for n in range(14):\n"
         "    print(json.dumps(c.ask()[1])); c.tell(n, [[float(n * n % 7)]])\n"
     )
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
         ).stdout
         for seed in ("1", "2")
     ]
@@ -217,7 +219,7 @@ def test_parameters_that_do_not_apply_are_absent_and_the_others_valid():
 def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
     first = [
         {"loss.name": "lncis", "loss.gamma": 2.0, "loss.A": -4.0, "optimizer.lr": 1e-4, "batch_size": 2},
-        {"optimizer.lr": 0.01, "schedule.stage1_epochs": 3.4},
+        {"optimizer.lr": 0.01, "schedule.stage1_epochs": 3},
         {"loss.name": "cross_entropy"},
     ]
     study = spec(search=MIXED, sampler=OptunaSampler(type=type_, configurations=5, first=first))
@@ -229,8 +231,8 @@ def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
     assert set(tried[2]) == {"loss.name", "optimizer.lr", "batch_size", "schedule.stage1_epochs"}
 
 
-def test_a_log_range_of_e1_begins_at_one():
-    e1 = {"schedule.stage1_epochs": Range(type="float", low=0.3, high=9, log=True)}
+def test_whole_numbers_are_drawn_by_their_logarithm_too():
+    e1 = {"schedule.stage1_epochs": Range(type="int", low=1, high=9, log=True)}
     study = spec(search=e1, sampler=OptunaSampler(type="random", configurations=9))
     drawn = [o["schedule.stage1_epochs"] for _, o in ask_all(Suggester(study))]
     assert all(type(e) is int and 1 <= e <= 9 for e in drawn)
@@ -341,7 +343,7 @@ def test_a_pruned_configuration_is_told_as_pruned():
     for _ in range(2):
         configurations.tell_pruned(1)
     trial = configurations._study.trials[1]
-    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 3.0})
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {11: 3.0})
 
 
 @pytest.mark.parametrize("pruner", [AshaPruner(), MedianPruner(startup_configurations=1)], ids=lambda p: p.type)

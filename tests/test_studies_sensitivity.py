@@ -7,7 +7,7 @@ from lncis import datasets, documents
 from lncis.config import CrossEntropyLoss, Optimizer, Schedule
 from lncis.detection import engine
 from lncis.errors import ConfigError
-from lncis.studies.sensitivity import ProbedParameter, judge, probed_parameters
+from lncis.studies.sensitivity import ProbedParameter, probed_parameters, remark_on
 from lncis.studies.spec import StudySpec
 
 SAME = {"epoch": 1.0, "stage1/loss": 2.0, "stage1/weights": 9.0, "stage2/loss": 3.0, "stage2/weights": 8.0}
@@ -61,21 +61,21 @@ def test_a_parameter_that_fits_with_others_of_a_grid_only_is_not_probed():
 
 
 def test_one_that_changes_stage_2_alone_is_as_it_should_be():
-    assert judge(gamma(), (SAME, {**SAME, "stage2/weights": 8.1})) is None
+    assert remark_on(gamma(), (SAME, {**SAME, "stage2/weights": 8.1})) is None
 
 
 def test_one_that_changes_stage_1_is_worth_a_note():
-    note = judge(gamma(), (SAME, {**SAME, "stage1/loss": 2.1, "stage2/loss": 3.3}))
+    note = remark_on(gamma(), (SAME, {**SAME, "stage1/loss": 2.1, "stage2/loss": 3.3}))
     assert note.startswith("loss.gamma changes stage 1 as well (4.0, 8.0, 6.0 were tried)")
 
 
 def test_one_that_changes_nothing_is_a_mistake():
-    with pytest.raises(ConfigError, match=r"search.loss.gamma: is connected to nothing here: 4.0, 8.0, 6.0 gave"):
-        judge(gamma(), (SAME, dict(SAME), dict(SAME)))
+    with pytest.raises(ConfigError, match=r"search.loss.gamma: has no effect here: 4.0, 8.0, 6.0 gave"):
+        remark_on(gamma(), (SAME, dict(SAME), dict(SAME)))
 
 
 def test_one_that_matters_between_other_values_only_is_alive():
-    assert judge(gamma(), (SAME, dict(SAME), {**SAME, "stage2/weights": 8.1})) is None
+    assert remark_on(gamma(), (SAME, dict(SAME), {**SAME, "stage2/weights": 8.1})) is None
 
 
 def test_one_that_may_matter_beside_another_choice_is_told_and_not_refused():
@@ -84,12 +84,14 @@ def test_one_that_may_matter_beside_another_choice_is_told_and_not_refused():
         "optimizer.name": {"type": "categorical", "choices": ["adamw", "sgd"]},
     }
     momentum = probed_parameters(spec(both))[0]
-    assert judge(momentum, (SAME, dict(SAME))).startswith("optimizer.momentum changes nothing beside the base's other")
+    assert remark_on(momentum, (SAME, dict(SAME))).startswith(
+        "optimizer.momentum changes nothing beside the base's other"
+    )
 
 
 @pytest.mark.parametrize("other", [SAME, {**SAME, "stage2/loss": math.nan}])
 def test_where_one_diverged_it_is_not_called_dead(other):
-    assert judge(gamma(), ({**SAME, "stage2/loss": math.nan}, other)) is None
+    assert remark_on(gamma(), ({**SAME, "stage2/loss": math.nan}, other)) is None
 
 
 def probed(config, path, values):

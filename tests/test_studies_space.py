@@ -5,6 +5,7 @@ import pytest
 from lncis import documents
 from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec, space
+from lncis.studies.spec.files import parse_spec
 from lncis.studies.spec.space import Categorical, Range, applies
 
 LOSS = Categorical(choices=["lncis", "cross_entropy"])
@@ -12,7 +13,7 @@ GAMMA = Categorical(choices=[4.0, 6.0], when={"loss.name": "lncis"})
 
 
 def spec(search: dict, **fields) -> StudySpec:
-    return documents.parse(StudySpec, {"name": "s", "search": search, **fields}, source="study")
+    return parse_spec({"name": "s", "search": search, **fields}, source="study")
 
 
 def problems(search: dict, **fields) -> list[str]:

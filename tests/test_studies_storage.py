@@ -17,9 +17,9 @@ from lncis.execution import storage
 from lncis.execution.worker_groups import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies import journal, run, trained
+from lncis.studies.observer import Observer
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
-from lncis.studies.trials import Observer
 
 
 def same_weights(one: Path, other: Path) -> bool:

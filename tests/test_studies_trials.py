@@ -15,8 +15,9 @@ from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, Trial
 from lncis.studies.report.result import from_journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains, rungs
+from lncis.studies.stages import STAGES, StageTree
 from lncis.studies.store import StageStore
+from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 
 METRIC = "val/segm_AP"
@@ -58,15 +59,9 @@ class Session:
         self.spec, self.folder, self.diverges = spec, folder, diverges
         self.journal, self.queue = Journal(folder), TaskQueue()
         self.submitted, self.trained, self.notes = [], Counter(), []
-        self.trials = TrialScheduler(
-            spec,
-            Suggester(spec),
-            chains(spec, folder / STAGES),
-            self,
-            self.journal,
-            store,
-            [self],
-        )
+        tree = StageTree(spec, folder / STAGES)
+        run = StudyRun(spec=spec, folder=folder, tree=tree, journal=self.journal, observers=[self], published=None)
+        self.trials = TrialScheduler(run, Suggester(spec), self, store)
         self.trials.resume(retry_failed=retry_failed)
         self.worker_groups: dict[str, Task | None] = {f"worker group {i}": None for i in range(worker_groups)}
         self.relays = worker_groups if spec.pruner.type == "none" else worker_groups + len(spec.replicates) - 1
@@ -218,7 +213,7 @@ def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pr
         assert len({t.end for t in trials}) == 1
         if trials[0].end is End.PRUNED:
             assert len({len(t.records) for t in trials}) == 1, "all had reached the rung, and went no further"
-            assert len(trials[0].records) in rungs(spec)
+            assert len(trials[0].records) in StageTree(spec, Path()).rungs
             assert len(trials[0].records) > 2, "it was in stage 1"
             assert f"after epoch {len(trials[0].records)}" in trials[0].reason
     ends = Counter(session.ends.values())
@@ -234,7 +229,7 @@ def test_asha_ends_what_a_second_derivation_ends(tmp_path):
         sampler={"type": "random", "configurations": 12},
         pruner=ASHA,
     )
-    assert rungs(spec) == (3, 4)
+    assert StageTree(spec, Path()).rungs == (3, 4)
     session = Session(spec, tmp_path / "s").run()
     reached: dict[int, list[float]] = {3: [], 4: []}
     for t in session.result.trials:
@@ -257,7 +252,7 @@ def test_a_configuration_is_not_judged_before_all_its_seeds_reached_the_rung(tmp
             reached[event.trial] = event.record["epoch"]
             configuration = event.trial[:4]
             others = [reached.get(f"{configuration}-seed{s}", 0) for s in (0, 1, 2)]
-            for rung in rungs(spec):
+            for rung in StageTree(spec, Path()).rungs:
                 assert max(others) <= rung or min(others) >= rung, "one went on before the others were there"
 
 

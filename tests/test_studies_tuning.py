@@ -14,11 +14,13 @@ from lncis.execution.queue import Task
 from lncis.execution.worker_groups import start_queue
 from lncis.studies.driver import follow
 from lncis.studies.journal import End, EpochFinished, Journal
+from lncis.studies.observer import Observer
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical
-from lncis.studies.stages import chains
-from lncis.studies.trials import Observer, TrialScheduler
+from lncis.studies.stages import StageTree
+from lncis.studies.study_run import StudyRun
+from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, TuneTrials
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -71,7 +73,9 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     held, queue = Held(), StudyQueue()
     queue.actor = start_queue()
     journal = Journal(tmp_path)
-    trials = TrialScheduler(spec, Suggester(spec), chains(spec, tmp_path), queue, journal, observers=[held])
+    tree = StageTree(spec, tmp_path)
+    run = StudyRun(spec=spec, folder=tmp_path, tree=tree, journal=journal, observers=[held], published=None)
+    trials = TrialScheduler(run, Suggester(spec), queue)
     trials.resume()
     worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
     for thread in worker_groups:

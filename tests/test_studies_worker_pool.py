@@ -7,9 +7,10 @@ import pytest
 from lncis.execution import worker_groups
 from lncis.execution.queue import NO_WORKER_TIMEOUT_SECONDS, State, Task, TaskQueue
 from lncis.studies.journal import Journal
+from lncis.studies.observer import Observer
 from lncis.studies.spec import Resources, StudySpec
+from lncis.studies.stages import StageTree
 from lncis.studies.study_run import StudyRun
-from lncis.studies.trials import Observer
 from lncis.studies.worker_pool import WorkerPool, to_follow, to_start
 
 FIXED = {"room": None, "grows": True}
@@ -119,7 +120,14 @@ def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     book = Journal(Path())
     told = Observer()
     told.on_note = notes.append
-    run = StudyRun(spec=spec, folder=Path("study").absolute(), journal=book, observers=[told], published=None)
+    run = StudyRun(
+        spec=spec,
+        folder=Path("study").absolute(),
+        tree=StageTree(spec, Path("study")),
+        journal=book,
+        observers=[told],
+        published=None,
+    )
     pool = WorkerPool(run, 2, queue)
 
     def hours(count: int) -> None:

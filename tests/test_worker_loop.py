@@ -64,7 +64,7 @@ def stage(s3: ObjectStore, config: TrainConfig) -> Task:
 def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_and_no_trial(
     tiny: TrainConfig, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PAUSES", ())
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())
     trained, epoch, away = [], engine.train_epoch, ExitStack()
 
     def then_away(*arguments: Any, **options: Any) -> Any:

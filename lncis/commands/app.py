@@ -5,7 +5,9 @@ import typer
 from lncis.commands import cluster, data, model, noise, service, study, train
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-study_app = typer.Typer(no_args_is_help=True, help="Questions put to many trainings.")
+study_app = typer.Typer(
+    no_args_is_help=True, help="Hyperparameter studies: many trainings, compared over seeds; here or at a service."
+)
 app.command()(train.train)
 app.command()(noise.noise)
 app.add_typer(study_app, name="study")
@@ -26,7 +28,7 @@ app.command()(model.weights)
 cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
 cluster_app.command("check")(cluster.check_file)
-cluster_app.callback()(lambda: None)  # or the one command would be the whole program
+cluster_app.callback()(lambda: None)  # without it typer would make the one command the whole program
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lncis.commands.study import changes as changes_of
+from lncis.commands.study import changes_of
 from lncis.errors import ConfigError, StudyError
 from lncis.studies.spec import files as spec_files
 from lncis.terminal import clear_errors
@@ -160,7 +160,7 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
         return {"preset": preset, "set": changes}
-    return spec_files.written(file, changes)
+    return spec_files.portable_spec_document(file, changes)
 
 
 def _follow(client: "Client", study_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Running a study from a terminal: check, plan, run, show. Every command line that runs a study comes here."""
+"""`lncis study run`, `report` and `compare`; lncis.studies.gamma_sweep runs its study by the first one, too."""
 
 import signal
 import sys
@@ -16,6 +16,7 @@ from lncis.errors import ConfigError, StudyError
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
+from lncis.studies.spec.judging import judged_before
 from lncis.terminal import clear_errors
 
 PRINTED = {
@@ -27,29 +28,41 @@ PRINTED = {
 
 With = Annotated[
     list[Path] | None,
-    typer.Option("--with", help="A training's YAML file to lay over the base, such as the data's dataset.yaml."),
+    typer.Option(
+        "--with", help="YAML file of a training, laid over the study's base, such as the dataset.yaml of your data."
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Another value in the study or its base, such as noise.rate=0.2.", metavar="PATH=VALUE"),
+    typer.Option(
+        "--set",
+        help="Another value for a field of the study or of its base, such as noise.rate=0.2.",
+        metavar="PATH=VALUE",
+    ),
 ]
-File = Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
-Runs = Annotated[Path, typer.Option(help="Where studies put their folders.")]
-Resume = Annotated[str | None, typer.Option(help="Go on with the study of this id.", metavar="STUDY_ID")]
+File = Annotated[Path | None, typer.Argument(help="YAML file of the study.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, wall time and disk space, and stop.")]
+Runs = Annotated[Path, typer.Option(help="Folder that holds a folder for each study.")]
+Resume = Annotated[str | None, typer.Option(help="Resume the study with this id.", metavar="STUDY_ID")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
-NoSharing = Annotated[bool, typer.Option("--no-sharing", help="Train every trial alone, for comparison.")]
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not check that each parameter changes the training.")]
-StoreGB = Annotated[float, typer.Option(min=0, help="Room for finished stages of all studies, for the next one.")]
+NoSharing = Annotated[
+    bool, typer.Option("--no-sharing", help="Train every trial alone, to compare with shared training.")
+]
+NoCheck = Annotated[
+    bool, typer.Option("--no-check", help="Skip the check that each searched parameter changes the training.")
+]
+StoreGB = Annotated[
+    float, typer.Option(min=0, help="Disk space in GB for finished stages that later studies can reuse.")
+]
 Storage = Annotated[
     str | None,
     typer.Option(
         envvar="LNCIS_STORAGE",
-        help="Where workers publish stages and checkpoints, such as s3://bucket/lncis; else in the study's folder.",
+        help="URL where workers publish stages and checkpoints, such as s3://bucket/lncis; else the study's folder.",
         metavar="URL",
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray say all it has to say.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the output of Ray.")]
 
 
 def run_file(
@@ -67,15 +80,14 @@ def run_file(
     storage: Storage = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run a study, or go on with one, and print its table, its best configuration and where everything is."""
+    """Run or resume a study, and print its table and the paths of its best configuration, report and results."""
     with clear_errors():
         if resume is None and file is None:
             file = context.obj  # the study of a module such as lncis.studies.gamma_sweep
         spec = _spec(file, resume, with_ or [], set_ or [], retry_failed, runs)
-        spec = replace(
-            spec, sharing=spec.sharing and not no_sharing, sensitivity_check=spec.sensitivity_check and not no_check
-        )
-        # bound to today's stdout: during the study what others print goes to a log
+        checked, shared = spec.sensitivity_check and not no_check, spec.sharing and not no_sharing
+        spec = judged_before(replace(spec, sharing=shared, sensitivity_check=checked))  # by the door it came in
+        # bound to stdout as it is now: during the study it is redirected to a log
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
         planned = plan(spec)
         if dry_run:
@@ -92,8 +104,8 @@ def run_file(
 
         study_id = resume or folders.new_study_id(spec)
         with (
-            _stopped_by_sigterm(),
-            _hint(console, study_id),
+            _sigterm_as_interrupt(),
+            _resume_hint(console, study_id),
             Display(spec, study_id, planned.sharing.trained, console) as display,
         ):
             result = run_study(
@@ -110,8 +122,8 @@ def run_file(
         _print_paths(console, result)
 
 
-def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs: Runs = Path("runs")) -> None:
-    """Print what a study has found, or has found so far, and write its report again."""
+def report_study(study_id: Annotated[str, typer.Argument(help="Id of the study.")], runs: Runs = Path("runs")) -> None:
+    """Print the table of a study, finished or running, and write its report again."""
     with clear_errors():
         from lncis.studies import folders
         from lncis.studies.report import files as report
@@ -119,17 +131,17 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Its id.")], runs:
 
         result = folders.read_result(runs, study_id)
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-        with suppress(StudyError):  # nothing is best yet; all else is written
+        with suppress(StudyError):  # no configuration has finished; the rest is written
             report.write_report(result)
         console.print(table.result_table(result))
         _print_paths(console, result)
 
 
 def compare_studies(
-    study_ids: Annotated[list[str], typer.Argument(help="Their ids, in the order of the columns.")],
+    study_ids: Annotated[list[str], typer.Argument(help="Ids of the studies, in the order of the columns.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Print studies side by side: what each configuration reached on clean test data, a column a study."""
+    """Print the clean test AP of each configuration, with a column for each study."""
     with clear_errors():
         from lncis.studies import folders
         from lncis.studies.report import comparison
@@ -148,19 +160,21 @@ def _spec(
         from lncis.studies import folders
 
         if file is not None:
-            raise ConfigError(str(file), [f"must not be given with --resume {resume}, which has its spec already"])
+            raise ConfigError(
+                str(file), [f"must not be given with --resume {resume}: a resumed study has its own spec"]
+            )
         if given or over:
             raise ConfigError(
-                "--set, --with", [f"must not be given with --resume {resume}, which goes on as it was begun"]
+                "--set, --with", [f"must not be given with --resume {resume}: a resumed study keeps its spec"]
             )
         return folders.read_spec(runs, resume)
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
-    return spec_files.load(file, changes(given), over)
+    return spec_files.load_spec(file, changes_of(given), over)
 
 
-def changes(given: list[str]) -> dict[str, Any]:
-    """Return what `--set PATH=VALUE` asks for; values are YAML."""
+def changes_of(given: list[str]) -> dict[str, Any]:
+    """Return the values of `--set PATH=VALUE` by their paths; values are YAML. ConfigError for another form."""
     found, problems = dict[str, Any](), list[str]()
     for change in given:
         path, equals, text = change.partition("=")
@@ -176,8 +190,8 @@ def changes(given: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM, as a cluster sends it, ends the study in order, as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Within the block SIGTERM, which clusters send, stops the study in order, as Ctrl-C does."""
 
     def stop(*received: Any) -> None:
         raise KeyboardInterrupt
@@ -190,12 +204,12 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _hint(console: Console, study_id: str) -> Iterator[None]:
-    """Say how an interrupted study is resumed."""
+def _resume_hint(console: Console, study_id: str) -> Iterator[None]:
+    """Within the block an interrupt prints how the study is resumed."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"go on with: lncis study run --resume {study_id}", soft_wrap=True, highlight=False)
+        console.print(f"resume it with: lncis study run --resume {study_id}", soft_wrap=True, highlight=False)
         raise
 
 

@@ -16,30 +16,32 @@ from lncis.terminal import clear_errors
 def train(
     config: Annotated[
         list[Path],
-        typer.Argument(help="A training: a YAML file, such as a study's best.yaml; of several, later ones prevail."),
+        typer.Argument(help="YAML file of a training, such as a study's best.yaml; later files override earlier ones."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there goes on.")],
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that share each batch; 0: no Ray.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs for each; 0 trains on the CPU.")] = 0,
-    loading_processes: Annotated[int, typer.Option(min=0, help="Processes beside each that read images ahead.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; an unfinished training there is resumed.")],
+    num_workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes that share each batch; 0 trains in this process, without Ray.")
+    ] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each worker; 0 trains on the CPU.")] = 0,
+    loading_processes: Annotated[int, typer.Option(min=0, help="Processes of each worker that load images ahead.")] = 0,
     verbose: Verbose = False,
 ) -> None:
     """Train one configuration on Ray Train workers, or in this process."""
     with clear_errors():
         parsed = documents.load_merged(TrainConfig, config)
-        asked = {
+        options = {
             "num_workers": num_workers,
             "gpus_per_worker": gpus_per_worker,
             "loading_processes": loading_processes,
         }
-        workers = documents.parse(Workers, asked, source="options") if num_workers else None
+        workers = documents.parse(Workers, options, source="options") if num_workers else None
         console = Console(highlight=False)
 
         def show(record: Record) -> bool:
             console.print(_line(parsed, record), soft_wrap=True)
             return True
 
-        from lncis import datasets  # slow to load: a mistake in the file comes first
+        from lncis import datasets  # slow to load: a mistake in the file is reported first
         from lncis.detection import engine, weights
 
         if parsed.model.weights != "none":

@@ -1,9 +1,9 @@
-"""Folders published at a URL that a whole cluster reaches: `s3://`, `file://`, and what else pyarrow.fs knows.
+"""Folders published at a URL that a whole cluster reaches: `s3://`, `file://`, and others that pyarrow.fs knows.
 
-A published folder is what a training left after an epoch: an object for each file, and a manifest that names them with
-their digests. The manifest is written last, and that one write is the commit. Each epoch has names of its own, so a
-process that is late, and knows nothing of what happened since, cannot put an earlier epoch in the place of a later one;
-readers take the latest, and what came before it is removed afterwards.
+A published folder is the state of a training after an epoch: an object for each file, and a manifest that names them
+with their digests. The manifest is written last, and that one write is the commit. Each epoch has names of its own, so
+a late process cannot put an earlier epoch in the place of a later one. Readers take the latest epoch; earlier ones are
+removed afterwards.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ from lncis.errors import StorageAwayError, StorageError
 
 MANIFEST = "manifest.json"
 
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-"""Seconds between attempts while a storage is away: what passes within half a minute costs a study nothing."""
+BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""Pauses between attempts while a storage is away, and so their number: an outage of half a minute costs nothing."""
 
-REREADINGS = (0.2, 1.0, 3.0)
-"""Seconds between readings of a folder whose objects are gone or differ: another process may just be replacing it."""
+REREAD_SECONDS = (0.2, 1.0, 3.0)
+"""Pauses between readings of a folder whose objects are gone or differ: another process may be replacing it."""
 
 CHUNK_BYTES = 2**24
-"""Each is a request to an object store."""
+"""What one request to an object store reads or writes."""
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""File systems of pyarrow that show a file once it is written, and not before."""
+"""File systems of pyarrow where a file appears only once it is whole."""
 
 REMEDIES = (
     (("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 400"),  # 401, 403: denied
@@ -49,12 +49,12 @@ REMEDIES = (
     (("Permission denied", "Read-only file system", "Not a directory"), "name a folder that may be written to"),
     (("No space left", "Disk quota exceeded"), "free some room there"),
 )  # fmt: skip
-"""What a storage says where asking again is of no use -> what is."""
+"""Parts of error messages that another attempt does not change -> the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """Where a file lies, and what it must be."""
+    """The object that holds a file, with its digest and size."""
 
     object: str
     sha256: str
@@ -80,7 +80,7 @@ class _Place:
 
 
 class _Away(Exception):
-    """The storage did not do what it was asked; it may when it is asked again."""
+    """A request to the storage failed; another attempt may succeed."""
 
 
 class _Unlike(Exception):
@@ -88,13 +88,13 @@ class _Unlike(Exception):
 
 
 def publish(folder: Path, url: str, epoch: int) -> bool:
-    """Publish the files of `folder` as what is there after `epoch`; say whether readers of `url` are given them.
+    """Publish the files of `folder` as the state after `epoch`; say whether that is now the published state.
 
-    They are not where a later epoch is published already, which stays. May be called again, to the same effect. Raises
+    It is not where a later epoch is published already, which stays. Repeated it has the same effect. Raises
     StorageError where the storage refuses, StorageAwayError where it stays away.
     """
     place, entries = _place(url), dict[str, _Entry]()
-    if max(_insisting(place.url, partial(_epochs, place)), default=0) > epoch:
+    if max(_with_retries(place.url, partial(_epochs, place)), default=0) > epoch:
         return False
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_file():
@@ -102,11 +102,11 @@ def publish(folder: Path, url: str, epoch: int) -> bool:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             entry = _Entry(object=_named(epoch, f"{path.name}.{digest[:16]}"), sha256=digest, bytes=content.tell())
-            _insisting(place.url, partial(_put, place, entry.object, content))
+            _with_retries(place.url, partial(_put, place, entry.object, content))
         entries[path.name] = entry
     manifest = TypeAdapter(_Manifest).dump_json(_Manifest(epoch=epoch, files=entries), indent=1)
-    _insisting(place.url, partial(_put, place, _named(epoch, MANIFEST), BytesIO(manifest)))
-    with suppress(_Away):  # what is left over goes after the next epoch
+    _with_retries(place.url, partial(_put, place, _named(epoch, MANIFEST), BytesIO(manifest)))
+    with suppress(_Away):  # the next epoch removes what is left
         for earlier, names in _listed(place).items():
             for name in names if earlier < epoch else ():
                 _delete(place, name)
@@ -116,18 +116,18 @@ def publish(folder: Path, url: str, epoch: int) -> bool:
 def published_epoch(url: str) -> int | None:
     """Return the epoch after which a folder was published at `url`; None where none is. Raises StorageError."""
     place = _place(url)
-    return max(_insisting(place.url, partial(_epochs, place)), default=None)
+    return max(_with_retries(place.url, partial(_epochs, place)), default=None)
 
 
 def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | None:
     """Make the files of `folder` those that are published at `url`, and return the epoch; None, and no files, without.
 
-    With `only`, these alone are fetched, as far as they are published, and others stay as they are. Each is here whole
-    and as it was published, or not at all; one that is here already is not fetched again. Raises StorageAwayError where
-    the storage stays away, StorageError where it refuses, what it holds is damaged, or `folder` cannot be written.
+    With `only`, just these files are fetched, if published, and others stay as they are. Each file appears whole or not
+    at all; one that is the same already is not fetched again. Raises StorageAwayError where the storage stays away,
+    StorageError where it refuses, an object is damaged, or `folder` cannot be written.
     """
     place = _place(url)
-    for pause in (*REREADINGS, None):
+    for pause in (*REREAD_SECONDS, None):
         epoch = published_epoch(url)
         try:
             entries = _manifest(place, epoch).files if epoch is not None else {}
@@ -135,7 +135,7 @@ def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | 
                 _remove_all_but(entries, folder)
             for name in entries if only is None else entries.keys() & only:
                 if not _is(folder / name, entries[name]):
-                    _insisting(place.url, partial(_bring, place, entries[name], folder / name))
+                    _with_retries(place.url, partial(_bring, place, entries[name], folder / name))
             return epoch
         except _Unlike as error:
             if pause is None:
@@ -145,7 +145,7 @@ def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | 
             time.sleep(pause)
         except OSError as error:
             raise StorageError(
-                f"{folder} cannot be written: {error}; free some room there, or name another place: LNCIS_SCRATCH"
+                f"{folder} cannot be written: {error}; free some room there, or name another folder: LNCIS_SCRATCH"
             ) from error
     raise AssertionError("the last pause is None")
 
@@ -154,10 +154,10 @@ def check(url: str) -> None:
     """Raise StorageError, saying why, unless objects can be written, listed, read and deleted at `url`."""
     place, name = _place(url), f"probe-{secrets.token_hex(8)}"
     try:
-        _insisting(url, partial(_put, place, name, BytesIO(name.encode())))
-        _insisting(url, partial(_listed, place))
-        same = _insisting(url, partial(_read, place, name)) == name.encode()
-        _insisting(url, partial(_delete, place, name))
+        _with_retries(url, partial(_put, place, name, BytesIO(name.encode())))
+        _with_retries(url, partial(_listed, place))
+        same = _with_retries(url, partial(_read, place, name)) == name.encode()
+        _with_retries(url, partial(_delete, place, name))
     except _Unlike:  # it is gone
         same = False
     if not same:
@@ -165,25 +165,25 @@ def check(url: str) -> None:
 
 
 def resolved(url: str) -> str:
-    """Return the URL of a storage that is given as a URL or as the path of a folder."""
+    """Return the URL of a storage, given as a URL or as the path of a folder."""
     return url if "://" in url else Path(url).absolute().as_uri()
 
 
 def below(url: str, *names: str) -> str:
-    """Return the URL of something below `url`, which keeps its query."""
+    """Return the URL of `names` below `url`; the query stays at the end."""
     place, question, query = url.partition("?")
     return "/".join([place.rstrip("/"), *map(quote, names)]) + question + query
 
 
 def shown(url: str) -> str:
-    """Return a URL as it may be printed: without what can be secret in it, which are user, password and query."""
+    """Return a URL that may be printed: without user, password and query, which can be secrets."""
     scheme, separator, rest = url.partition("?")[0].partition("://")
     return scheme + separator + rest.rpartition("@")[2]
 
 
 @lru_cache(maxsize=16)
 def _place(url: str) -> _Place:
-    file_system, path = _insisting(url, partial(_opened, url))
+    file_system, path = _with_retries(url, partial(_opened, url))
     return _Place(url=url, file_system=file_system, path=path.rstrip("/"))
 
 
@@ -209,7 +209,7 @@ def _listed(place: _Place) -> dict[int, list[str]]:
     """Return the names of all objects there, by epoch."""
     from pyarrow.fs import FileSelector
 
-    with _asked(place):
+    with _requests(place):
         found = place.file_system.get_file_info(FileSelector(place.path, allow_not_found=True))
     names: dict[int, list[str]] = {}
     for info in found:
@@ -219,13 +219,13 @@ def _listed(place: _Place) -> dict[int, list[str]]:
 
 
 def _epochs(place: _Place) -> list[int]:
-    """Return the epochs that were published and not yet removed."""
+    """Return the epochs that are published."""
     return [epoch for epoch, names in _listed(place).items() if _named(epoch, MANIFEST) in names]
 
 
 def _manifest(place: _Place, epoch: int) -> _Manifest:
     try:
-        content = _insisting(place.url, partial(_read, place, _named(epoch, MANIFEST)))
+        content = _with_retries(place.url, partial(_read, place, _named(epoch, MANIFEST)))
         manifest = TypeAdapter(_Manifest).validate_json(content)
     except ValidationError as error:
         raise _Unlike(f"{_named(epoch, MANIFEST)} is damaged") from error
@@ -235,12 +235,12 @@ def _manifest(place: _Place, epoch: int) -> _Manifest:
 
 
 def _put(place: _Place, name: str, content: BinaryIO) -> None:
-    """Give an object its content; who reads it sees that whole, or what was there before."""
+    """Write an object; readers see the old or the new content, never a part."""
     from pyarrow.fs import LocalFileSystem
 
     content.seek(0)
     path = place.at(name)
-    with _asked(place):
+    with _requests(place):
         if isinstance(place.file_system, LocalFileSystem):
             with files.replacing(Path(path)) as file:
                 shutil.copyfileobj(content, file, CHUNK_BYTES)
@@ -254,7 +254,7 @@ def _put(place: _Place, name: str, content: BinaryIO) -> None:
 
 
 def _chunks(place: _Place, name: str) -> Iterator[bytes]:
-    with _asked(place):
+    with _requests(place):
         try:
             with place.file_system.open_input_file(place.at(name)) as stream:
                 while chunk := stream.read(CHUNK_BYTES):
@@ -268,7 +268,7 @@ def _read(place: _Place, name: str) -> bytes:
 
 
 def _delete(place: _Place, name: str) -> None:
-    with _asked(place), suppress(FileNotFoundError):
+    with _requests(place), suppress(FileNotFoundError):
         place.file_system.delete_file(place.at(name))
 
 
@@ -300,8 +300,8 @@ def _remove_all_but(names: Collection[str], folder: Path) -> None:
 
 
 @contextmanager
-def _asked(place: _Place) -> Iterator[None]:
-    """Within the block what goes wrong is the storage's doing."""
+def _requests(place: _Place) -> Iterator[None]:
+    """Within the block errors become _Away."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -311,9 +311,9 @@ def _asked(place: _Place) -> Iterator[None]:
 T = TypeVar("T")
 
 
-def _insisting(url: str, ask: Callable[[], T]) -> T:
-    """Return what `ask` answers, asked again while the storage is away; StorageAwayError where that takes too long."""
-    for pause in (*PAUSES, None):
+def _with_retries(url: str, ask: Callable[[], T]) -> T:
+    """Return what `ask` returns, repeated while the storage is away; StorageAwayError after the last attempt."""
+    for pause in (*BACKOFF_SECONDS, None):
         try:
             return ask()
         except _Away as error:
@@ -324,18 +324,18 @@ def _insisting(url: str, ask: Callable[[], T]) -> T:
 
 
 def _unusable(url: str, error: Exception) -> StorageError:
-    said = f"{shown(url)} cannot be used: {error}"
+    message = f"{shown(url)} cannot be used: {error}"
     if remedy := _remedy(error):
-        return StorageError(f"{said}; {remedy}")
-    return StorageAwayError(f"{said}; see that it can be reached from here, and try again")
+        return StorageError(f"{message}; {remedy}")
+    return StorageAwayError(f"{message}; check that it can be reached from here, and try again")
 
 
 def _remedy(error: Exception) -> str:
-    return next((remedy for said, remedy in REMEDIES if any(words in str(error) for words in said)), "")
+    return next((remedy for parts, remedy in REMEDIES if any(part in str(error) for part in parts)), "")
 
 
 def _cause(url: str, error: Exception) -> str:
-    """Return what an error says, in one line, without the secrets of a URL."""
+    """Return the first line of an error's message, without the secrets of a URL."""
     secret = url.partition("://")[2].partition("?")[0].rpartition("@")[0]
-    said = (str(error).splitlines() or [type(error).__name__])[0].replace(url, shown(url))
-    return said.replace(secret, "***") if secret else said
+    message = (str(error).splitlines() or [type(error).__name__])[0].replace(url, shown(url))
+    return message.replace(secret, "***") if secret else message

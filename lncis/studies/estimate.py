@@ -13,7 +13,7 @@ from lncis.studies import journal
 from lncis.studies.history import History
 from lncis.studies.plan import Plan, makespan
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_stored_spec
 
 LATEST_STUDIES = 20
 """How many earlier studies are read."""
@@ -97,7 +97,7 @@ def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
     found = sorted(runs.glob(f"*/{journal.JOURNAL}"), key=lambda path: path.stat().st_mtime)[-LATEST_STUDIES:]
     for folder in (path.parent for path in reversed(found)):
         try:
-            earlier = load(folder / "spec.yaml")
+            earlier = load_stored_spec(folder / "spec.yaml")
             if _paced_by(earlier) != _paced_by(spec):
                 continue
             history = History.of(earlier, journal.read(folder))

@@ -1,4 +1,4 @@
-"""The folder of a study, `runs/<study id>`: begun, found again, tidied."""
+"""The folder of a study, `runs/<study id>`: claimed, read, and cleared of what is not needed any more."""
 
 import secrets
 import shutil
@@ -13,44 +13,46 @@ from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End, Observation, WarmStarted
+from lncis.studies.observer import Observer
 from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, from_journal
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.spec.files import load
+from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import STAGES
-from lncis.studies.trials import Observer
 
 SPEC = "spec.yaml"
 
 
 def new_study_id(spec: StudySpec) -> str:
-    """Return an id that no other study has; to be read by people, parsed by no one."""
+    """Return an id that no other study has; it is opaque, though it begins with the study's name."""
     return f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def claim(runs: Path, study_id: str, spec: StudySpec) -> Path:
-    """Return the folder of a study, begun now or earlier, as an absolute path.
+def claim_folder(runs: Path, study_id: str, spec: StudySpec, *, update: bool = False) -> Path:
+    """Return the folder of a study as an absolute path; a new one holds the spec.
 
-    Raises ConfigError where it holds another study, naming the fields that differ, or cannot be written.
+    With `update` the spec also replaces an earlier one, from which it may differ in what results do not depend on.
+    Raises ConfigError where the folder holds another study, naming the fields that differ, or cannot be written.
     """
     folder = (runs / study_id).absolute()
     try:
         if not (folder / SPEC).exists():
             files.replace(folder / SPEC, documents.to_yaml(spec))
+        kept = load_stored_spec(folder / SPEC)
+        if differing := differences(_what_decides(kept), _what_decides(spec)):
+            raise ConfigError(study_id, [*differing, "it was begun with another spec; give the study another id"])
+        if update and kept != spec:
+            files.replace(folder / SPEC, documents.to_yaml(spec))
     except OSError as error:
         raise ConfigError(str(runs), [f"cannot hold the study's folder: {error.strerror}; name another one"]) from error
-    kept = load(folder / SPEC)
-    differing = _differences(_what_decides(kept), _what_decides(spec))
-    if differing:
-        raise ConfigError(study_id, [*differing, "it was begun with another spec; give the study another id"])
     return folder
 
 
 def read_spec(runs: Path, study_id: str) -> StudySpec:
-    """Return the spec of a study that was begun; ConfigError if there is none of that id."""
+    """Return the spec of a study that has a folder; ConfigError if there is none of that id."""
     if not (runs / study_id / SPEC).exists():
         there = ", ".join(sorted(path.parent.name for path in runs.glob(f"*/{SPEC}"))[-5:])
         raise ConfigError(str(runs), [f"has no study {study_id!r}; the latest are {there or 'none'}"])
-    return load(runs / study_id / SPEC)
+    return load_stored_spec(runs / study_id / SPEC)
 
 
 def read_result(runs: Path, study_id: str) -> StudyResult:
@@ -62,9 +64,8 @@ def read_result(runs: Path, study_id: str) -> StudyResult:
 def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation]:
     """Return what the sampler of a study begins with: the results of the study that `sampler.warm_start` names.
 
-    A study that was begun goes on with those that it began with, which stand in its journal.
-
-    Raises ConfigError where that study is not there, or searched another space or pursued other objectives.
+    A resumed study gets those that stand in its journal. Raises ConfigError where the earlier study is missing,
+    searched another space or pursued other objectives.
     """
     named = getattr(spec.sampler, "warm_start", None)
     if named is None:
@@ -80,7 +81,7 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
         }
         for s in (spec, earlier.spec)
     )
-    differing = list(_differences(theirs, mine))
+    differing = differences(theirs, mine)
     if differing:
         raise ConfigError(f"sampler.warm_start: {named}", [f"is of another space: {line}" for line in differing])
     return [
@@ -92,8 +93,8 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
     ]
 
 
-class LoserCheckpoints(Observer):
-    """Drops, in a study that keeps the best alone, the checkpoints of a configuration as soon as it is beaten."""
+class DropBeatenCheckpoints(Observer):
+    """With `keep_checkpoints: best`, deletes a configuration's checkpoints as soon as another one is better."""
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
@@ -103,22 +104,22 @@ class LoserCheckpoints(Observer):
         self._live = False
 
     def on_session_start(self) -> None:
-        """Begin to drop: what an earlier session found beaten may be there again."""
+        """Delete what an earlier session should have deleted, and from now on as trials end."""
         self._live = True
         self._drop_beaten()
 
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        """Note what is needed now."""
+        """Keep the stage that the trial works on."""
         self._running[trial.name] = tasks[-1].directory
 
     def on_epoch(self, trial: Trial, record: Record) -> None:
-        """Note how far it is."""
+        """Remember the latest figures of the trial."""
         self._last[trial.name] = record
 
     def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
-        """Note how it ended, and drop what is beaten if that was the last of its configuration.
+        """Delete what is beaten, if this was the last trial of its configuration.
 
-        Baselines keep theirs to the end of the study: a configuration to come may be the same training.
+        Baselines keep their checkpoints to the end of the study: a later configuration may be the same training.
         """
         ended = TrialResult(
             trial=trial,
@@ -150,7 +151,7 @@ class LoserCheckpoints(Observer):
 def _drop_beaten(
     configurations: Iterable[ConfigurationResult], best: ConfigurationResult, running: Iterable[Path]
 ) -> list[ConfigurationResult]:
-    """Drop the checkpoints of those that ended and are not the best, but for what is shared; return the beaten."""
+    """Delete the checkpoints of those that ended and are not the best, except shared ones; return the beaten."""
     beaten = [
         c
         for c in configurations
@@ -163,8 +164,8 @@ def _drop_beaten(
     return beaten
 
 
-def tidy(result: StudyResult) -> None:
-    """Drop the stages that a finished study no longer needs: the store has its links to them."""
+def drop_unneeded_stages(result: StudyResult) -> None:
+    """Delete the stages that a finished study does not need any more; the stage store has links of its own."""
     if result.spec.keep_checkpoints == "best" and result.searched:
         complete = [c for c in result.configurations if len(c.trials) == len(result.spec.replicates)]
         _drop_beaten(complete, result.best, running=(t.directory for t in result.trials if not t.end))
@@ -183,8 +184,9 @@ def _what_decides(spec: StudySpec) -> dict[str, Any]:
     return document
 
 
-def _differences(kept: Any, given: Any, path: str = "") -> list[str]:
-    if isinstance(kept, dict) and isinstance(given, dict):
-        keys = [*kept, *(key for key in given if key not in kept)]
-        return [line for key in keys for line in _differences(kept.get(key), given.get(key), f"{path}{key}.")]
-    return [] if kept == given else [f"{path.removesuffix('.')}: was {kept!r}, now {given!r}"]
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Return a line for each field in which two documents differ: its path, the value before and the value after."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        return [line for key in keys for line in differences(before.get(key), after.get(key), f"{path}{key}.")]
+    return [] if before == after else [f"{path.removesuffix('.')}: was {before!r}, now {after!r}"]

@@ -1,4 +1,4 @@
-"""What a study will do, before it does it."""
+"""What a study will do, and how long it will take, before it starts."""
 
 import heapq
 from collections import deque
@@ -13,10 +13,10 @@ from rich.text import Text
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task, TaskQueue
 from lncis.studies.search import Suggester
-from lncis.studies.spec import StudySpec, Trial
+from lncis.studies.spec import StudySpec, Trial, judge
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import STAGE1_EPOCHS, Range
-from lncis.studies.stages import Sharing, chains, rungs, sharing
+from lncis.studies.stages import Sharing, StageTree, sharing
 
 SHOWN_TRIALS = 60
 
@@ -25,14 +25,19 @@ SHOWN_TRIALS = 60
 class Plan:
     """The trials of a study and what they cost."""
 
-    spec: StudySpec
+    tree: StageTree
     trials: list[tuple[Trial, list[Task]]]
     exact: bool
-    """False where the sampler decides as it goes: then these are random draws from the same space."""
+    """False where the sampler decides from results: then these are random draws from the same space."""
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study that is planned."""
+        return self.tree.spec
 
     @property
     def sharing(self) -> Sharing:
-        """Return the epochs asked for, and those to train."""
+        """The epochs requested, and those to train."""
         return sharing([tasks for _, tasks in self.trials])
 
     def view(self) -> RenderableType:
@@ -55,9 +60,9 @@ class Plan:
         spec, cost = self.spec, self.sharing
         hidden = len(self.trials) - SHOWN_TRIALS
         about = "" if self.exact else "about "
-        lines = [f"and {hidden} trials more"] if hidden > 0 else []
+        lines = [f"and {hidden} more trials"] if hidden > 0 else []
         if not self.exact:
-            lines.append("TPE decides as it goes: the configurations above are random draws from the same space")
+            lines.append("TPE decides from results: the configurations above are random draws from the same space")
         number = spec.resources.max_concurrent_trials
         at_a_time = f"{number} at a time" if number != "auto" else "as many at a time as there is room for"
         lines.append(
@@ -67,21 +72,20 @@ class Plan:
         if isinstance(parameter := spec.search.get(STAGE1_EPOCHS), Range) and spec.sharing:
             lengths = {trial.config.schedule.switch_epoch for trial, _ in self.trials}
             lines.append(
-                f"E1 is drawn from {parameter.low:g} to {parameter.high:g} and rounded to whole epochs: {len(lengths)} "
-                f"different ones, on one stage 1 a seed; {about}{cost.requested - cost.trained} epochs are saved "
-                "by that"
+                f"E1 is drawn from {parameter.low:g} to {parameter.high:g}: {len(lengths)} different values share one "
+                f"stage 1 for each seed, which saves {about}{cost.requested - cost.trained} epochs"
             )
-        if judged := rungs(spec):
+        if rungs := self.tree.rungs:
             lines.append(
-                f"{spec.pruner.type} judges configurations after epochs {', '.join(map(str, judged))} and ends some "
-                "there: that much less"
+                f"{spec.pruner.type} decides after epochs {', '.join(map(str, rungs))}; the configurations that it "
+                "stops there train fewer epochs"
             )
         return lines
 
 
 def plan(spec: StudySpec) -> Plan:
-    """Return the plan of a study; runs nothing."""
-    chain = chains(spec, Path())
+    """Return the plan of a study; runs nothing. ConfigError where the study cannot be run."""
+    tree = StageTree(judge(spec), Path())
     trials = [
         trial
         for number, (name, changes) in enumerate(spec.baselines.items())
@@ -90,19 +94,19 @@ def plan(spec: StudySpec) -> Plan:
     drawn = spec
     if isinstance(spec.sampler, OptunaSampler):  # a random sampler's draws do not depend on results
         drawn = replace(spec, sampler=replace(spec.sampler, type="random", warm_start=None))
-    configurations = Suggester(drawn)
-    while (asked := configurations.ask()) is not None:
-        number, overrides = asked
+    suggester = Suggester(drawn)
+    while (suggested := suggester.ask()) is not None:
+        number, overrides = suggested
         try:
             trials += spec.trials(len(spec.baselines) + number, overrides)
         except ConfigError:  # the study leaves it out too, and says so
             continue
     exact = spec.sampler.type != "tpe"
-    return Plan(spec=spec, trials=[(trial, chain(trial)) for trial in trials], exact=exact)
+    return Plan(tree=tree, trials=[(trial, tree.chain(trial)) for trial in trials], exact=exact)
 
 
 def makespan(chains: Sequence[Sequence[Task]], worker_groups: int, seconds_per_epoch: float) -> float:
-    """Return the seconds for which `worker_groups` work on chains of tasks, as the study's own queue hands them out."""
+    """Return the seconds that `worker_groups` take for chains of tasks, as the study's own queue hands them out."""
     queue, waiting = TaskQueue(), deque(enumerate(chains))
     following: dict[str, Sequence[Task]] = {}  # the trials that are being followed, at most one a worker group
     busy: list[tuple[float, int, str, int]] = []  # end, worker group, key, epoch

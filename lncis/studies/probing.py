@@ -28,7 +28,7 @@ class SensitivityCheck:
                 return
             parameter = self._unjudged.pop(0)
             if all(progress.state is State.DONE for progress in found):  # else its trial will meet the same, and say it
-                note = sensitivity.judge(parameter, [progress.records[0] for progress in found])
+                note = sensitivity.remark_on(parameter, [progress.records[0] for progress in found])
                 if note:
                     self._run.note(note)
 

@@ -31,15 +31,16 @@ from lncis.studies.journal import (
     sole_driver,
 )
 from lncis.studies.mirror import Mirror
+from lncis.studies.observer import Observer
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
 from lncis.studies.search import Suggester
-from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, chains, code_digest
+from lncis.studies.spec import StudySpec, judge
+from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.study_run import StudyRun
-from lncis.studies.trials import Observer, Store, TrialScheduler
+from lncis.studies.trials import Store, TrialScheduler
 from lncis.studies.tuning import StudyQueue
 
 STORE_BYTES = 20e9
@@ -66,17 +67,26 @@ def run_study(
     sessions again.
 
     Raises StudyError where the study as a whole cannot go on; what it did is kept, and running it again goes on from
-    there. Before Ray starts: DataError where its data are missing, ConfigError where the weights it starts from are,
-    where `runs` cannot be written or where the folder holds another study, StorageError where `storage` is of no use.
+    there. Before Ray starts: DataError where its data are missing; ConfigError where the study cannot be run, where the
+    weights it starts from are missing, where `runs` cannot be written or where the folder holds another study;
+    StorageError where `storage` is of no use.
     """
+    judge(spec)
     _check_inputs(spec)
     study_id = study_id or folders.new_study_id(spec)
     published = _published(spec, study_id, storage) if storage else None
     earlier = folders.observations(runs, spec, study_id)
-    folder = folders.claim(runs, study_id, spec)
+    folder = folders.claim_folder(runs, study_id, spec)
     store = published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None)
     with _a_full_disk_explained(study_id), sole_driver(folder):
-        run = StudyRun(spec=spec, folder=folder, journal=Journal(folder), observers=observers, published=published)
+        run = StudyRun(
+            spec=spec,
+            folder=folder,
+            tree=StageTree(spec, folder / STAGES, published.url if published else ""),
+            journal=Journal(folder),
+            observers=[*observers, folders.DropBeatenCheckpoints(spec)],
+            published=published,
+        )
         mirror = Mirror(spec, folder, run.journal.events, versions(), run.note, run.url)
         mirror.start()
         try:
@@ -85,7 +95,7 @@ def run_study(
             if published and result.searched:
                 _bring_best(result, published)
             files = report.write_report(result)
-            folders.tidy(result)
+            folders.drop_unneeded_stages(result)
         except BaseException as error:
             with suppress(Exception):  # what failed before is what counts
                 report.write_report(from_journal(study_id, spec, folder, run.journal.events))
@@ -115,8 +125,7 @@ def _train(
     history = History.of(spec, journal.events)  # of earlier sessions
     if retry_failed or not history.complete:
         _same_code(run.folder, history)
-    tree, observers = chains(spec, run.folder / STAGES, run.url), [*run.observers, folders.LoserCheckpoints(spec)]
-    scheduler = TrialScheduler(spec, Suggester(spec, earlier), tree, queue, journal, store, observers)
+    scheduler = TrialScheduler(run, Suggester(spec, earlier), queue, store)
     scheduler.resume(retry_failed=retry_failed)
     if history.complete and not scheduler.unfinished:
         return
@@ -148,7 +157,7 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
     """Have the best configuration's checkpoints in the study's folder; what lies there already stays."""
     for trial in result.best.trials:
         if not (trial.directory / CHECKPOINT).exists():
-            published.bring(trial.directory)
+            published.fetch_stage(trial.directory)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Which configurations a study tries: grids and Optuna's samplers behind one ask-and-tell.
 
-Optuna is asked and told here, not through Ray Tune's OptunaSearch, which tells pruned trials as complete, leaves a
+Optuna is used directly and not through Ray Tune's OptunaSearch. That one reports pruned trials as complete, leaves a
 trial without a value running for ever, refuses grids, and cannot make one observation of several seeds.
 
-The sampler's seed is drawn anew for each configuration, from the study's and the configuration's number: what is
-proposed depends on what was told before and on nothing else, so a study that is resumed goes on as it would have.
+The sampler is seeded anew for each configuration, from the study's seed and the configuration's number. A suggestion so
+depends on the results reported before it and on nothing else, and a resumed study gets the same ones.
 """
 
 import math
@@ -18,11 +18,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from lncis.studies import pruning
 from lncis.studies.journal import Observation
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner
-from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range, applies
-from lncis.studies.stages import switch_epochs
+from lncis.studies.spec.space import Categorical, Range, applies
 
 
 class Suggester:
@@ -35,21 +35,19 @@ class Suggester:
         for observation in earlier:
             self._study.add_trial(as_optuna(spec, observation))
         self._trials: list[optuna.Trial] = []
-        self._told: set[int] = set()
-        self._at_rungs: dict[int, dict[int, float]] = {}  # epoch -> number of a configuration -> its mean there
-        points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
-        self._points = [_in_whole_epochs(spec, point) for point in points]
-        self._first_switch = min(switch_epochs(spec))
+        self._closed: set[int] = set()  # those whose result Optuna has
+        self._scores: dict[int, dict[int, float]] = {}  # rung -> number of a configuration -> its score there
+        self._points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
 
     @property
     def proposed(self) -> int:
-        """How many were asked for."""
+        """How many configurations were suggested."""
         return len(self._trials)
 
     def ask(self, overrides: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]] | None:
-        """Return the number of the next configuration and its overrides; None when all have been proposed.
+        """Return the number of the next configuration and its overrides; None when all have been suggested.
 
-        A study that is resumed gives the overrides that it got the first time.
+        A resumed study passes the overrides that it got the first time, and gets them again.
         """
         number = len(self._trials)
         if number == self._spec.configurations:
@@ -69,52 +67,54 @@ class Suggester:
         for path, parameter in self._spec.search.items():
             if not applies(parameter, chosen):
                 continue
-            law = distribution(path, parameter)
-            if isinstance(law, CategoricalDistribution):
-                chosen[path] = trial.suggest_categorical(path, law.choices)
-            elif isinstance(law, IntDistribution):
-                chosen[path] = trial.suggest_int(path, law.low, law.high, log=law.log)
-            elif isinstance(law, FloatDistribution):
-                chosen[path] = trial.suggest_float(path, law.low, law.high, log=law.log)
+            drawn = distribution(parameter)
+            if isinstance(drawn, CategoricalDistribution):
+                chosen[path] = trial.suggest_categorical(path, drawn.choices)
+            elif isinstance(drawn, IntDistribution):
+                chosen[path] = trial.suggest_int(path, drawn.low, drawn.high, log=drawn.log)
+            elif isinstance(drawn, FloatDistribution):
+                chosen[path] = trial.suggest_float(path, drawn.low, drawn.high, log=drawn.log)
         return chosen
 
     def should_prune(self, number: int, epoch: int, value: float) -> bool:
-        """Note the mean that a configuration has at a rung; say whether the pruner gives it up there."""
+        """Note the mean that a configuration has at a rung; say whether the pruner stops it there."""
         if not math.isfinite(value):
             return False
         trial = self._trials[number]
-        trial.report(value, epoch - self._first_switch)
+        trial.report(value, epoch)
         pruner = self._spec.pruner
         if not isinstance(pruner, AshaPruner):
             return trial.should_prune()
         # not by Optuna: it would compare a configuration that skips the first rungs there too, with its later value
-        reached = self._at_rungs.setdefault(epoch, {})
-        reached[number] = value
-        sign = 1 if self._spec.objective.mode == "max" else -1
-        better = sum(sign * other > sign * value for other in reached.values())
-        return better >= max(len(reached) // pruner.reduction_factor, 1)
+        score = value if self._spec.objective.mode == "max" else -value
+        reached = self._scores.setdefault(epoch, {})
+        reached[number] = score
+        return pruning.asha_stops(pruner, score, reached.values())
 
     def reopen(self, number: int) -> None:
-        """Take a configuration back that was told to have no value: it is tried again, for Optuna as another one."""
-        if number in self._told:
-            self._told.remove(number)
+        """Open a configuration again that ended without a value; for Optuna its next attempt is another trial."""
+        if number in self._closed:
+            self._closed.remove(number)
             self._study.enqueue_trial(self._trials[number].params)
             self._trials[number] = self._study.ask()
             self._suggest(self._trials[number])
 
     def tell(self, number: int, values: Sequence[Sequence[float]]) -> None:
-        """Tell, for each objective, what a configuration's trials reached: their means, or that one has no value."""
+        """Report a configuration to Optuna, by the means of `values`: for each objective those of its trials.
+
+        Where a value is missing or not finite the configuration has failed.
+        """
         trial = self._trials[number]
-        self._told.add(number)
+        self._closed.add(number)
         if all(reached and all(map(math.isfinite, reached)) for reached in values):
             self._study.tell(trial, [sum(reached) / len(reached) for reached in values])
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
     def tell_pruned(self, number: int) -> None:
-        """Tell that a configuration was given up at a rung."""
-        if number not in self._told:
-            self._told.add(number)
+        """Report to Optuna that a configuration was pruned; repeated it changes nothing."""
+        if number not in self._closed:
+            self._closed.add(number)
             self._study.tell(self._trials[number], state=TrialState.PRUNED)
 
 
@@ -128,23 +128,19 @@ def empty_study(spec: StudySpec, earlier: int = 0) -> optuna.Study:
 
 def as_optuna(spec: StudySpec, observation: Observation) -> optuna.trial.FrozenTrial:
     """Return an observation as a finished trial of Optuna."""
-    laws = {path: distribution(path, spec.search[path]) for path in observation.overrides}
-    return optuna.trial.create_trial(params=observation.overrides, distributions=laws, values=observation.values)
+    distributions = {path: distribution(spec.search[path]) for path in observation.overrides}
+    return optuna.trial.create_trial(
+        params=observation.overrides, distributions=distributions, values=observation.values
+    )
 
 
-def distribution(path: str, parameter: Categorical | Range) -> BaseDistribution:
-    """Return a parameter as Optuna knows it; E1 is in whole epochs, however it is written."""
+def distribution(parameter: Categorical | Range) -> BaseDistribution:
+    """Return a parameter as Optuna's distribution."""
     if not isinstance(parameter, Range):
         return CategoricalDistribution(parameter.choices)
-    if parameter.type == "int" or path == STAGE1_EPOCHS:
-        low = round(parameter.low)
-        return IntDistribution(max(low, 1) if parameter.log else low, round(parameter.high), log=parameter.log)
+    if parameter.type == "int":
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-
-
-def _in_whole_epochs(spec: StudySpec, point: dict[str, Any]) -> dict[str, Any]:
-    drawn = isinstance(spec.search.get(STAGE1_EPOCHS), Range) and STAGE1_EPOCHS in point
-    return {**point, STAGE1_EPOCHS: round(point[STAGE1_EPOCHS])} if drawn else point
 
 
 def _sampler(spec: StudySpec, number: int) -> optuna.samplers.BaseSampler:

@@ -1,6 +1,7 @@
-"""A check before GPU time is spent: does each searched parameter change the training, and where?
+"""The sensitivity check: does each searched parameter change the training, and in which stage?
 
-Each is tried at a few values for a few steps of each stage, on the workers of the study (lncis.detection.engine.probe).
+Before the first trial each is set to a few values for a few steps of each stage, on the study's own workers
+(lncis.detection.engine.probe).
 """
 
 import math
@@ -15,22 +16,22 @@ from lncis.metrics import Record
 from lncis.studies.spec import StudySpec, space
 
 NOT_STEPPED = ("schedule.", "dataset.", "noise.")
-"""Parameters that say when things happen, and those of scenes that a few steps need not meet."""
+"""Not probed: a few steps show neither what a schedule does later nor what only some images have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedParameter:
-    """A searched parameter and values that should not all train alike."""
+    """A searched parameter, and values of it that should lead to different trainings."""
 
     path: str
     values: list[Any]
     probes: list[Task]
     others: bool
-    """Whether other choices are searched beside it, under which it might matter."""
+    """Whether other choices are searched beside it, under which it might have an effect."""
 
 
 def probed_parameters(spec: StudySpec) -> list[ProbedParameter]:
-    """Return what is to be probed: the ends of each range or list of choices, and up to two values between them."""
+    """Return the parameters to probe, with the ends of their range or choices and up to two values between them."""
     found = []
     for path, parameter in spec.search.items():
         if path.startswith(NOT_STEPPED):
@@ -39,7 +40,7 @@ def probed_parameters(spec: StudySpec) -> list[ProbedParameter]:
         for value in dict.fromkeys([parameter.examples[0], parameter.examples[-1], *parameter.examples[1:3]]):
             try:
                 config = spec.configure(space.example(spec.search, path, value), seed=spec.seeds[0])
-            except ConfigError:  # it fits together with others of a grid only
+            except ConfigError:  # it is valid only together with other values of a grid
                 continue
             values.append(value)
             tasks.append(Task(key=f"probe {path} = {value}", config=config, until=1, directory=Path(), probe=True))
@@ -49,8 +50,8 @@ def probed_parameters(spec: StudySpec) -> list[ProbedParameter]:
     return found
 
 
-def judge(parameter: ProbedParameter, records: Sequence[Record]) -> str | None:
-    """Return a remark on a parameter that is not stage 2's alone; ConfigError for one that changes nothing."""
+def remark_on(parameter: ProbedParameter, records: Sequence[Record]) -> str | None:
+    """Return a remark on a parameter that does not change stage 2 alone; ConfigError where it changes nothing."""
     first, *rest = records
     changed = {
         figure.partition("/")[0]
@@ -64,12 +65,12 @@ def judge(parameter: ProbedParameter, records: Sequence[Record]) -> str | None:
         return f"{parameter.path} changes nothing beside the base's other values ({same})"
     if not changed:
         remedy = "drop it, search between other values, or set sensitivity_check: false"
-        raise ConfigError(f"search.{parameter.path}", [f"is connected to nothing here: {same}; {remedy}"])
+        raise ConfigError(f"search.{parameter.path}", [f"has no effect here: {same}; {remedy}"])
     if "stage1" in changed:
         return f"{parameter.path} changes stage 1 as well ({values} were tried): trials that differ in it share nothing"
     return None
 
 
 def _differ(one: Mapping[str, float], other: Mapping[str, float], figure: str) -> bool:
-    """Say whether a figure differs; where one of them diverged nothing can be told, and it counts as different."""
+    """Say whether a figure differs; NaN, where a training diverged, counts as different."""
     return math.isnan(one[figure]) or math.isnan(other[figure]) or one[figure] != other[figure]

@@ -1,4 +1,4 @@
-"""What trials share, and where they fork.
+"""The stage tree: what trials share, and where they fork (rules in docs/store.md).
 
 Stage 1 of LNCIS is cross entropy whatever the stage-2 settings, so it does not depend on them; other losses never leave
 the stage that they begin with. A trial is a chain of tasks, cut where it or another trial of the study leaves stage 1;
@@ -7,10 +7,9 @@ tasks that would compute the same numbers get the same key, and are trained once
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +29,8 @@ from lncis.config import (
 from lncis.errors import ConfigError, DataError
 from lncis.execution import storage
 from lncis.execution.queue import Task
+from lncis.studies import pruning
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.spec.samplers import AshaPruner, MedianPruner
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range, example
 
 STAGES = "stages"
@@ -46,49 +45,53 @@ COMPUTING = (
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
 
 
-def chains(spec: StudySpec, directory: Path, shared: str = "") -> Callable[[Trial], list[Task]]:
-    """Return what turns each trial of a study into its tasks; `directory`, or the URL `shared`, holds all stages."""
-    cut = partial(
-        chain,
-        workers=spec.resources,
-        directory=directory,
-        shared=shared,
-        switches=switch_epochs(spec),
-        alone=not spec.sharing,
-    )
-    judged = rungs(spec)
-    return lambda trial: cut(trial, rungs=() if trial.baseline else judged)  # a baseline is never pruned
+@dataclass(frozen=True)
+class StageTree:
+    """The stages of all trials of a study: where they fork, and the chain of tasks that each trial is.
 
+    Derived once, where a study is planned or run, and handed to those who decide and show.
+    """
 
-def switch_epochs(spec: StudySpec) -> frozenset[int]:
-    """Return the epochs after which a trial of a study may leave stage 1: there stage 1 is cut."""
-    overrides, searched = [*spec.baselines.values()], spec.search.get(STAGE1_EPOCHS)
-    if spec.sampler.type == "grid":
-        overrides += spec.grid
-    elif isinstance(searched, Categorical):
-        overrides += [example(spec.search, STAGE1_EPOCHS, choice) for choice in searched.choices]
-    if spec.sampler.type != "grid" and (searched is None or searched.when):
-        overrides.append({})
-    found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in overrides}
-    if isinstance(searched, Range):
-        found |= set(range(round(searched.low), round(searched.high) + 1))
-    return frozenset(found)
+    spec: StudySpec
+    directory: Path
+    """Holds each stage in a folder named by its key."""
+    shared: str = ""
+    """URL below which workers publish the stages instead; empty: nowhere else."""
 
+    @cached_property
+    def switches(self) -> frozenset[int]:
+        """The epochs after which a trial may leave stage 1: there stage 1 is cut."""
+        spec, searched = self.spec, self.spec.search.get(STAGE1_EPOCHS)
+        overrides = [*spec.baselines.values()]
+        if spec.sampler.type == "grid":
+            overrides += spec.grid
+        elif isinstance(searched, Categorical):
+            overrides += [example(spec.search, STAGE1_EPOCHS, choice) for choice in searched.choices]
+        if spec.sampler.type != "grid" and (searched is None or searched.when):
+            overrides.append({})
+        schedules = [{path: v for path, v in o.items() if path.partition(".")[0] == "schedule"} for o in overrides]
+        distinct = {str(changes): changes for changes in schedules}  # a grid of thousands has a handful of them
+        found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in distinct.values()}
+        if isinstance(searched, Range):
+            found |= set(range(int(searched.low), int(searched.high) + 1))
+        return frozenset(found)
 
-def rungs(spec: StudySpec) -> tuple[int, ...]:
-    """Return the epochs after which the pruner judges configurations; none lies in anyone's stage 1."""
-    pruner, schedule = spec.pruner, spec.base.schedule
-    start, steps = min(switch_epochs(spec)), list[int]()
-    if isinstance(pruner, AshaPruner):
-        wanted = pruner.first_rung
-        while start + wanted < schedule.epochs:
-            steps.append(wanted)
-            wanted *= pruner.reduction_factor
-    elif isinstance(pruner, MedianPruner):
-        steps = list(range(pruner.first_rung, schedule.epochs - start, pruner.every))
-    every = schedule.evaluate_every
-    evaluated = {math.ceil((start + step) / every) * every for step in steps}
-    return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which the pruner decides about configurations: there stage 2 is cut."""
+        return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches))
+
+    def chain(self, trial: Trial) -> list[Task]:
+        """Return the tasks of a trial in order; a baseline is never pruned, so it is cut at no rung."""
+        return chain(
+            trial,
+            self.spec.resources,
+            self.directory,
+            self.switches,
+            () if trial.baseline else self.rungs,
+            alone=not self.spec.sharing,
+            shared=self.shared,
+        )
 
 
 def chain(

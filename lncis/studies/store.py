@@ -1,8 +1,8 @@
-"""The stage store: finished stages of all studies in one place, for the next study that needs them.
+"""The stage store: finished stages of all studies, which later studies reuse (rules in docs/store.md).
 
-A stage is there whole or not at all. In a folder its files are hard links: beside the study that trained a stage, or
-those that reused it, the store takes no room, and what it lets go stays with those who use it. At a URL it is where
-workers publish their stages, and nothing is let go: that is for the bucket's own rules.
+A stage is there whole or not at all. In a folder the store holds hard links to a study's files: they take no disk
+space of their own, and a study keeps its files when the store deletes a stage. At a URL the store is where workers
+publish; there nothing is deleted, which is for the bucket's own lifecycle rules.
 """
 
 import os
@@ -18,36 +18,37 @@ from lncis.execution import storage
 from lncis.execution.queue import Task
 
 ABANDONED_SECONDS = 3600
+"""Age at which an unfinished copy counts as left by a process that was killed."""
 
 
 class StageStore:
-    """The stages in `folder`; with `limit_bytes`, those used longest ago go first."""
+    """The stages in `folder`, up to `limit_bytes`: the least recently used are deleted first."""
 
     def __init__(self, folder: Path, limit_bytes: float) -> None:
         self._folder, self._limit_bytes = folder, limit_bytes
 
     def publish(self, task: Task) -> None:
-        """Keep a finished stage; one that is there already stays. A full disk keeps nothing, and hurts no one."""
+        """Add a finished stage; one that is there stays. On a full disk nothing is added, and no error raised."""
         if (self._folder / task.key).exists():
             return
         with suppress(OSError):
-            _link(task.directory, self._folder / task.key)
+            _link_folder(task.directory, self._folder / task.key)
             self._trim()
 
     def reuse(self, task: Task) -> bool:
-        """Put a stage into the place where its study expects it; say whether the store had it."""
+        """Put a stage into the folder where its study expects it; say whether the store had it."""
         kept = self._folder / task.key
         if task.directory.exists() or not kept.exists():
             return False
         try:
-            _link(kept, task.directory)
-            os.utime(kept)  # used now
-        except OSError:  # let go in this moment by another study, or the disk is full: it can be trained
+            _link_folder(kept, task.directory)
+            os.utime(kept)  # the time of its last use
+        except OSError:  # another study deletes it just now, or the disk is full: it can be trained
             return False
         return True
 
     def _trim(self) -> None:
-        for leftover in filter(_unfinished, self._folder.iterdir()):  # of a process that was killed
+        for leftover in filter(_unfinished, self._folder.iterdir()):
             if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(leftover)
         stages = sorted((stage for stage in self._folder.iterdir() if not _unfinished(stage)), key=_last_used)
@@ -56,41 +57,43 @@ class StageStore:
         for stage, size in zip(stages, sizes, strict=True):
             if surplus <= 0:
                 return
-            doomed = stage.with_name(f".{stage.name}.{secrets.token_hex(4)}")
-            stage.rename(doomed)  # gone at once for others, not file by file
-            shutil.rmtree(doomed)
+            hidden = stage.with_name(f".{stage.name}.{secrets.token_hex(4)}")
+            stage.rename(hidden)  # so that other studies never see a part of it
+            shutil.rmtree(hidden)
             surplus -= size
 
 
 class PublishedStages:
-    """The stages that workers publish below `url`; of these a study fetches what it reads, the files `read` first."""
+    """The stages that workers publish below `url`; a study fetches the files `read`, and whole stages on demand."""
 
     def __init__(self, url: str, read: Collection[str], *, reused: bool) -> None:
-        """Without `reused` each study trains its own; StorageError where `url` cannot be used."""
+        """Without `reused` no earlier study's stages are used; StorageError where `url` cannot be used."""
         storage.check(url)
         self.url, self._read, self._reused = url, read, reused
 
     def publish(self, task: Task) -> None:
-        """Fetch what the study reads of a stage that a worker has published; of a trial's last one alone."""
+        """Fetch the files `read` of a stage that a worker has published, if it is the last stage of a trial."""
         if task.completes:
-            with suppress(StorageError):  # a picture will lack it; the checkpoint is safe where it is
+            with suppress(StorageError):  # a plot will lack it; the checkpoint stays at the URL
                 storage.fetch(task.shared, task.directory, only=self._read)
 
     def reuse(self, task: Task) -> bool:
-        """Say whether a stage is there to its end; a worker will find it."""
-        with suppress(StorageError):  # away: a worker that finds the stage later takes it all the same
+        """Say whether a stage is published to its end; a worker will fetch it."""
+        with suppress(StorageError):  # away; a worker that finds the stage later reuses it all the same
             return self._reused and storage.published_epoch(task.shared) == task.until
         return False
 
-    def bring(self, stage: Path) -> None:
-        """Put all of a stage where its study expects it; StorageError where that cannot be done."""
+    def fetch_stage(self, stage: Path) -> None:
+        """Fetch a whole stage into the folder `stage`; StorageError where that cannot be done."""
         at = storage.below(self.url, stage.name)
         if storage.fetch(at, stage) is None:
-            raise StorageError(f"{storage.shown(at)} holds nothing any more; restore it, or run the study anew")
+            raise StorageError(
+                f"{storage.shown(at)} holds nothing any more; restore it, or run the study again as a new one"
+            )
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make `target` a folder of hard links to the files of `source`, or of copies where links cannot be had."""
+def _link_folder(source: Path, target: Path) -> None:
+    """Make `target` a folder of hard links to the files of `source`, or of copies on another file system."""
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     partial.mkdir(parents=True)
     try:
@@ -101,7 +104,7 @@ def _link(source: Path, target: Path) -> None:
                 os.link(file, partial / file.name)
             except OSError:
                 shutil.copy2(file, partial / file.name)
-        with suppress(OSError):  # there already
+        with suppress(OSError):  # another study was faster
             partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lncis.studies.journal import Journal
+from lncis.studies.observer import Observer
 from lncis.studies.spec import StudySpec
+from lncis.studies.stages import StageTree
 from lncis.studies.store import PublishedStages
-from lncis.studies.trials import Observer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class StudyRun:
     spec: StudySpec
     folder: Path
     """Absolute; its name is the id of the study."""
+    tree: StageTree
     journal: Journal
     observers: Sequence[Observer]
     published: PublishedStages | None

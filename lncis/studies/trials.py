@@ -7,7 +7,7 @@ what was decided at rungs, and what is still to do.
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -15,10 +15,11 @@ from typing import Protocol
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End, EpochFinished, Event, Journal, TrialEnded, TrialRetried, TrialStarted, trial_of
+from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.search import Suggester
-from lncis.studies.spec import StudySpec, Trial, label
-from lncis.studies.stages import rungs, switch_of
+from lncis.studies.spec import Trial, label
+from lncis.studies.stages import switch_of
+from lncis.studies.study_run import StudyRun
 
 
 class Queue(Protocol):
@@ -39,25 +40,6 @@ class Store(Protocol):
 
     def reuse(self, task: Task) -> bool:
         """Say whether an earlier study has published a stage; if so, it now stands in this study's folder."""
-
-
-class Observer:
-    """Called in the driver for each event, as it happens; events of earlier sessions come before `on_session_start`."""
-
-    def on_session_start(self) -> None:
-        """Events that follow happen now."""
-
-    def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
-        """A trial begins, or is to be run again; its tasks may be shared with others."""
-
-    def on_epoch(self, trial: Trial, record: Record) -> None:
-        """A trial has one more epoch."""
-
-    def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
-        """A trial is over; failed and pruned ones have a reason."""
-
-    def on_note(self, text: str) -> None:
-        """Show the user a remark."""
 
 
 class Decision(Enum):
@@ -92,17 +74,13 @@ class TrialScheduler:
 
     def __init__(
         self,
-        spec: StudySpec,
+        run: StudyRun,
         suggester: Suggester,
-        chain: Callable[[Trial], list[Task]],
         queue: Queue,
-        journal: Journal,
         store: Store | None = None,
-        observers: Sequence[Observer] = (),
     ) -> None:
-        self._spec, self._suggester, self._chain = spec, suggester, chain
-        self._queue, self._journal, self._store, self._observers = queue, journal, store, observers
-        self._rungs = rungs(spec)
+        self._run, self._spec, self._tree, self._journal = run, run.spec, run.tree, run.journal
+        self._suggester, self._queue, self._store = suggester, queue, store
         self._states: dict[str, _TrialState] = {}  # by the name of the trial
         self._trials: dict[int, list[Trial]] = {}  # by configuration, in the order of the study
         self._last_rung: dict[int, int] = {}  # configuration -> the last rung at which it was decided about
@@ -127,7 +105,7 @@ class TrialScheduler:
         for state in self._states.values():
             if state.records and state.end is None:  # the study may have been killed before it published that
                 self._publish(state, max(state.records))
-        for observer in self._observers:
+        for observer in self._run.observers:
             observer.on_session_start()
 
     @property
@@ -146,7 +124,7 @@ class TrialScheduler:
             if not self._ended(trial):  # one of an earlier session may have been pruned before its turn
                 break
         if trial.name not in self._states:
-            tasks = self._chain(trial)
+            tasks = self._tree.chain(trial)
             self._happened(
                 TrialStarted(
                     configuration=trial.configuration,
@@ -199,8 +177,7 @@ class TrialScheduler:
         except ConfigError as error:  # values that are right one by one may not fit together
             self._rejected += 1
             self._suggester.tell(number, [[]])
-            for observer in self._observers:
-                observer.on_note(f"{label(overrides)} was drawn and left out: {'; '.join(error.problems)}")
+            self._run.note(f"{label(overrides)} was drawn and left out: {'; '.join(error.problems)}")
             return True
         self._waiting.extend(self._trials[configuration])
         return True
@@ -234,29 +211,29 @@ class TrialScheduler:
         match event:
             case TrialStarted():
                 trial = trial_of(self._spec, event)
-                state = self._states[trial.name] = _TrialState(trial, self._chain(trial), event.reused)
+                state = self._states[trial.name] = _TrialState(trial, self._tree.chain(trial), event.reused)
                 self._reused.update(event.reused)
                 own = _without_earlier_tasks(state.tasks, event.reused)
                 self._begun.update(task.key for task in own if task.key not in event.reused)
-                for observer in self._observers:
+                for observer in self._run.observers:
                     observer.on_trial_start(trial, state.tasks)
             case EpochFinished():
                 state = self._states[event.trial]
                 state.records[int(event.record["epoch"])] = event.record
-                for observer in self._observers:
+                for observer in self._run.observers:
                     observer.on_epoch(state.trial, event.record)
             case TrialEnded():
                 state = self._states[event.trial]
                 state.end = event.end
                 self._tell(state.trial.configuration)
-                for observer in self._observers:
+                for observer in self._run.observers:
                     observer.on_trial_end(state.trial, event.end, event.reason)
             case TrialRetried():
                 state = self._states[event.trial]
                 state.end = None
                 if state.trial.baseline is None:
                     self._suggester.reopen(state.trial.configuration - len(self._spec.baselines))
-                for observer in self._observers:
+                for observer in self._run.observers:
                     observer.on_trial_start(state.trial, state.tasks)
 
     def _ended(self, trial: Trial) -> bool:
@@ -283,7 +260,7 @@ class TrialScheduler:
     def _next_rung(self, trial: Trial) -> int | None:
         """Return the epoch after which it is next decided about a trial's configuration."""
         past = max(switch_of(trial.config) or 0, self._last_rung.get(trial.configuration, 0))
-        ahead = (rung for rung in self._rungs if past < rung < trial.config.schedule.epochs)
+        ahead = (rung for rung in self._tree.rungs if past < rung < trial.config.schedule.epochs)
         return None if trial.baseline else next(ahead, None)
 
     def _submit(self, state: _TrialState) -> None:

@@ -14,6 +14,7 @@ from lncis.errors import LncisError
 from lncis.studies.estimate import estimate
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
+from lncis.studies.spec.judging import judged_before
 from service.api.problems import Problem
 
 SHOWN = 1000
@@ -50,7 +51,7 @@ class Planner:
 
 def planned(document: dict[str, Any], runs: Path) -> dict[str, Any]:
     """Return the trials of a study, its stage tree, and what both cost."""
-    spec = documents.parse(StudySpec, document, source="study")
+    spec = judged_before(documents.parse(StudySpec, document, source="study"))  # by the request that asks for the plan
     found = plan(spec)
     users: dict[str, list[str]] = {}
     tree: dict[str, dict[str, Any]] = {}

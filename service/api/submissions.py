@@ -12,7 +12,7 @@ import yaml
 
 from lncis import documents
 from lncis.errors import ConfigError
-from lncis.studies.spec import StudySpec
+from lncis.studies.spec import StudySpec, judge
 from lncis.studies.spec import files as spec_files
 from service.api import limits
 from service.api.problems import Problem
@@ -104,7 +104,7 @@ def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
         document = _from_preset(document, settings.presets)
     if problems := limits.too_large(document, settings):
         raise ConfigError(SOURCE, problems)
-    spec = documents.parse(StudySpec, document, source=SOURCE)
+    spec = judge(documents.parse(StudySpec, document, source=SOURCE), source=SOURCE)
     if problems := [
         *limits.too_long(spec, settings),
         *limits.out_of_bounds(spec, document, settings),
@@ -135,7 +135,7 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise ConfigError(SOURCE, problems)
     try:
         shipped = documents.parse(StudySpec, there[name], source=name)
-        return spec_files.changed(shipped, changes, source=SOURCE)
+        return spec_files.changed_spec_document(shipped, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 
@@ -146,7 +146,7 @@ def presets(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.rglob("*.yaml")):
         if path.parent.name != RECIPES:
             with suppress(ConfigError):
-                found[path.relative_to(folder).with_suffix("").as_posix()] = spec_files.read(path)
+                found[path.relative_to(folder).with_suffix("").as_posix()] = spec_files.read_spec_document(path)
     return found
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from lncis import documents, files
+from lncis import documents
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
 from lncis.studies.spec import StudySpec
@@ -242,9 +242,7 @@ class Dispatcher:
 
     def _write_spec(self, study: Study, spec: StudySpec) -> None:
         """Leave the spec in the study's folder, where its job looks for it."""
-        folder = folders.claim(self._settings.runs, study.id, spec)
-        if folders.read_spec(self._settings.runs, study.id) != spec:  # another max_concurrent_trials
-            files.replace(folder / folders.SPEC, documents.to_yaml(spec))
+        folders.claim_folder(self._settings.runs, study.id, spec, update=True)
 
     def _spec(self, study: Study) -> StudySpec:
         document = self._database.read(lambda connection: store.spec_of(connection, study))

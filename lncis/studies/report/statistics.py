@@ -72,7 +72,7 @@ def _observed(
     distributions: dict[str, BaseDistribution] = {}
     values: dict[str, Any] = {}
     for path, parameter in spec.search.items():
-        found = distribution(path, parameter)
+        found = distribution(parameter)
         if isinstance(found, FloatDistribution | IntDistribution):
             scale = math.log if found.log else float
             found = FloatDistribution(scale(found.low), scale(found.high))

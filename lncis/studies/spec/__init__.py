@@ -1,5 +1,6 @@
 """What a study is: the schema of studies/*.yaml, of requests and of Python use."""
 
+from lncis.studies.spec.judging import judge as judge
 from lncis.studies.spec.study import NUMBER_OR_AUTO as NUMBER_OR_AUTO
 from lncis.studies.spec.study import Objective as Objective
 from lncis.studies.spec.study import Paper as Paper

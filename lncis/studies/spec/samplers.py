@@ -1,4 +1,4 @@
-"""How a study chooses what to try, and what it gives up early: the schema; `lncis.studies.search` does it."""
+"""Samplers and pruners of a study: the schema. lncis.studies.search and .pruning do what it says."""
 
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -42,7 +42,7 @@ class NoPruner:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class AshaPruner:
-    """Asynchronous successive halving: at each rung a configuration goes on if it is in the best 1/`reduction_factor`.
+    """ASHA (Li et al., MLSys 2020): at each rung a configuration goes on if it is in the best 1/`reduction_factor`.
 
     Rungs lie `first_rung`, `first_rung * reduction_factor`, ... epochs after the earliest end of stage 1 in the study,
     moved to the next epoch that is evaluated; a configuration skips those before its own.

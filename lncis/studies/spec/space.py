@@ -1,4 +1,4 @@
-"""The search space: what each parameter may be, and where it applies."""
+"""The search space: the values of each parameter, and where it applies."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -28,7 +28,7 @@ class Categorical:
 
     @property
     def examples(self) -> list[Any]:
-        """Values that a config must accept if the parameter is to make sense."""
+        """Values that a config must accept, for the parameter to be usable."""
         return self.choices
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class Range:
 
     @property
     def examples(self) -> list[Any]:
-        """Values that a config must accept if the parameter is to make sense."""
+        """Values that a config must accept, for the parameter to be usable."""
         if self.type == "int":
             return [int(self.low), int(self.high)]
         return [self.low, self.low + 0.382 * (self.high - self.low), self.high]
@@ -112,7 +112,12 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 def example(space: Space, path: str, value: Any) -> dict[str, Any]:
     """Return overrides under which a parameter applies and has a value: itself and what its conditions ask for."""
-    return {**next(_where_applies(space, path)), path: value}
+    return {**conditions(space, path), path: value}
+
+
+def conditions(space: Space, path: str) -> dict[str, Any]:
+    """Return overrides under which a parameter applies; none where it always does."""
+    return next(_where_applies(space, path))
 
 
 def _where_applies(space: Space, path: str) -> Iterator[dict[str, Any]]:

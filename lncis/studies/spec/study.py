@@ -1,6 +1,5 @@
-"""StudySpec: one question put to many trainings; the schema of studies/*.yaml, of requests and of Python use."""
+"""StudySpec: what a study is; the schema of studies/*.yaml, of requests and of Python use."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -11,11 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from lncis import documents
 from lncis.config import STRICT_KEYS, TrainConfig, Workers
-from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import space
-from lncis.studies.spec.samplers import GridSampler, NoPruner, OptunaSampler, Pruner, Sampler
-from lncis.studies.spec.space import STAGE1_EPOCHS, Parameter, Range
+from lncis.studies.spec.samplers import GridSampler, NoPruner, Pruner, Sampler
+from lncis.studies.spec.space import Parameter
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -37,24 +35,24 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class SelectionObjective(Objective):
-    """What is best."""
+    """An objective that selects the best configuration."""
 
     select: Literal["mean", "lower_bound"] = "mean"
-    """Over the seeds of a configuration: their mean, or the pessimistic end of its 95 % interval."""
+    """Over the seeds of a configuration: the mean, or the worse end of its 95 % interval."""
 
 
-def _told_at_once(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each."""
+def _one_error(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each kind."""
     try:
         return check(value)
     except ValidationError as error:
         raise PydanticCustomError("number_or_auto", "Input should be a whole number from 1, or auto") from error
 
 
-MOST_AT_ONCE = 32
-"""What `auto` goes up to: each takes 0.8 GB where the study is driven, for Ray Train's processes and for a relay."""
+MAX_AUTO_TRIALS = 32
+"""Concurrent trials with `auto`, at most: each takes 0.8 GB at the driver, for Ray Train's processes and a relay."""
 
-NUMBER_OR_AUTO = WrapValidator(_told_at_once)
+NUMBER_OR_AUTO = WrapValidator(_one_error)
 """Marks a field that is a number or `auto`."""
 
 
@@ -63,19 +61,19 @@ class Resources(Workers):
     """The workers of one trial, and how many trials train at a time."""
 
     max_concurrent_trials: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NUMBER_OR_AUTO] = 2
-    """auto: as many as the cluster has room for, also on nodes that come while the study runs; at most MOST_AT_ONCE."""
+    """auto: as many as the cluster has room for, nodes that join later included; at most MAX_AUTO_TRIALS."""
 
     def at_a_time(self, trials: int) -> int:
-        """Return how many of so many trials may train at a time; with auto, where there is room for them."""
-        return min(MOST_AT_ONCE if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
+        """Return how many of `trials` may train at a time; with auto it assumes a cluster with room for them."""
+        return min(MAX_AUTO_TRIALS if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class PaperRow:
-    """What the paper got for one configuration, in percent, to stand beside ours."""
+    """The paper's AP of one configuration, in percent, shown beside ours."""
 
     set: dict[str, Any]
-    """Dotted config paths and their values; the row belongs to the trials that were run with them."""
+    """Dotted config paths and their values; the row belongs to the trials with these overrides."""
     given: dict[str, Any] = field(default_factory=dict)
     """Dotted paths and values that the study's base must have for the row to hold, such as the noise rate."""
     AP: float
@@ -84,13 +82,13 @@ class PaperRow:
 
     @property
     def text(self) -> str:
-        """Its figures in a line."""
+        """AP, AP50 and AP75 in one line."""
         return "  ".join(f"{figure:.1f}" for figure in (self.AP, self.AP50, self.AP75) if figure is not None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Paper:
-    """The table of the paper that a study repeats on other data."""
+    """The table of the paper that a study reproduces."""
 
     table: str
     rows: list[PaperRow]
@@ -103,37 +101,37 @@ class Trial:
     configuration: int
     """Counts the configurations of a study from 0, baselines first; its trials differ in their seeds alone."""
     overrides: dict[str, Any]
-    """What sets it apart from the study's base: dotted path -> value."""
+    """How it differs from the study's base: dotted path -> value."""
     seed: int
     noise_seed: int | None = None
     """Set where the study repeats its trials over several noise draws."""
     config: TrainConfig
     baseline: str | None = None
-    """Its name, if it is a reference that is not searched."""
+    """The name of the baseline, if it is one."""
 
     @property
     def label(self) -> str:
-        """What a table calls the configuration."""
+        """The configuration as tables show it."""
         return label(self.overrides, self.baseline)
 
     @property
     def replicate(self) -> str:
-        """What a table calls the draw: the seed, and the noise seed if there are several."""
+        """The seed as tables show it, with the noise seed if there are several."""
         return f"{self.seed}" if self.noise_seed is None else f"{self.seed}, noise {self.noise_seed}"
 
     @property
     def name(self) -> str:
-        """What tells the trial from all others of its study."""
+        """A name that no other trial of the study has."""
         return trial_name(self.configuration, self.seed, self.noise_seed)
 
 
 def trial_name(configuration: int, seed: int, noise_seed: int | None) -> str:
-    """Return what tells a trial from all others of its study."""
+    """Return a name that no other trial of the study has."""
     return f"{configuration:04d}-seed{seed}" + ("" if noise_seed is None else f"-noise{noise_seed}")
 
 
 def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
-    """Return what people call a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
+    """Return a short label of a configuration: `lncis, gamma = 6, A = -4`, or the name of the baseline."""
     if baseline is not None:
         return baseline
     named = zip(short_names(list(overrides)), map(value_text, overrides.values()), strict=True)
@@ -153,10 +151,10 @@ def value_text(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class StudySpec:
-    """One question: a base training, what is varied, how it is judged, what it may use."""
+    """A study: a base training, a search space, an objective, and resources."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """For people; also the MLflow experiment."""
+    """For people; also the name of the MLflow experiment."""
     question: str = ""
     base: TrainConfig = field(default_factory=TrainConfig)
     search: dict[str, Parameter] = Field(min_length=1)
@@ -171,128 +169,47 @@ class StudySpec:
     """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
     objective: SelectionObjective = field(default_factory=SelectionObjective)
     secondary_objectives: list[Objective] = field(default_factory=list)
-    """Further objectives: the sampler pursues all, the report shows the Pareto front, `objective` names the best."""
+    """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
     resources: Resources = field(default_factory=Resources)
     sharing: bool = True
-    """Train once what several trials share; false trains every trial alone."""
+    """Train stages that several trials share once; false trains every trial alone."""
     sensitivity_check: bool = True
-    """See, by a few steps before the first trial, that each searched parameter changes the training."""
+    """Check with a few steps, before the first trial, that each searched parameter changes the training."""
     keep_checkpoints: Literal["all", "best"] = "all"
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
 
-    @model_validator(mode="after")
-    def _can_be_run(self) -> "StudySpec":
-        problems = [*self._seed_problems(), *self._sampler_problems(), *self._search_problems()]
-        for name, overrides in self.baselines.items():
-            if "seed" in overrides:
-                problems.append(f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:")
-            problems += self._misfits(f"baselines.{name}", overrides)
-        if self.base.batch_size % self.resources.num_workers:
-            problems.append(
-                f"base.batch_size must be a multiple of resources.num_workers ({self.resources.num_workers}) "
-                f"but got {self.base.batch_size}"
-            )
-        if problems:
-            raise ValueError("\n".join(dict.fromkeys(problems)))
-        return self
-
-    def _seed_problems(self) -> list[str]:
-        problems = [
-            f"{field} must differ but got {seeds}"
-            for field, seeds in (("seeds", self.seeds), ("noise_seeds", self.noise_seeds))
-            if len(set(seeds)) < len(seeds)
-        ]
-        if self.base.seed != TrainConfig().seed:
-            problems.append(f"base.seed must not be set (got {self.base.seed}): write seeds: [{self.base.seed}]")
-        if self.noise_seeds and "noise.seed" in self.search:
-            problems.append("search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two")
-        if self.objective.select == "lower_bound" and len(self.replicates) < 2:
-            problems.append("objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean")
-        return problems
-
-    def _sampler_problems(self) -> list[str]:
-        problems, sampler = list[str](), self.sampler
-        if self.secondary_objectives and self.pruner.type != "none":
-            problems.append(
-                "pruner.type: must be none where there are secondary_objectives: a rung compares one objective"
-            )
-        metrics = [self.objective.metric, *(objective.metric for objective in self.secondary_objectives)]
-        if len(set(metrics)) < len(metrics):
-            problems.append(
-                f"secondary_objectives: must name other metrics than objective, each once, but got {metrics[1:]}"
-            )
-        if not isinstance(sampler, OptunaSampler):
-            return problems
-        if len(sampler.first) > sampler.configurations:
-            problems.append(
-                f"sampler.first: must hold at most {sampler.configurations} points (sampler.configurations) "
-                f"but got {len(sampler.first)}"
-            )
-        for number, point in enumerate(sampler.first):
-            problems += self._point_problems(f"sampler.first.{number}", point)
-        return problems
-
-    def _point_problems(self, place: str, point: dict[str, Any]) -> list[str]:
-        problems = [f"{place}.{path}: is not searched; drop it" for path in point if path not in self.search]
-        problems += [
-            f"{place}.{path}: {complaint}"
-            for path, value in point.items()
-            if path in self.search and (complaint := space.outside(self.search[path], value))
-        ]
-        return problems or self._misfits(place, point)
-
-    def _search_problems(self) -> list[str]:
-        if "seed" in self.search:
-            return ["search.seed: training seeds are not searched; write them under seeds:"]
-        if problems := space.problems(self.search):
-            return problems
-        if self.sampler.type != "grid":
-            for path, parameter in self.search.items():
-                tried = (space.example(self.search, path, value) for value in parameter.examples)
-                problems += next(filter(None, (self._misfits("search", overrides) for overrides in tried)), [])
-            return problems
-        ranges = [path for path, parameter in self.search.items() if isinstance(parameter, Range)]
-        if ranges:
-            return [
-                f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
-                for path in ranges
-            ]
-        # each combination whole: values may fit together that do not fit the base alone
-        return [problem for overrides in self.grid for problem in self._misfits("search", overrides)]
-
-    def _misfits(self, place: str, overrides: dict[str, Any]) -> list[str]:
-        try:
-            self.configure(overrides, seed=0)
-        except ConfigError as error:
-            return [f"{place}.{problem}" for problem in error.problems]
-        return []
-
     def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
         """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
 
-        E1 is rounded to whole epochs. Another `loss.name` than the base's begins from that loss's defaults.
+        Another `loss.name` than the base's begins from that loss's defaults.
         """
         seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
-        switch = overrides.get(STAGE1_EPOCHS)
-        rounded = {STAGE1_EPOCHS: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
-        changes = {**overrides, **rounded, **seeds}
-        document = documents.with_overrides(documents.dump(self.base), changes, schema=TrainConfig)
+        document = documents.with_overrides(documents.dump(self.base), {**overrides, **seeds}, schema=TrainConfig)
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
         """Return the trials of one configuration, one for each of the study's `replicates`."""
-        return [
-            Trial(
-                configuration=configuration,
-                overrides=overrides,
-                seed=seed,
-                noise_seed=noise_seed,
-                config=self.configure(overrides, seed, noise_seed),
-                baseline=baseline,
-            )
-            for seed, noise_seed in self.replicates
-        ]
+        return [self.trial(configuration, overrides, *replicate, baseline=baseline) for replicate in self.replicates]
+
+    def trial(
+        self,
+        configuration: int,
+        overrides: dict[str, Any],
+        seed: int,
+        noise_seed: int | None = None,
+        *,
+        baseline: str | None = None,
+    ) -> Trial:
+        """Return one trial of a configuration; ConfigError where its overrides do not fit the base."""
+        return Trial(
+            configuration=configuration,
+            overrides=overrides,
+            seed=seed,
+            noise_seed=noise_seed,
+            config=self.configure(overrides, seed, noise_seed),
+            baseline=baseline,
+        )
 
     @property
     def replicates(self) -> list[tuple[int, int | None]]:
@@ -302,17 +219,17 @@ class StudySpec:
 
     @property
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of the choices; only a grid has one."""
+        """The overrides of every combination of the choices; ranges are left out."""
         return space.grid(self.search)
 
     @property
     def objectives(self) -> list[Objective]:
-        """What the sampler pursues: the objective, then the secondary objectives."""
+        """What the sampler optimises: the objective, then the secondary objectives."""
         return [self.objective, *self.secondary_objectives]
 
     @property
     def total_trials(self) -> int:
-        """Trainings asked for: baselines and searched configurations, with every replicate."""
+        """How many trials the study has: baselines and searched configurations, with every replicate."""
         return (len(self.baselines) + self.configurations) * len(self.replicates)
 
     @property

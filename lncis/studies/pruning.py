@@ -1,0 +1,41 @@
+"""Where a pruner decides about configurations, and what asynchronous successive halving (ASHA) decides.
+
+ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2. There a configuration
+waits at a rung until it is among the best 1/eta and is promoted; here it is compared with those that reached the rung
+before it, as it arrives, and goes on or stops for good: no worker keeps a checkpoint for a promotion that never comes.
+The schema is in lncis.studies.spec.samplers; the median rule is Optuna's own (lncis.studies.search).
+"""
+
+import math
+from collections.abc import Collection
+
+from lncis.config import Schedule
+from lncis.studies.spec.samplers import AshaPruner, MedianPruner, Pruner
+
+
+def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, ...]:
+    """Return the epochs after which the pruner decides, in order; none without a pruner.
+
+    `first_switch` is the epoch after which the first trial of the study leaves stage 1. Rungs are counted from there,
+    so none lies in the stage 1 of all, and moved to the next epoch that is evaluated.
+    """
+    steps = list[int]()
+    if isinstance(pruner, AshaPruner):
+        step = pruner.first_rung
+        while first_switch + step < schedule.epochs:
+            steps.append(step)
+            step *= pruner.reduction_factor
+    elif isinstance(pruner, MedianPruner):
+        steps = list(range(pruner.first_rung, schedule.epochs - first_switch, pruner.every))
+    every = schedule.evaluate_every
+    evaluated = {math.ceil((first_switch + step) / every) * every for step in steps}
+    return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))
+
+
+def asha_stops(pruner: AshaPruner, score: float, reached: Collection[float]) -> bool:
+    """Say whether ASHA stops a configuration at a rung: it is not among the best 1/eta of those that reached it.
+
+    `reached` holds their scores, its own included; higher is better. The first one there always goes on.
+    """
+    better = sum(other > score for other in reached)
+    return better >= max(len(reached) // pruner.reduction_factor, 1)
