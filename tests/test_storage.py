@@ -374,7 +374,7 @@ def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeyp
 
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Unresolved)
     monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
-    with pytest.raises(StorageAwayError, match=r"resolving region.*see that it can be reached from here"):
+    with pytest.raises(StorageAwayError, match=r"resolving region.*check that it can be reached from here"):
         storage.check(s3.url("somewhere"))
     failures[0] = 1
     storage.check(s3.url("somewhere"))
@@ -424,7 +424,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(small_disk, s3, monkeypat
         storage.publish(folder({"checkpoint.pt": b"x" * 200_000}), url, 2)
     assert fetched(url) == (1, FIRST)
     storage.publish(folder({"checkpoint.pt": b"x" * 200_000}), s3.url("large"), 1)
-    with pytest.raises(StorageError, match=r"disk/here cannot be written: .*name another place: LNCIS_SCRATCH"):
+    with pytest.raises(StorageError, match=r"disk/here cannot be written: .*name another folder: LNCIS_SCRATCH"):
         storage.fetch(s3.url("large"), small_disk / "here")
 
 
