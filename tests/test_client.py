@@ -66,7 +66,7 @@ def test_a_study_is_submitted_watched_and_its_best_taken_home(url):
         assert done.spec is not None
         assert documents.parse(StudySpec, done.spec, source="test") == spec
         assert done.best
-        best = service.store.best(study.id, top=1)[0]
+        best = service.best(study.id, top=1)[0]
         assert (best.label, best.status) == (done.best.label, "finished")
         assert str(best.objective) == "12.2 ± 3.2"
         config = documents.parse(TrainConfig, yaml.safe_load(service.best_yaml(study.id)), source="best")
