@@ -126,6 +126,29 @@ def test_cancelling_a_running_study_stops_its_job(dispatcher, database, ray):
     assert ray.jobs[study.id].status == "STOPPED"
 
 
+def test_a_cancel_between_two_calls_of_a_write_is_not_lost(dispatcher, database, ray, monkeypatch):
+    """Another service cancels a study between a write of the dispatcher that was rolled back and its second call."""
+    ray.hold_after = 5
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    running = now(database, study)
+    ask(database, study, Action.PAUSE)
+    real = database.write
+
+    def write(work: Callable[[Any], Any]) -> Any:
+        monkeypatch.setattr(database, "write", real)
+        with database.engine.connect() as connection:
+            work(connection)
+            connection.rollback()
+        ask(database, study, Action.CANCEL)
+        return real(work)
+
+    monkeypatch.setattr(database, "write", write)
+    acting._change(running, state=State.QUEUED, job=Job.NONE, reason="its job died")
+    cancelled = now(database, study)
+    assert (cancelled.state, cancelled.reason) == (State.CANCELLED, "cancelled")
+
+
 def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray):
     ray.epoch_seconds = 60.0
     study, acting = queued(database), dispatcher()

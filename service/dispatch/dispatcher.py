@@ -277,9 +277,9 @@ class Dispatcher:
             now = store.get(connection, study.id, to_change=True)
             if now.state in ENDED:
                 return
-            if columns.get("job") is Job.NONE and columns.get("state") is State.QUEUED and now.wanted in _STOPPED:
-                columns.update(_STOPPED[now.wanted])
-            store.change(connection, now, **columns)
+            waits = columns.get("job") is Job.NONE and columns.get("state") is State.QUEUED
+            stopped = _STOPPED.get(now.wanted, {}) if waits else {}
+            store.change(connection, now, **{**columns, **stopped})  # a new dict: a write may be called again
 
         self._database.write(write)
 
