@@ -20,6 +20,8 @@ from lncis.studies.stages import STAGES
 from lncis.studies.trials import Observer
 
 SPEC = "spec.yaml"
+MLFLOW_RUN = "mlflow.json"
+"""Ids of the study's run in MLflow, once there is one."""
 
 
 def new_study_id(spec: StudySpec) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lncis import documents
+from lncis import documents, files
 from lncis.execution.storage import below, shown
 from lncis.execution.worker_groups import NOISE_MANIFEST
 from lncis.metrics import Record
+from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
@@ -116,6 +117,8 @@ class Mirror:
         """Say the events from `begin` to before `end`, epochs of one trial together."""
         if self._runs is None:
             self._runs = StudyRuns(self._spec.name, self._folder.name, self._tags)
+            ids = {"experiment_id": self._runs.experiment_id, "run_id": self._runs.run_id}
+            files.replace(self._folder / MLFLOW_RUN, json.dumps(ids))
             self._open.clear()
             self._of_stages.clear()
         runs, pending = self._runs, dict[str, list[tuple[Record, float]]]()

@@ -1,20 +1,22 @@
-"""What running studies say in their journals, written into the database as they say it.
+"""Copies the journals of running studies into the database as they grow.
 
-The journal is a study's memory; these rows are a copy for readers. How many of its events are copied stands in the
-study's row and is written with them, so a service that is killed anywhere goes on exactly there.
+The rows are a copy for readers; a study itself resumes from its journal. The study's row counts the events that are
+copied, in the same transaction, so a service that is killed anywhere continues exactly there.
 """
 
+import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.engine import Connection
 
 from lncis.documents import plain
 from lncis.errors import StudyError
 from lncis.metrics import Record
-from lncis.studies import journal
+from lncis.studies import folders, journal
 from lncis.studies.journal import (
     End,
     EpochFinished,
@@ -27,13 +29,15 @@ from lncis.studies.journal import (
 )
 from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import StudySpec, label
+from service.settings import Settings
 from service.store import studies as store
 from service.store import tables
-from service.store.best import best
+from service.store.best import best_configurations
 from service.store.database import Database
+from service.store.tables import Study
 
 COST_SECONDS = 10.0
-"""Between two countings of what a study costs so far."""
+"""Between two counts of what a study costs so far."""
 
 
 @dataclass
@@ -66,8 +70,9 @@ class _Stage:
 class Follower:
     """Reads one study's journal as it grows."""
 
-    def __init__(self, study_id: str, spec: StudySpec, runs: Path) -> None:
-        self._study_id, self._spec, self._folder = study_id, spec, runs / study_id
+    def __init__(self, study_id: str, spec: StudySpec, settings: Settings) -> None:
+        self._study_id, self._spec, self._folder = study_id, spec, settings.runs / study_id
+        self._mlflow_uri = settings.mlflow_tracking_uri
         self._offset, self._events = 0, list[Event]()
         self._trials: dict[str, _Trial] = {}
         self._stages: dict[str, _Stage] = {}
@@ -103,7 +108,8 @@ class Follower:
         except (LookupError, ValueError, StopIteration) as error:  # of a trial that never began, without an epoch, ...
             raise StudyError(f"{self._folder / journal.JOURNAL} does not fit together: {error!r}") from error
         if events or final:
-            database.write(lambda connection: self._copy(connection, rows, cost))
+            mlflow_url = run_url(self._mlflow_uri, self._folder)
+            database.write(lambda connection: self._copy(connection, rows, cost, mlflow_url))
 
     def _take(self, number: int, event: Event) -> list[tuple[int, dict[str, Any]]]:
         """Note an event, and return what is to be told of it with its number in the journal."""
@@ -145,8 +151,10 @@ class Follower:
         if self._spec.objective.metric in record:
             trial.objective = plain(record[self._spec.objective.metric])
 
-    def _copy(self, connection: Connection, rows: list[tuple[int, dict[str, Any]]], cost: Any) -> None:
-        study = store.get(connection, self._study_id, to_change=True)
+    def _copy(
+        self, connection: Connection, rows: list[tuple[int, dict[str, Any]]], cost: Any, mlflow_url: str | None
+    ) -> None:
+        study = store.load_study(connection, self._study_id, to_change=True)
         new = [row for number, row in rows if number > study.journal_events]
         if new:
             connection.execute(
@@ -171,21 +179,22 @@ class Follower:
             "epochs_total": self._epochs_total(study.trials_total),
         }
         changes |= {} if cost is None else {"cost": cost}
+        changes |= {} if mlflow_url is None else {"mlflow_url": mlflow_url}
         if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
             changes["best"] = self._best(connection, study)
         if new or any(getattr(study, name) != value for name, value in changes.items()):
-            store.change(connection, study, **changes)
+            store.update_study(connection, study, **changes)
 
     def _epochs_total(self, trials_total: int) -> int:
         begun = sum(trial.epochs for trial in self._trials.values())
         return begun + max(0, trials_total - len(self._trials)) * self._spec.base.schedule.epochs
 
-    def _best(self, connection: Connection, study: store.Study) -> dict[str, Any] | None:
-        found = best(connection, study, self._spec, 1)
-        names = ("label", "overrides", "objective", "status")
-        return {"metric": self._spec.objective.metric, **{name: found[0][name] for name in names}} if found else None
+    def _best(self, connection: Connection, study: Study) -> dict[str, Any] | None:
+        found = best_configurations(connection, study, self._spec, 1)
+        names = {"label", "overrides", "objective", "status"}
+        return {"metric": self._spec.objective.metric, **found[0].model_dump(include=names)} if found else None
 
-    def _copy_trial(self, connection: Connection, study: store.Study, trial: _Trial, *, begun: bool) -> None:
+    def _copy_trial(self, connection: Connection, study: Study, trial: _Trial, *, begun: bool) -> None:
         started, columns = trial.started, tables.trials.c
         found = {
             "state": trial.state,
@@ -219,8 +228,23 @@ class Follower:
         ]
         connection.execute(tables.stage_uses.insert(), uses)
 
-    def _copy_stage(self, connection: Connection, study: store.Study, stage: _Stage) -> None:
+    def _copy_stage(self, connection: Connection, study: Study, stage: _Stage) -> None:
         columns = tables.stages.c
         mine = (columns.study == study.number) & (columns.number == stage.number)
         if not connection.execute(tables.stages.update().where(mine).values(epoch=stage.epoch)).rowcount:
             connection.execute(tables.stages.insert().values(study=study.number, **asdict(stage)))
+
+
+def run_url(tracking_uri: str, folder: Path) -> str | None:
+    """Return where a browser finds a study's run in MLflow; None without a server, or before the driver made the run.
+
+    A file that cannot be read gives no link either: a link is not worth a study that cannot be followed.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    try:
+        ids = json.loads((folder / folders.MLFLOW_RUN).read_bytes())
+        place = f"experiments/{quote(ids['experiment_id'], safe='')}/runs/{quote(ids['run_id'], safe='')}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return f"{tracking_uri.rstrip('/')}/#/{place}"
