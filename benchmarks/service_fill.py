@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
+from lncis.api import ENDED, State
+from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_spec
-from service.api.submissions import plain
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database
-from service.store.states import ENDED, State
 
 PRESET = Path(__file__).parents[1] / "studies" / "gamma_sweep.yaml"
 EPOCHS, EVALUATE_EVERY = 26, 4
@@ -44,7 +44,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
     state = State.RUNNING if size > 1000 else draw.choice(STATES)
     owner = draw.choice(["anna", "bilal", "chen", "dora"])
     document = plain(documents.dump(spec))
-    study, _ = store.create(
+    study, _ = store.create_study(
         connection,
         store.NewStudy(
             name=spec.name,
@@ -148,7 +148,7 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
         connection.execute(tables.events.insert(), events)
     ended = [row["state"] for row in rows]
     best = max((row for row in rows if row["state"] == "finished"), key=lambda row: row["objective"], default=None)
-    study = store.change(
+    study = store.update_study(
         connection,
         study,
         events=study.events + len(events),
@@ -171,10 +171,10 @@ def _study(connection: Connection, spec: StudySpec, size: int, draw: random.Rand
             "status": "finished",
         },
     )
-    study = store.change(connection, study, state=State.RUNNING, reason="")
+    study = store.update_study(connection, study, state=State.RUNNING, reason="")
     if state is not State.RUNNING:
         reason = {State.FAILED: "its job died 3 times in a row without progress: Killed"}.get(state, "")
-        store.change(connection, study, state=state, reason=reason)
+        store.update_study(connection, study, state=state, reason=reason)
 
 
 def main() -> None:

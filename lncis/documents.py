@@ -193,3 +193,23 @@ def _tags(schema: Any) -> list[Any]:
     return (
         [value for hint in get_type_hints(schema).values() for value in get_args(hint)] if is_dataclass(schema) else []
     )
+
+
+def differences(earlier: Any, now: Any, path: str = "") -> list[dict[str, Any]]:
+    """Return `{path, earlier, now}` for each field that differs between two documents; an absent field is None."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        keys = [*earlier, *(key for key in now if key not in earlier)]
+        return [
+            line
+            for key in keys
+            for line in differences(
+                earlier.get(key, _ABSENT), now.get(key, _ABSENT), f"{path}.{key}" if path else str(key)
+            )
+        ]
+    if earlier == now:
+        return []
+    shown = {name: None if value is _ABSENT else value for name, value in (("earlier", earlier), ("now", now))}
+    return [{"path": path, **shown}]
+
+
+_ABSENT = object()

@@ -74,6 +74,7 @@ class StudyRuns:
             self._parts = {child.data.tags[PART_TAG]: child for child in children}
             self._client.update_run(run.info.run_id, status="RUNNING")
         self.run_id: str = run.info.run_id
+        self.experiment_id: str = self._experiment
 
     def _search(self, filter_string: str) -> list[Run]:
         runs: list[Run] = []

@@ -1,4 +1,4 @@
-"""python -m service: the service, with its settings from the environment (service.settings says which)."""
+"""python -m service: the service, with its settings from the environment (service.settings lists them)."""
 
 import logging
 import os
@@ -15,20 +15,21 @@ from service.settings import Settings, from_environment
 from service.store.database import Database
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread that writes or reads may keep the event loop waiting for the interpreter; Python's own: 5 ms."""
+"""How long another thread may keep the event loop waiting for the interpreter; Python's default is 5 ms."""
 SHUTDOWN_SECONDS = 3
-"""How long open answers, such as streams of events, may take to end."""
+"""For open answers, such as event streams, to end."""
 
 
 def main() -> None:
-    """Serve until SIGTERM or Ctrl-C; studies go on without the service, and are found again by the next one."""
+    """Serve until SIGTERM or Ctrl-C; studies keep running, and the next service finds them again."""
     with clear_errors():
         serve(from_environment(os.environ))
 
 
 def serve(settings: Settings) -> None:
-    """Serve; StudyError where the address is taken, ConfigError where the settings or the database do not do."""
+    """Serve; StudyError if the address is taken, ConfigError if a setting or the database is not valid."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, and Ray is asked once a second
     sys.setswitchinterval(SWITCH_SECONDS)
     listening = _listen(settings)
     database = Database(settings.database_url)
@@ -40,7 +41,7 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             log_level="warning",
-            access_log=False,  # a request's address may hold what is nobody's business; /metrics counts them
+            access_log=False,  # a request's address may be private; /metrics counts requests
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
@@ -51,7 +52,7 @@ def serve(settings: Settings) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Return a socket that is bound before anything else starts: a second service on the port ends here."""
+    """Return a bound socket; bound first, so that a second service on the port fails before it touches the database."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, number)

@@ -1,4 +1,4 @@
-"""create_app: the service as an ASGI application, made from what it is handed."""
+"""create_app: the service as an ASGI application, made from its settings, a database and a place where jobs run."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,39 +13,35 @@ from service.api.plans import Planner
 from service.api.runtime import Runtime
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
-from service.mlflow import Mlflow
 from service.settings import Settings, is_loopback
 from service.store.database import Database
 from service.ui import page
 
-DESCRIPTION = """Studies of lncis on a shared cluster: `POST /studies`, and the best configurations come back.
+DESCRIPTION = """Queues lncis studies on a shared cluster, and reports their best configurations.
 
 States: queued -> running -> succeeded | failed | cancelled; running <-> paused. Errors are RFC 9457 problem documents.
 """
 
 
 def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
-    """Return the service on a database and a place where jobs run; both are closed by whoever made them."""
+    """Return the service; the caller made its database, and closes it."""
     dispatcher = Dispatcher(settings, database, jobs)
-    mlflow = Mlflow(settings, database)
     runtime = Runtime(
         settings=settings,
         database=database,
         planner=Planner(settings.runs),
-        mlflow=mlflow,
         wake=dispatcher.wake,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         dispatcher.start()
-        mlflow.start()
         yield
         runtime.stopping = True
-        mlflow.stop()
         dispatcher.stop()
         runtime.planner.close()
         runtime.readers.shutdown()
+        await runtime.http.aclose()
 
     app = FastAPI(
         title="lncis",
@@ -53,7 +49,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's own loads a CDN; service.ui.page has one that does not
+        docs_url=None,  # service.ui.docs serves the same page without a CDN
         redoc_url=None,
     )
     app.state.runtime = runtime

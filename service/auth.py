@@ -1,13 +1,14 @@
-"""Who asks, and what they may: bearer tokens with a scope, compared in constant time; for browsers a pass to read."""
+"""Authentication: bearer tokens with a scope, compared in constant time; for browsers a signed pass to read."""
 
 import hashlib
 import hmac
 import re
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from itsdangerous import BadSignature, TimestampSigner
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
@@ -17,12 +18,12 @@ from lncis.errors import ConfigError
 Scope = Literal["read", "write"]
 
 LOCAL_USER = "local"
-"""Whose studies are those of a service without tokens."""
+"""The owner of all studies of a service without tokens."""
 
 
 @checked(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Token:
-    """A secret that a user shows; only its digest is kept."""
+    """A user's secret, of which only the digest is kept."""
 
     user: str
     scope: Scope
@@ -31,7 +32,7 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks."""
+    """The user of a request."""
 
     user: str
     may_write: bool
@@ -41,7 +42,7 @@ _TOKEN = re.compile(r"(?P<user>[A-Za-z0-9._-]{1,64}):(?P<scope>read|write):(?P<s
 
 
 def parse_tokens(text: str) -> list[Token]:
-    """Return the tokens in `user:scope:secret,...`; ConfigError tells which one is wrong, never its secret."""
+    """Return the tokens in `user:scope:secret,...`; ConfigError names the wrong one by its number, never its secret."""
     tokens, problems = [], []
     for number, part in enumerate(text.split(","), start=1):
         found = _TOKEN.fullmatch(part.strip())
@@ -59,7 +60,7 @@ def parse_tokens(text: str) -> list[Token]:
 
 
 def caller_of(authorization: str | None, tokens: Sequence[Token]) -> Caller | None:
-    """Return who shows a token, None for nobody known; every token is compared, whatever the others gave."""
+    """Return the user of a token, None if it is unknown; every token is compared, so that the time tells nothing."""
     if not tokens:
         return Caller(user=LOCAL_USER, may_write=True)
     kind, _, secret = (authorization or "").partition(" ")
@@ -71,39 +72,32 @@ def caller_of(authorization: str | None, tokens: Sequence[Token]) -> Caller | No
 
 
 PASS_COOKIE, PASS_SECONDS = "lncis_pass", 12 * 3600
-"""What a browser that signed in shows instead of its token, and for how long."""
+"""The cookie of a signed-in browser, and how long it is valid."""
 
 
 def new_pass(secret: str, tokens: Sequence[Token]) -> str | None:
-    """Return a pass for who shows a token's secret, None for nobody known.
+    """Return a pass for the secret of a token, None if there is no such token.
 
-    A browser sends its cookies to every port of a host, so to MLflow beside this service too: a pass is not the token,
-    it ends, it ends with the token, and it never writes.
+    A browser sends its cookies to every port of a host, so to an MLflow beside this service too. Therefore a pass is
+    not the token: it expires, it ends with its token, and it never writes.
     """
-    caller = caller_of(f"Bearer {secret}", tokens)
-    if not tokens or caller is None:
+    if not tokens or caller_of(f"Bearer {secret}", tokens) is None:
         return None
-    until = str(int(time.time()) + PASS_SECONDS)
-    return f"{until}.{_seal(_digest(secret.strip()), until)}"
+    return _signer(_digest(secret.strip())).sign("lncis").decode()
 
 
 def caller_of_pass(shown: str | None, tokens: Sequence[Token]) -> Caller | None:
-    """Return who shows a pass that is still good, None for nobody known."""
-    read = _PASS.fullmatch(shown or "")
-    if read is None or int(read["until"]) <= time.time():
-        return None
+    """Return the user of a valid pass, None if it is unknown or expired."""
     found = None
     for token in tokens:
-        if hmac.compare_digest(_seal(token.digest, read["until"]), read["seal"]):
+        with suppress(BadSignature):
+            _signer(token.digest).unsign((shown or "").encode("utf-8", "replace"), max_age=PASS_SECONDS)
             found = Caller(user=token.user, may_write=False)
     return found
 
 
-_PASS = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<seal>[0-9a-f]{64})")
-
-
-def _seal(key: bytes, until: str) -> str:
-    return hmac.new(key, f"lncis pass until {until}".encode(), hashlib.sha256).hexdigest()
+def _signer(key: bytes) -> TimestampSigner:
+    return TimestampSigner(key, salt="lncis pass", digest_method=hashlib.sha256)
 
 
 def _digest(secret: str) -> bytes:

@@ -1,7 +1,7 @@
-"""make serve: Ray, MLflow and the service on this machine, for one person and with nothing else installed.
+"""make serve: Ray, MLflow and the service on this machine, for one user.
 
-All that it starts listens on loopback, and ends with it. Studies, the database and MLflow's runs stay, and the next
-`make serve` finds them again.
+Everything that it starts listens on loopback, and ends with it. Studies, the database and MLflow's runs stay, and the
+next `make serve` finds them again.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from lncis.errors import StudyError
 from lncis.execution.cluster import TRIAL_DRIVER
@@ -27,14 +27,14 @@ from service.settings import from_environment
 HOST = "127.0.0.1"
 CURL = """curl -s {url}/studies -H 'Content-Type: application/yaml' --data-binary @studies/first.yaml"""
 OBJECT_STORE_BYTES = 256 * 2**20  # what passes through it is small: records and configs
-PATIENCE = 300.0
+START_TIMEOUT_SECONDS = 300.0
 
 _QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 
 def main() -> None:
-    """Start what the environment does not name already, print where everything is, and serve until Ctrl-C."""
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C does: what was started here must not stay behind
+    """Start Ray and MLflow unless the environment names them, print all addresses, and serve until Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: every process that was started here must end
     with clear_errors(), contextlib.ExitStack() as stack:
         environment = {**os.environ, "LNCIS_HOST": HOST}
         Path("runs").mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def mlflow(database: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def ray(*, cpus: int | None = None) -> Iterator[str]:
     """Within the block a Ray head runs, with room for studies; yields the address of its dashboard."""
-    # each of its own, as another Ray may run here; without its agent a head takes no jobs
+    # ports of its own, as another Ray may run here; a head without an agent accepts no jobs
     dashboard, gcs, client, agent = _free(8265), _free(6379), _free(10001), _free(52365)
     # short, as it holds unix sockets
     with tempfile.TemporaryDirectory(prefix="lncis", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -86,7 +86,7 @@ def ray(*, cpus: int | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _running(command: list[str], name: str, *urls: str, **environment: str) -> Iterator[None]:
-    """Within the block a program of its own process group runs, which answered at each of `urls`."""
+    """Within the block a program runs, in a process group of its own; it has answered at each of `urls`."""
     log = Path(f"runs/{name}.log")
     with log.open("ab") as output:
         process: subprocess.Popen[Any] = subprocess.Popen(
@@ -111,16 +111,16 @@ def _running(command: list[str], name: str, *urls: str, **environment: str) -> I
 
 
 def _wait(process: "subprocess.Popen[Any]", name: str, url: str, log: Path) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             raise StudyError(f"{name} ended with code {process.returncode} before it began; {log} says why")
         try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (OSError, HTTPException):
+            httpx2.get(url, timeout=5, trust_env=False).raise_for_status()  # this machine needs no proxy
+            return
+        except httpx2.HTTPError:
             time.sleep(0.3)
-    raise StudyError(f"{name} did not answer at {url} within {PATIENCE:.0f} s; {log} may say why")
+    raise StudyError(f"{name} did not answer at {url} within {START_TIMEOUT_SECONDS:.0f} s; {log} may say why")
 
 
 def _free(wanted: int) -> int:

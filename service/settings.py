@@ -20,7 +20,7 @@ from service.auth import Token, parse_tokens
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Settings:
-    """The environment's variables; each is `LNCIS_` and the field's name in capitals, but for those that say so."""
+    """Environment variables: `LNCIS_` and the field's name in capitals, unless the field names another one."""
 
     host: str = "127.0.0.1"
     """Address to listen on; without tokens it must be this machine's own (loopback)."""
@@ -37,9 +37,9 @@ class Settings:
     data_roots: list[Path] = field(default_factory=list)
     """Folders, separated by colons, below which the files that a spec names must lie. Empty: a spec may name none."""
     max_running: int = Field(default=2, ge=1)
-    """Studies that run at a time."""
+    """Studies that run at the same time."""
     max_running_per_user: int = Field(default=2, ge=1)
-    """Studies of one user that run at a time."""
+    """Studies of one user that run at the same time."""
     max_trials: int = Field(default=10_000, ge=1)
     """Trainings that one study may ask for."""
     max_epochs: int = Field(default=10_000, ge=1)
@@ -47,15 +47,15 @@ class Settings:
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     """Longest request body."""
     max_event_streams: int = Field(default=100, ge=1)
-    """Event streams that are open at a time."""
+    """Event streams that are open at the same time."""
     event_stream_seconds: float = Field(default=600, gt=0)
-    """After so long a stream of events ends; its client comes back with Last-Event-ID and misses nothing."""
+    """After so long an event stream ends; its client reconnects with Last-Event-ID and misses nothing."""
     poll_seconds: float = Field(default=1.0, gt=0)
-    """Between two looks at Ray and at the journals of running studies."""
+    """Between two turns of the dispatcher, which reads Ray's jobs and the journals of running studies."""
     ray_grace_seconds: float = Field(default=30.0, ge=0)
-    """Ray silent for so long: its studies are shown as queued until it is back."""
+    """After so long without an answer of Ray, its studies are shown as queued until it answers."""
     max_setbacks: int = Field(default=3, ge=1)
-    """A study whose job died so often in a row without finishing an epoch has failed."""
+    """A study fails when so many of its jobs in a row died without finishing an epoch."""
     job_python: str = sys.executable
     """The Python that runs a study on the head node; it must have lncis."""
     store_gb: float = Field(default=20.0, ge=0)
@@ -67,15 +67,9 @@ class Settings:
     """`$RAY_ADDRESS`, the address of Ray's dashboard such as http://127.0.0.1:8265; empty: studies wait."""
     mlflow_tracking_uri: str = ""
     """`$MLFLOW_TRACKING_URI`, without credentials; an http address is linked to."""
-    mlflow_tracking_username: str = ""
-    """`$MLFLOW_TRACKING_USERNAME`, where MLflow wants one; as the next two it is not handed on."""
-    mlflow_tracking_password: str = field(default="", repr=False)
-    """`$MLFLOW_TRACKING_PASSWORD`."""
-    mlflow_tracking_token: str = field(default="", repr=False)
-    """`$MLFLOW_TRACKING_TOKEN`, where MLflow wants that instead."""
 
     @model_validator(mode="after")
-    def _closed_to_strangers(self) -> "Settings":
+    def _loopback_without_tokens(self) -> "Settings":
         if not self.tokens and not is_loopback(self.host):
             raise ValueError(
                 f"host must be a loopback address (127.0.0.1 or ::1) without tokens but got {self.host!r}; "
@@ -90,10 +84,10 @@ class Settings:
 
     @model_validator(mode="after")
     def _without_credentials(self) -> "Settings":
-        """Ray writes what a job is given into its logs, and shows it to whoever sees its dashboard."""
+        """Ray writes the environment of a job into its logs, and its dashboard shows it to every user."""
         if problems := [
             f"{variable(name)}: must be without credentials (user:password@, or a key, token or password after the ?) "
-            f"as Ray logs what a job is given; {remedy}"
+            f"as Ray logs the environment of a job; {remedy}"
             for name, remedy in _CREDENTIALS.items()
             if _has_credentials(getattr(self, name))
         ]:
@@ -102,12 +96,12 @@ class Settings:
 
 
 _CREDENTIALS = {
-    "storage": "leave them to where the AWS tools look on each node: a role, ~/.aws, or AWS_ACCESS_KEY_ID and "
+    "storage": "put them where the AWS tools look on each node: a role, ~/.aws, or AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY in the environment of the cluster",
     "mlflow_tracking_uri": "name a server, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the "
-    "environment of the cluster and of this process",
+    "environment of the cluster",
 }
-"""Fields that jobs are given -> where their credentials belong."""
+"""Fields that jobs get -> where their credentials belong."""
 _PASSWORD = re.compile(r"[^/:@]*:(?!\d+/)[^@]*@")  # which may hold a /, as AWS secrets do, where it is not quoted
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$", re.IGNORECASE)
 
@@ -118,17 +112,14 @@ def _has_credentials(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-_OF_OTHERS = (
-    *("ray_address", "mlflow_tracking_uri"),
-    *("mlflow_tracking_username", "mlflow_tracking_password", "mlflow_tracking_token"),
-)
+_OF_OTHERS = ("ray_address", "mlflow_tracking_uri")
 """Fields whose variables Ray and MLflow know too."""
 
 
@@ -138,7 +129,7 @@ def variable(name: str) -> str:
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Return the settings that an environment describes; ConfigError names every variable that is wrong."""
+    """Return the settings in an environment; ConfigError names every variable that is wrong."""
     given: dict[str, Any] = {
         name: environment[variable(name)]
         for name in Settings.__dataclass_fields__

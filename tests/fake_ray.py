@@ -162,6 +162,7 @@ class FakeRay:
         """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
         folder = self.runs / study_id
         spec = load_stored_spec(folder / "spec.yaml")
+        (folder / "mlflow.json").write_text(json.dumps({"experiment_id": "7", "run_id": f"run-of-{study_id}"}))
         journal, tree = Journal(folder), StageTree(spec, folder / "stages")
         done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}

@@ -50,7 +50,7 @@ def served(folder: Path, database: Database, **changes: Any) -> Iterator[str]:
     def looked() -> bool:
         """Its dispatcher has taken its first turn: till then nobody could say whether Ray is there."""
         assert thread.is_alive()
-        return server.started and database.read(waiting.outlook).seen_at >= begun
+        return server.started and database.read(waiting.load_status).seen_at >= begun
 
     eventually(looked)
     try:

@@ -66,7 +66,7 @@ def test_a_study_is_submitted_watched_and_its_best_taken_home(url):
         assert done.spec is not None
         assert documents.parse(StudySpec, done.spec, source="test") == spec
         assert done.best
-        best = service.store.best(study.id, top=1)[0]
+        best = service.best(study.id, top=1)[0]
         assert (best.label, best.status) == (done.best.label, "finished")
         assert str(best.objective) == "12.2 ± 3.2"
         config = documents.parse(TrainConfig, yaml.safe_load(service.best_yaml(study.id)), source="best")
@@ -101,7 +101,7 @@ def test_what_the_service_refuses_names_every_mistake(idle):
 
 
 def test_a_preset_a_list_and_the_queue(idle, monkeypatch):
-    monkeypatch.setattr(client, "PAGE", 2)
+    monkeypatch.setattr(client, "PAGE_SIZE", 2)
     with Client(idle) as service:
         made = [
             service.submit({"preset": "first", "set": {"noise.rate": rate}}).id for rate in (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -157,7 +157,7 @@ def test_a_connection_that_breaks_is_asked_once_more_where_that_is_safe():
     with Client("http://127.0.0.1:1") as service:
         service._http = httpx2.Client(base_url=service.url, transport=httpx2.MockTransport(handler))
         for ask in (lambda: service.submit(SPEC, key="k"), lambda: service.get("a"), lambda: service.resume("a")):
-            with pytest.raises(ServiceError, match="broke off"):
+            with pytest.raises(ServiceError, match="closed the connection"):
                 ask()
     assert asked == ["POST /studies k", "POST /studies k", "GET /studies/a", "GET /studies/a", "POST /studies/a/resume"]
 
@@ -170,7 +170,7 @@ def test_a_watcher_outlives_a_service_that_is_killed(tmp_path):
         with Client(service.address) as watching:
             study = watching.submit(SPEC)
             seen: list[Any] = []
-            watcher = threading.Thread(target=lambda: seen.extend(watching.watch(study.id, patience=120)))
+            watcher = threading.Thread(target=lambda: seen.extend(watching.watch(study.id, timeout=120)))
             watcher.start()
             for _ in range(2):
                 time.sleep(1.5)
@@ -187,12 +187,12 @@ def test_a_watcher_outlives_a_service_that_is_killed(tmp_path):
 
 
 def test_a_watcher_does_not_wait_for_ever(idle, monkeypatch):
-    monkeypatch.setattr(client, "PAUSES", (0.05,))
+    monkeypatch.setattr(client, "BACKOFF_SECONDS", (0.05,))
     with Client(idle) as service:
         study = service.submit(SPEC)
         service._http.close()
     with Client("http://127.0.0.1:9") as service, pytest.raises(ServiceError, match="has not answered for 0 s"):
-        list(service.watch(study.id, patience=0.2))
+        list(service.watch(study.id, timeout=0.2))
 
 
 def run(*arguments: str, url: str) -> Any:
@@ -272,7 +272,7 @@ def test_ctrl_c_leaves_the_study_and_says_so(idle):
         assert process.stdout.readline() == "queued\n"
         process.send_signal(signal.SIGINT)
         said, complaints = process.communicate(timeout=60)
-        assert said == f"{study} goes on; watch it again: lncis study watch {study}\n"
+        assert said == f"{study} keeps running; watch it again: lncis study watch {study}\n"
         assert (process.returncode, complaints) == (130, "interrupted\n")
         assert service.get(study).state == "queued"
 

@@ -398,7 +398,7 @@ def test_the_queue_says_which_limit(open_client, ray):
     in_state(client, first, "running")
     entries = {entry["id"]: entry for entry in client.get("/queue").json()["studies"]}
     assert entries[first["id"]]["position"] is None
-    assert entries[second["id"]]["why"] == "1 studies hold a place already, the limit is 1"
+    assert entries[second["id"]]["why"] == "1 studies have a job already, the limit is 1"
 
 
 def test_tokens_and_their_scopes(open_client):

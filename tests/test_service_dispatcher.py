@@ -12,17 +12,19 @@ import sqlalchemy as sa
 from fake_ray import SPEC, FakeJob, FakeRay
 
 from lncis import documents
+from lncis.api import Action, State
 from lncis.documents import plain
 from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
 from service.dispatch.dispatcher import Dispatcher
-from service.dispatch.jobs import Life, RayAway, RayJobs, Report
+from service.dispatch.jobs import JobReport, JobStatus, RayAway, RayJobs
 from service.dispatch.outcome import outcome
 from service.settings import Settings
 from service.store import studies as store
+from service.store import tables
 from service.store.database import Database, DatabaseAway
-from service.store.states import Action, Job, State, Wanted
+from service.store.states import Job, Wanted
 
 Turns = Callable[..., Dispatcher]
 
@@ -40,7 +42,7 @@ def dispatcher(tmp_path: Path, ray: FakeRay, database: Database) -> Turns:
     return make
 
 
-def queued(database: Database, owner: str = "anna", priority: int = 0, **changes: Any) -> store.Study:
+def queued(database: Database, owner: str = "anna", priority: int = 0, **changes: Any) -> tables.Study:
     spec = documents.parse(StudySpec, {**SPEC, **changes}, source="test")
     new = store.NewStudy(
         name=spec.name,
@@ -53,18 +55,18 @@ def queued(database: Database, owner: str = "anna", priority: int = 0, **changes
         key=None,
         request=None,
     )
-    return database.write(lambda connection: store.create(connection, new))[0]
+    return database.write(lambda connection: store.create_study(connection, new))[0]
 
 
-def now(database: Database, study: store.Study) -> store.Study:
-    return database.read(lambda connection: store.get(connection, study.id))
+def now(database: Database, study: tables.Study) -> tables.Study:
+    return database.read(lambda connection: store.load_study(connection, study.id))
 
 
-def ask(database: Database, study: store.Study, action: Action) -> store.Study:
-    return database.write(lambda connection: store.act(connection, study.id, action))
+def ask(database: Database, study: tables.Study, action: Action) -> tables.Study:
+    return database.write(lambda connection: store.request_action(connection, study.id, action))
 
 
-def until(dispatcher: Dispatcher, database: Database, study: store.Study, *states: State, seconds: float = 60) -> Any:
+def until(dispatcher: Dispatcher, database: Database, study: tables.Study, *states: State, seconds: float = 60) -> Any:
     """Take turns until the study is in one of the states."""
     end = time.monotonic() + seconds
     while (found := now(database, study)).state not in states:
@@ -74,7 +76,7 @@ def until(dispatcher: Dispatcher, database: Database, study: store.Study, *state
     return found
 
 
-def trained_once(ray: FakeRay, study: store.Study) -> bool:
+def trained_once(ray: FakeRay, study: tables.Study) -> bool:
     mine = {key: number for key, number in ray.trained.items() if key[0] == study.id}
     return len(mine) == 24 and set(mine.values()) == {1}
 
@@ -126,13 +128,45 @@ def test_cancelling_a_running_study_stops_its_job(dispatcher, database, ray):
     assert ray.jobs[study.id].status == "STOPPED"
 
 
+def test_the_run_in_mlflow_is_linked_as_soon_as_there_is_one(dispatcher, database, ray):
+    ray.hold_after = 5
+    study, acting = queued(database), dispatcher(mlflow_tracking_uri="http://mlflow:5000")
+    assert study.mlflow_url is None
+    while now(database, study).epochs_done < 5:
+        acting.turn()
+    assert now(database, study).mlflow_url == f"http://mlflow:5000/#/experiments/7/runs/run-of-{study.id}"
+
+
+def test_a_cancel_between_two_calls_of_a_write_is_not_lost(dispatcher, database, ray, monkeypatch):
+    """Another service cancels a study between a write of the dispatcher that was rolled back and its second call."""
+    ray.hold_after = 5
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    running = now(database, study)
+    ask(database, study, Action.PAUSE)
+    real = database.write
+
+    def write(work: Callable[[Any], Any]) -> Any:
+        monkeypatch.setattr(database, "write", real)
+        with database.engine.connect() as connection:
+            work(connection)
+            connection.rollback()
+        ask(database, study, Action.CANCEL)
+        return real(work)
+
+    monkeypatch.setattr(database, "write", write)
+    acting._change(running, state=State.QUEUED, job=Job.NONE, reason="its job died")
+    cancelled = now(database, study)
+    assert (cancelled.state, cancelled.reason) == (State.CANCELLED, "cancelled")
+
+
 def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray):
     ray.epoch_seconds = 60.0
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     ray.jobs[study.id].status = "PENDING"
     acting.turn()
-    assert now(database, study).reason == "its job waits for a place in Ray"
+    assert now(database, study).reason == "its job is pending in Ray"
     ask(database, study, Action.CANCEL)
     acting.turn()
     acting.turn()
@@ -142,7 +176,7 @@ def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray)
 
 
 def test_a_job_that_dies_is_started_again_and_in_the_end_given_up(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.BACKOFF_SECONDS", (0.0,))
     ray.exits = dict.fromkeys(range(1, 9), (1, "error: no memory"))
     study = queued(database)
     failed = until(dispatcher(max_setbacks=3), database, study, State.FAILED)
@@ -151,7 +185,7 @@ def test_a_job_that_dies_is_started_again_and_in_the_end_given_up(dispatcher, da
 
 
 def test_a_job_that_dies_once_goes_on(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.BACKOFF_SECONDS", (0.0,))
     ray.exits = {1: (1, "error: no memory")}
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.SUCCEEDED)
@@ -238,7 +272,7 @@ def test_a_study_paused_while_its_report_is_written_is_no_failure(dispatcher, da
     [(1, State.SUCCEEDED, ""), (9, State.FAILED, "its job died 3 times in a row without progress: No space left")],
 )
 def test_a_job_that_dies_over_its_report_writes_it_again(dispatcher, database, ray, monkeypatch, deaths, state, reason):
-    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.BACKOFF_SECONDS", (0.0,))
     ray.report_exits = dict.fromkeys(range(1, deaths + 1), (1, "error: No space left"))
     study, acting = queued(database), dispatcher(max_setbacks=3)
     assert until(acting, database, study, State.SUCCEEDED, State.FAILED).reason == reason
@@ -248,7 +282,7 @@ def test_a_job_that_dies_over_its_report_writes_it_again(dispatcher, database, r
 
 
 def test_a_study_none_of_whose_configurations_finished_has_failed_at_once(database):
-    died = Report(life=Life.FAILED, attempt=1, exit_code=1)
+    died = JobReport(status=JobStatus.FAILED, attempt=1, exit_code=1)
     words = "no configuration of study tiny finished: out of memory"
     decided = outcome(queued(database), died, words, complete=True, progressed=True, settings=Settings())
     assert decided == {"state": State.FAILED, "reason": words}
@@ -294,7 +328,7 @@ def test_jobs_of_studies_that_have_ended_are_forgotten(dispatcher, database, ray
     ended, paused, acting = queued(database), queued(database), dispatcher()
     until(acting, database, ended, State.SUCCEEDED)
     until(acting, database, paused, State.SUCCEEDED)
-    database.write(lambda c: store.change(c, store.get(c, paused.id), state=State.PAUSED))
+    database.write(lambda c: store.update_study(c, store.load_study(c, paused.id), state=State.PAUSED))
     ray.jobs["of-another-service"] = FakeJob(attempt=1, status="SUCCEEDED")
     real = RayJobs.forget
     monkeypatch.setattr(RayJobs, "forget", lambda *_: (_ for _ in ()).throw(RayAway("cut")))
@@ -316,7 +350,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_study_queued(dispatcher, dat
     assert (waits.state, waits.job) == (State.QUEUED, Job.NONE)
     assert "its folder cannot be written" in waits.reason
     (tmp_path / "runs").unlink()
-    database.write(lambda c: store.change(c, store.get(c, study.id), retry_at=0.0))
+    database.write(lambda c: store.update_study(c, store.load_study(c, study.id), retry_at=0.0))
     until(acting, database, study, State.SUCCEEDED)
 
 
@@ -324,12 +358,12 @@ def test_a_waiting_study_that_a_newer_service_does_not_understand_says_so_and_ho
     dispatcher, database, ray
 ):
     odd = queued(database)
-    database.write(lambda c: store.change(c, store.get(c, odd.id), spec={"name": "tiny", "gone": 1}))
+    database.write(lambda c: store.update_study(c, store.load_study(c, odd.id), spec={"name": "tiny", "gone": 1}))
     fine, acting = queued(database), dispatcher(max_running=1)
     until(acting, database, fine, State.SUCCEEDED)
     waits = now(database, odd)
     assert (waits.state, waits.job) == (State.QUEUED, Job.NONE)
-    assert "does not understand what it is to do" in waits.reason
+    assert "does not understand its spec" in waits.reason
     assert "gone: no such field" in waits.reason
     assert ask(database, odd, Action.CANCEL).state is State.CANCELLED
     assert ray.submissions == [fine.id]
@@ -340,7 +374,7 @@ def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, d
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     etag = now(database, study).etag
-    database.write(lambda c: store.adjust(c, study.id, etag, priority=None, max_concurrent_trials=9))
+    database.write(lambda c: store.adjust_study(c, study.id, etag, priority=None, max_concurrent_trials=9))
     ask(database, study, Action.PAUSE)
     until(acting, database, study, State.PAUSED)
     ask(database, study, Action.RESUME)
@@ -363,16 +397,16 @@ def test_progress_is_copied_once_whoever_copies(dispatcher, database, ray):
     from service.store import findings
 
     done = now(database, study)
-    told = database.read(lambda c: findings.events(c, done, after=0, limit=1000))
-    epochs = [(data["trial"], data["epoch"]) for _, kind, data in told if kind == "epoch_finished"]
+    told = database.read(lambda c: findings.list_events(c, done, after=0, limit=1000))
+    epochs = [(event.data["trial"], event.data["epoch"]) for event in told if event.type == "epoch_finished"]
     assert len(epochs) == len(set(epochs)) == 24
-    assert [number for number, _, _ in told] == list(range(1, done.events + 1))
+    assert [event.number for event in told] == list(range(1, done.events + 1))
 
 
 def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, database, ray, tmp_path, monkeypatch):
     from service.store import findings
 
-    monkeypatch.setattr("service.dispatch.dispatcher.NOTE_SECONDS", 3600.0)
+    monkeypatch.setattr("service.dispatch.dispatcher.HEARTBEAT_SECONDS", 3600.0)
     study, acting = queued(database), dispatcher()
     acting.turn()
     while ray.jobs[study.id].status == "RUNNING":
@@ -385,11 +419,11 @@ def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, databas
     other.execute("ROLLBACK")
     other.close()
     done = until(acting, database, study, State.SUCCEEDED)
-    trials = [trial for _, trial in database.read(lambda c: findings.trials(c, done, after=0, limit=100))]
-    assert [(trial["state"], trial["epoch"]) for trial in trials] == [("finished", 4)] * 6
-    assert done.best["label"] == trials[2]["label"]
-    told = database.read(lambda c: findings.events(c, done, after=0, limit=1000))
-    assert sum(kind == "epoch_finished" for _, kind, _ in told) == 24
+    trials = [trial for _, trial in database.read(lambda c: findings.list_trials(c, done, after=0, limit=100))]
+    assert [(trial.state, trial.epoch) for trial in trials] == [("finished", 4)] * 6
+    assert done.best["label"] == trials[2].label
+    told = database.read(lambda c: findings.list_events(c, done, after=0, limit=1000))
+    assert sum(event.type == "epoch_finished" for event in told) == 24
 
 
 def test_a_broken_journal_holds_up_its_own_study_alone(dispatcher, database, ray, tmp_path):
@@ -416,7 +450,7 @@ def test_a_journal_that_does_not_fit_together_holds_up_its_own_study_alone(dispa
 def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
     dispatcher, database, ray, tmp_path, monkeypatch, ends
 ):
-    monkeypatch.setattr("service.dispatch.outcome.PAUSES", (0.0,))
+    monkeypatch.setattr("service.dispatch.outcome.BACKOFF_SECONDS", (0.0,))
     waits, fine, acting = queued(database), queued(database), dispatcher(max_running=2)
     journal = tmp_path / "runs" / waits.id / JOURNAL
     journal.mkdir(parents=True)
@@ -424,8 +458,8 @@ def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
     until(acting, database, fine, State.SUCCEEDED)
     held = now(database, waits)
     assert (held.state, held.job) == (State.RUNNING, Job.SUBMITTED)
-    entry = waiting.queue([held], [held], acting._seen, acting._settings)["studies"][0]
-    assert entry["why"] == f"what it did cannot be read: [Errno 21] Is a directory: '{journal}'"
+    entry = waiting.describe_queue([held], [held], acting._seen, acting._settings).studies[0]
+    assert entry.why == f"its journal cannot be read: [Errno 21] Is a directory: '{journal}'"
     acting.turn()
     assert now(database, waits).events == held.events  # said once
     if ends == "it is cancelled":
@@ -464,7 +498,7 @@ def test_a_spec_that_a_newer_service_does_not_know_can_be_cancelled(dispatcher, 
     ray.epoch_seconds = 60.0
     study = queued(database)
     until(dispatcher(), database, study, State.RUNNING)
-    database.write(lambda c: store.change(c, store.get(c, study.id), spec={"name": "tiny", "gone": 1}))
+    database.write(lambda c: store.update_study(c, store.load_study(c, study.id), spec={"name": "tiny", "gone": 1}))
     newer = dispatcher()
     newer.turn()
     assert "gone: no such field" in now(database, study).reason
@@ -474,7 +508,7 @@ def test_a_spec_that_a_newer_service_does_not_know_can_be_cancelled(dispatcher, 
 
 
 def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
-    monkeypatch.setattr("service.dispatch.jobs.PATIENCE", 0.2)
+    monkeypatch.setattr("service.dispatch.jobs.TIMEOUT_SECONDS", 0.2)
     gate = threading.Event()
     ray.before_answer = lambda: gate.wait(30)
     study, acting = queued(database), dispatcher()

@@ -3,15 +3,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-from mlflow import MlflowClient
-from served import eventually
+from served import served
 
 from lncis.errors import ConfigError
+from lncis.studies.folders import MLFLOW_RUN
 from service.dispatch.jobs import RayAway, RayJobs
-from service.mlflow import Mlflow
+from service.dispatch.progress import run_url
 from service.settings import from_environment
 from service.store.database import Database
 
@@ -58,55 +60,44 @@ def test_a_head_that_dies_in_mid_answer_is_away(code: int) -> None:
         RayJobs(from_environment({"RAY_ADDRESS": address})).reports()
 
 
-def test_an_mlflow_that_dies_in_mid_answer_is_asked_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.mlflow.PAUSE", 0.01)
-    asked: list[str] = []
-    monkeypatch.setattr("service.mlflow._without_link", lambda connection: [(1, "sweep", "sweep-1")])
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        asked.append(request.path)
-        if request.path != "/health" and len(asked) < 3:
-            cut(200)(request)
-            return
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(b"{}")
-
-    with server(answer) as address:
-        mlflow = Mlflow(from_environment({"MLFLOW_TRACKING_URI": address}), database)
-        mlflow.start()
-        eventually(lambda: mlflow.ok)
-        mlflow.stop()
-        mlflow._thread.join(60)
-    assert asked[:3] == ["/health", "/api/2.0/mlflow/experiments/search", "/health"]
-
-
 @pytest.mark.parametrize(
-    "named",
-    [{"username": "anna", "password": "se:cret"}, {"token": "se:cret"}, {"password": "se:cret", "token": "no"}, {}],
+    ("answer", "ok", "detail"),
+    [
+        (lambda request: ok_answer(request), True, "answers"),
+        (cut(200), False, "does not answer: "),
+        (lambda request: request.send_error(401), False, "does not answer: "),
+    ],
 )
-def test_mlflow_is_asked_as_mlflows_own_client_asks(
-    database: Database, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+def test_the_health_of_mlflow_is_asked_without_a_login(
+    tmp_path: Path, database: Database, answer: Callable[[BaseHTTPRequestHandler], None], ok: bool, detail: str
 ) -> None:
-    environment = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in named.items()}
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.setattr("service.mlflow._without_link", lambda connection: [(1, "sweep", "sweep-1")])
-    said: list[str | None] = []
+    asked: list[tuple[str, str | None]] = []
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        said.append(request.headers["Authorization"])
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(b"{}")
+    def noted(request: BaseHTTPRequestHandler) -> None:
+        asked.append((request.path, request.headers["Authorization"]))
+        answer(request)
 
-    with server(answer) as address:
-        settings = from_environment({"MLFLOW_TRACKING_URI": address, **environment})
-        Mlflow(settings, database)._look()
-        MlflowClient(address).get_experiment_by_name("sweep")
-    assert len(said) == 3
-    assert len(set(said)) == 1
-    assert "se:cret" not in repr(settings)
+    with server(noted) as address, served(tmp_path, database, mlflow_tracking_uri=address) as url:
+        mlflow = httpx2.get(f"{url}/readyz", trust_env=False, timeout=60).json()["mlflow"]
+    assert (mlflow["ok"], mlflow["detail"].startswith(detail)) == (ok, True)
+    assert asked == [("/health", None)]
+
+
+def ok_answer(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    request.wfile.write(b"OK")
+
+
+def test_the_link_to_a_run_is_made_of_its_ids(tmp_path: Path) -> None:
+    (tmp_path / MLFLOW_RUN).write_text('{"experiment_id": "12", "run_id": "a/b"}')
+    assert run_url("https://mlflow.example/", tmp_path) == "https://mlflow.example/#/experiments/12/runs/a%2Fb"
+    assert run_url("sqlite:///mlflow.db", tmp_path) is None, "no server, no link"
+    for content in ("", "[]", "{}", '{"experiment_id": 1, "run_id": null}'):
+        (tmp_path / MLFLOW_RUN).write_text(content)
+        assert run_url("https://mlflow.example", tmp_path) is None
+    (tmp_path / MLFLOW_RUN).unlink()
+    assert run_url("https://mlflow.example", tmp_path) is None
 
 
 def test_a_job_is_given_the_storage_and_the_mlflow_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

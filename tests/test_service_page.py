@@ -2,7 +2,11 @@
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from html import unescape
 from typing import Any
 
 import browser as chromium
@@ -12,6 +16,7 @@ import yaml
 from served import ROOT, filler, served
 
 from lncis import documents
+from lncis.api import State
 from lncis.config import TrainConfig
 from lncis.documents import plain
 from lncis.studies.spec.files import load_spec
@@ -20,8 +25,7 @@ from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database
-from service.store.states import State
-from service.ui import curves, page, reference, views
+from service.ui import curves, page, views
 
 TOKENS = parse_tokens("anna:write:secret-of-anna,bilal:read:secret-of-bilal")
 EVIL = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">'\"&{{ 7 * 7 }}"
@@ -45,16 +49,16 @@ def create(
     new |= {"trials_total": 1, "epochs_total": 4, "key": None, "request": None}
 
     def write(connection: Any) -> str:
-        study, _ = store.create(connection, store.NewStudy(**new))
+        study, _ = store.create_study(connection, store.NewStudy(**new))
         if trial:
             row = {"study": study.number, "number": 1, "name": "0001-seed0", "configuration": 0, "label": "gamma = 4"}
             row |= {"overrides": {"loss.gamma": 4.0}, "baseline": None, "seed": 0, "noise_seed": None, "reason": ""}
             row |= {"state": "running", "started_at": 1e9, "ended_at": None, "stages": [], "epochs": 4, "epoch": 1}
             connection.execute(tables.trials.insert(), row | {"metrics": {}, "objective": None} | trial)
             failed = int(trial.get("state") == "failed")
-            study = store.change(connection, study, trials_started=1, trials_failed=failed)
+            study = store.update_study(connection, study, trials_started=1, trials_failed=failed)
         if (state, reason) != (State.QUEUED, ""):
-            study = store.change(connection, study, state=state, reason=reason)
+            study = store.update_study(connection, study, state=state, reason=reason)
         return study.id
 
     return database.write(write)
@@ -125,6 +129,32 @@ def test_every_trial_is_on_one_page_and_a_study_of_ten_thousand_is_a_page_like_a
         assert min(times) < 3  # 0.1 s where nothing else runs
 
 
+def test_every_best_configuration_has_its_yaml_finished_or_not(tmp_path, database):
+    study_id = create(database, state=State.RUNNING)
+    trial = {"label": "gamma", "overrides": {"loss.gamma": 4.0}, "baseline": None, "seed": 0, "noise_seed": None}
+    trial |= {"reason": "", "started_at": 1e9, "ended_at": None, "stages": [], "epochs": 4, "epoch": 1, "metrics": {}}
+
+    def write(connection: Any) -> None:
+        study = store.load_study(connection, study_id)
+        spec = {**store.load_spec(connection, study), "seeds": [0]}
+        store.update_study(connection, study, spec=spec)
+        rows = []
+        for number in range(1, 11):  # seven finished configurations, and three that run
+            state = "finished" if number <= 7 else "running"
+            found = {"number": number, "configuration": number, "name": f"t{number}", "objective": 50.0 - number}
+            rows.append({"study": study.number, **trial, "state": state, **found})
+        connection.execute(tables.trials.insert(), rows)
+
+    database.write(write)
+    with served(tmp_path, database) as url:
+        text = get(f"{url}/ui/studies/{study_id}").text
+        links = [unescape(link) for link in re.findall(r'href="([^"]*format=yaml[^"]*)"', text)]
+        ranks = [int(link.partition("rank=")[2]) for link in links]
+        assert ranks == [1, 2, 3, 4, 5, 8, 9, 10]
+        for rank, link in zip(ranks, links, strict=True):
+            assert get(url + link).text.startswith(f"# Number {rank} of study {study_id}: gamma")
+
+
 @pytest.fixture
 def evil(database: Database) -> str:
     """The id of a study all whose texts are malicious, and of which no endpoint let the name pass."""
@@ -178,7 +208,7 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(tmp_path, database, browser):
     create(database, "a_study_with_quite_a_long_name_as_people_give_them_0123456789ab", State.PAUSED)
     with served(tmp_path, database) as url:
         largest = get(f"{url}/studies").json()["studies"][1]["id"]
-        for path in ("/", f"/ui/studies/{largest}", "/docs"):
+        for path in ("/", f"/ui/studies/{largest}"):
             for width, dark in ((1200, False), (400, True), (400, False), (1200, True)):
                 browser.look(width, dark=dark)
                 browser.open(url + path)
@@ -247,7 +277,7 @@ def test_a_browser_signs_in_by_a_form_and_may_only_read(tmp_path, database, brow
             browser.after_load(lambda: browser.js("document.querySelector('.signin button').click(); 0"))
 
         sign_in("wrong-secret")
-        assert browser.js("document.querySelector('[role=alert]').textContent").startswith("No token")
+        assert browser.js("document.querySelector('[role=alert]').textContent").startswith("This is not a token")
         sign_in("secret-of-anna")
         assert browser.js("location.pathname + location.search") == f"/ui/studies/{study}?page=1"
         assert browser.js("document.querySelector('h1').textContent") == "secret_plan"
@@ -281,19 +311,22 @@ def test_who_has_no_pass_sees_nothing(tmp_path, database):
 
 
 def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
+    begun = time.time()
     good = new_pass("secret-of-anna", TOKENS)
     assert good
     caller = caller_of_pass(good, TOKENS)
     assert caller
     assert (caller.user, caller.may_write) == ("anna", False)
-    until, _, seal = good.partition(".")
-    for bad in (None, "", ".", good[:-1], f"{int(until) + 1}.{seal}", f"{until}.", "\ud800.é", f"é.{seal}"):
+    value, since, signature = good.split(".")
+    monkeypatch.setattr("time.time", lambda: begun + 3600)
+    _, later, _ = new_pass("secret-of-anna", TOKENS).split(".")
+    forged = f"{value}.{later}.{signature}"
+    for bad in (None, "", ".", good[:-1], forged, f"{value}.{since}.", "\ud800.é", f"é.{signature}"):
         assert caller_of_pass(bad, TOKENS) is None
     assert caller_of_pass(good, TOKENS[1:]) is None
     assert new_pass("secret-of-nobody", TOKENS) is None
     assert new_pass("anything", []) is None
-    later = time.time() + auth.PASS_SECONDS + 1
-    monkeypatch.setattr(auth.time, "time", lambda: later)
+    monkeypatch.setattr("time.time", lambda: begun + auth.PASS_SECONDS + 2)
     assert caller_of_pass(good, TOKENS) is None
     assert PASS_COOKIE.isidentifier()
 
@@ -329,28 +362,41 @@ def test_of_a_studys_folder_only_what_is_for_people_is_served(tmp_path, database
 def test_no_page_asks_anyone_else_for_anything(tmp_path, database):
     study = create(database)
     with served(tmp_path, database) as url:
-        for path in ("/", f"/ui/studies/{study}", "/docs", "/ui/studies/never"):
+        for path in ("/", f"/ui/studies/{study}", "/ui/studies/never"):
             answer = get(url + path)
             assert answer.headers["content-security-policy"] == page.HEADERS["Content-Security-Policy"]
             assert re.findall(r"(?:src|href)=\"(?!/|#|data:,)[^\"]*", answer.text) == []
             assert "style=" not in answer.text
-        document = get(f"{url}/openapi.json").json()
-        text = get(f"{url}/docs").text
-        for path, methods in document["paths"].items():
-            assert not path.startswith("/ui")
-            for method in methods:
-                assert f"<code>{method.upper()} {path}</code>" in text
 
 
-def test_types_are_said_in_few_words():
-    kinds = {
-        "StudySpec | null": {"anyOf": [{"$ref": "#/components/schemas/StudySpec"}, {"type": "null"}]},
-        "list of string": {"type": "array", "items": {"type": "string"}},
-        "mapping to number": {"type": "object", "additionalProperties": {"type": "number"}},
-        '"max" | "min"': {"enum": ["max", "min"]},
-        "anything": {},
-    }
-    assert {reference.kind(schema): schema for schema in kinds.values()} == kinds
+def test_the_reference_of_the_api_loads_nothing_from_elsewhere(tmp_path, database):
+    with served(tmp_path, database) as url:
+        answer = get(f"{url}/docs")
+        assert "url: '/openapi.json'" in answer.text
+        assert re.findall(r"(?:src|href)=\"(?!/|data:,)[^\"]*", answer.text) == []
+        assert '"validatorUrl": null' in answer.text
+        (script,) = re.findall(r"<script>(.*?)</script>", answer.text, flags=re.DOTALL)
+        digest = b64encode(sha256(script.encode()).digest()).decode()
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+        assert policy["default-src"] == "'none'"
+        for name, kind in (("swagger-ui-bundle.js", "javascript"), ("swagger-ui.css", "css")):
+            assert f'"/ui/{name}"' in answer.text
+            part = get(f"{url}/ui/{name}")
+            assert (part.status_code, kind in part.headers["content-type"]) == (200, True)
+        assert not [path for path in get(f"{url}/openapi.json").json()["paths"] if path.startswith("/ui")]
+
+
+@needs_browser
+def test_the_reference_of_the_api_shows_every_operation(tmp_path, database, browser):
+    with served(tmp_path, database) as url:
+        operations = [m for methods in get(f"{url}/openapi.json").json()["paths"].values() for m in methods]
+        browser.open(f"{url}/docs")
+        until = time.monotonic() + 60
+        while browser.js("document.querySelectorAll('.opblock').length") != len(operations):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert browser.complaints == [], "nothing that the page asks for was refused"
 
 
 def points(path: str, chart: curves.Chart) -> list[tuple[float, float]]:
@@ -401,9 +447,9 @@ def test_the_time_left_is_the_pace_since_the_job_began(database):
 
     def look(**columns: Any) -> float | None:
         with database.engine.connect() as connection:
-            study = store.get(connection, study_id)
+            study = store.load_study(connection, study_id)
         values = {"trials_total": 10, "epochs_total": 100, "epochs_done": 60, "epochs_at_start": 40, **columns}
-        return views.seconds_left(type(study)(**{**study.__dict__, **values}), study.state_since + 50)
+        return views.seconds_left(replace(study, **values), study.state_since + 50)
 
     assert look() == pytest.approx(50 / 20 * 40)
     assert look(trials_finished=6, trials_pruned=2, trials_failed=1) == pytest.approx(50 / 20 * 10), "one is to come"

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from lncis.api import Action, State
 from lncis.errors import ConfigError
 from service.dispatch import waiting
 from service.settings import Settings
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database, DatabaseAway, Leadership
-from service.store.states import Action, Job, State, Wanted
+from service.store.states import Job, Wanted
 
 AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
 
@@ -90,23 +91,25 @@ def new(**changes: Any) -> store.NewStudy:
     return store.NewStudy(**{**columns, **changes})
 
 
-def create(database: Database, **changes: Any) -> store.Study:
-    return database.write(lambda connection: store.create(connection, new(**changes)))[0]
+def create(database: Database, **changes: Any) -> tables.Study:
+    return database.write(lambda connection: store.create_study(connection, new(**changes)))[0]
 
 
-def change(database: Database, study: store.Study, **columns: Any) -> store.Study:
+def change(database: Database, study: tables.Study, **columns: Any) -> tables.Study:
     return database.write(
-        lambda connection: store.change(connection, store.get(connection, study.id, to_change=True), **columns)
+        lambda connection: store.update_study(
+            connection, store.load_study(connection, study.id, to_change=True), **columns
+        )
     )
 
 
 def test_a_study_is_found_again_as_it_was_made(database):
     study = create(database)
-    assert database.read(lambda c: store.get(c, study.id)) == study
-    assert database.read(lambda c: store.spec_of(c, study))["resources"]["num_workers"] == 1
+    assert database.read(lambda c: store.load_study(c, study.id)) == study
+    assert database.read(lambda c: store.load_spec(c, study))["resources"]["num_workers"] == 1
     assert (study.state, study.job, study.wanted, study.etag) == (State.QUEUED, Job.NONE, Wanted.RUN, '"1"')
     with pytest.raises(store.UnknownStudy, match="there is no study other"):
-        database.read(lambda c: store.get(c, "other"))
+        database.read(lambda c: store.load_study(c, "other"))
 
 
 def test_it_is_there_after_the_service_is_gone(url):
@@ -114,7 +117,7 @@ def test_it_is_there_after_the_service_is_gone(url):
     study = create(first)
     first.close()
     second = Database(url)
-    assert second.read(lambda c: store.get(c, study.id)) == study
+    assert second.read(lambda c: store.load_study(c, study.id)) == study
     second.close()
 
 
@@ -125,7 +128,7 @@ def test_pages_are_newest_first_and_complete(database):
     def pages(**asked: Any) -> list[str]:
         found, before = [], None
         while part := database.read(
-            lambda c, before=before: store.page(
+            lambda c, before=before: store.list_studies(
                 c, **{"states": list(State), "owner": None, "before": before, "limit": 2, **asked}
             )
         ):
@@ -136,26 +139,30 @@ def test_pages_are_newest_first_and_complete(database):
     assert pages() == [study.id for study in reversed(made)]
     assert pages(owner="anna") == [made[4].id, made[2].id, made[0].id]
     assert pages(states=[State.RUNNING]) == [made[0].id]
-    counts = database.read(store.counts)
+    counts = database.read(store.count_studies)
     assert (counts[State.QUEUED], counts[State.RUNNING], counts[State.FAILED]) == (5, 1, 0)
 
 
 def test_the_queue_is_by_priority_then_first_come(database):
     first, urgent, second, over = (create(database, priority=priority) for priority in (0, 9, 0, 5))
     change(database, over, state=State.FAILED)
-    assert [study.id for study in database.read(lambda c: store.waiting(c, 10))] == [urgent.id, first.id, second.id]
+    assert [study.id for study in database.read(lambda c: store.list_active_studies(c, 10))] == [
+        urgent.id,
+        first.id,
+        second.id,
+    ]
 
 
 def test_a_key_makes_one_study_however_often_and_by_whom_at_once(database):
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: database.write(lambda c: store.create(c, new(key="k1"))), range(24)))
+        made = list(pool.map(lambda _: database.write(lambda c: store.create_study(c, new(key="k1"))), range(24)))
     assert len({study.id for study, _ in made}) == 1
     assert sum(created for _, created in made) == 1
-    other, created = database.write(lambda c: store.create(c, new(key="k1", owner="bilal")))
+    other, created = database.write(lambda c: store.create_study(c, new(key="k1", owner="bilal")))
     assert created
     assert other.id != made[0][0].id
     with pytest.raises(store.KeyTaken) as caught:
-        database.write(lambda c: store.create(c, new(key="k1", request={"name": "other"})))
+        database.write(lambda c: store.create_study(c, new(key="k1", request={"name": "other"})))
     assert (caught.value.study_id, caught.value.earlier) == (made[0][0].id, {"name": "sweep"})
 
 
@@ -163,8 +170,8 @@ def test_a_key_that_another_service_is_just_writing_makes_one_study(database, ur
     """SQLite lets one writer begin at a time; PostgreSQL has the second one wait at the key's row, and refuses it."""
     other = Database(url)
     with other.engine.connect() as theirs:
-        first, _ = store.create(theirs, new(key="k1"))
-        mine = database.submit(lambda c: store.create(c, new(key="k1")))
+        first, _ = store.create_study(theirs, new(key="k1"))
+        mine = database.submit(lambda c: store.create_study(c, new(key="k1")))
         if database.engine.dialect.name == "postgresql":
             waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
             while not database.read(lambda c: c.execute(waits).scalar()):
@@ -179,7 +186,7 @@ def test_a_row_that_came_meanwhile_is_met_by_a_second_call_and_no_third(database
 
     def work(connection: Any, *, refused: int) -> int:
         calls.append(refused)
-        study = store.create(connection, new(key=None))[0]
+        study = store.create_study(connection, new(key=None))[0]
         if len(calls) <= refused:
             connection.execute(tables.studies.insert().from_select([*tables.studies.c.keys()], _again(study)))
         return len(calls)
@@ -189,10 +196,10 @@ def test_a_row_that_came_meanwhile_is_met_by_a_second_call_and_no_third(database
     with pytest.raises(DatabaseAway, match=r"UNIQUE|unique"):
         database.write(lambda c: work(c, refused=9))
     assert calls == [9, 9]
-    assert database.read(store.counts)[State.QUEUED] == 1
+    assert database.read(store.count_studies)[State.QUEUED] == 1
 
 
-def _again(study: store.Study) -> Any:
+def _again(study: tables.Study) -> Any:
     return sa.select(*tables.studies.c).where(tables.studies.c.number == study.number)
 
 
@@ -200,7 +207,7 @@ def test_who_is_refused_costs_the_others_of_the_transaction_nothing(database):
     gate = threading.Event()
     held = database.submit(lambda c: gate.wait(10))  # what comes now waits together
     futures = [
-        database.submit(lambda c, n=n: store.create(c, new(key="same", request={"n": n if n == 3 else 0})))
+        database.submit(lambda c, n=n: store.create_study(c, new(key="same", request={"n": n if n == 3 else 0})))
         for n in range(6)
     ]
     gate.set()
@@ -211,12 +218,12 @@ def test_who_is_refused_costs_the_others_of_the_transaction_nothing(database):
 
 def test_what_a_function_wrote_before_it_failed_is_not_there(database):
     def half(connection: Any) -> None:
-        store.create(connection, new())
+        store.create_study(connection, new())
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         database.write(half)
-    assert database.read(store.counts)[State.QUEUED] == 0
+    assert database.read(store.count_studies)[State.QUEUED] == 0
 
 
 def test_a_client_that_went_away_leaves_nothing(database):
@@ -224,12 +231,12 @@ def test_a_client_that_went_away_leaves_nothing(database):
     held = database.submit(lambda c: gate.wait(10))
     while database._jobs.qsize():  # until the writer has it
         pass
-    gone = database.submit(lambda c: store.create(c, new()))
+    gone = database.submit(lambda c: store.create_study(c, new()))
     assert gone.cancel()
     gate.set()
     held.result()
     create(database)
-    assert database.read(store.counts)[State.QUEUED] == 1
+    assert database.read(store.count_studies)[State.QUEUED] == 1
 
 
 @pytest.mark.parametrize(
@@ -247,24 +254,24 @@ def test_what_may_be_asked_in_each_state(database, state, legal):
     for action in Action:
         study = change(database, create(database), state=state)
         if action in legal:
-            database.write(lambda c, id=study.id, action=action: store.act(c, id, action))
+            database.write(lambda c, id=study.id, action=action: store.request_action(c, id, action))
         else:
             with pytest.raises(store.IllegalAction) as caught:
-                database.write(lambda c, id=study.id, action=action: store.act(c, id, action))
+                database.write(lambda c, id=study.id, action=action: store.request_action(c, id, action))
             assert set(caught.value.legal) == legal
 
 
 def test_cancelling_is_done_at_once_where_there_is_no_job_and_wanted_where_there_is(database):
     waiting_study, running = create(database), create(database)
     change(database, running, state=State.RUNNING, job=Job.SUBMITTED)
-    done = database.write(lambda c: store.act(c, waiting_study.id, Action.CANCEL))
+    done = database.write(lambda c: store.request_action(c, waiting_study.id, Action.CANCEL))
     assert (done.state, done.finished_at is None) == (State.CANCELLED, False)
-    asked = database.write(lambda c: store.act(c, running.id, Action.CANCEL))
+    asked = database.write(lambda c: store.request_action(c, running.id, Action.CANCEL))
     assert (asked.state, asked.wanted, asked.reason) == (State.RUNNING, Wanted.CANCEL, "is being cancelled")
-    again = database.write(lambda c: store.act(c, running.id, Action.CANCEL))
+    again = database.write(lambda c: store.request_action(c, running.id, Action.CANCEL))
     assert again == asked
     with pytest.raises(store.IllegalAction, match="running and being cancelled, so it cannot pause; legal now: cancel"):
-        database.write(lambda c: store.act(c, running.id, Action.PAUSE))
+        database.write(lambda c: store.request_action(c, running.id, Action.PAUSE))
 
 
 def test_each_state_and_reason_is_an_event_with_its_time(database):
@@ -282,35 +289,35 @@ def test_each_state_and_reason_is_an_event_with_its_time(database):
 
 def test_a_change_needs_the_present_etag(database):
     study = create(database)
-    changed = database.write(lambda c: store.adjust(c, study.id, study.etag, priority=7, max_concurrent_trials=5))
+    changed = database.write(lambda c: store.adjust_study(c, study.id, study.etag, priority=7, max_concurrent_trials=5))
     assert (changed.priority, changed.max_concurrent_trials) == (7, 5)
-    assert database.read(lambda c: store.spec_of(c, study))["resources"] == {
+    assert database.read(lambda c: store.load_spec(c, study))["resources"] == {
         "max_concurrent_trials": 5,
         "num_workers": 1,
     }
     with pytest.raises(store.StaleRevision, match='its ETag is "2", If-Match says "1"'):
-        database.write(lambda c: store.adjust(c, study.id, '"1"', priority=1, max_concurrent_trials=None))
-    anyway = database.write(lambda c: store.adjust(c, study.id, "*", priority=1, max_concurrent_trials=None))
+        database.write(lambda c: store.adjust_study(c, study.id, '"1"', priority=1, max_concurrent_trials=None))
+    anyway = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=1, max_concurrent_trials=None))
     assert (anyway.priority, anyway.max_concurrent_trials) == (1, 5)
 
 
 def test_a_number_of_trials_may_be_left_to_the_cluster(database):
     study = create(database, max_concurrent_trials="auto")
     assert study.max_concurrent_trials == "auto"
-    assert database.read(lambda c: store.get(c, study.id)) == study
-    changed = database.write(lambda c: store.adjust(c, study.id, "*", priority=None, max_concurrent_trials=2))
-    again = database.write(lambda c: store.adjust(c, study.id, "*", priority=None, max_concurrent_trials="auto"))
+    assert database.read(lambda c: store.load_study(c, study.id)) == study
+    changed = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=None, max_concurrent_trials=2))
+    again = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=None, max_concurrent_trials="auto"))
     assert (changed.max_concurrent_trials, again.max_concurrent_trials) == (2, "auto")
-    assert database.read(lambda c: store.get(c, study.id)) == again
-    assert database.read(lambda c: store.spec_of(c, again))["resources"]["max_concurrent_trials"] == "auto"
+    assert database.read(lambda c: store.load_study(c, study.id)) == again
+    assert database.read(lambda c: store.load_spec(c, again))["resources"]["max_concurrent_trials"] == "auto"
 
 
 def test_what_the_dispatcher_sees_is_kept(database):
-    assert database.read(waiting.outlook) == waiting.NOBODY
+    assert database.read(waiting.load_status) == waiting.NEVER_SEEN
     for ok in (True, False):
-        seen = waiting.Outlook(holder="me", seen_at=1.5, ray_ok=ok, ray_detail="x", ray_since=1.0)
-        database.write(lambda c, seen=seen: waiting.note_outlook(c, seen))
-        assert database.read(waiting.outlook) == seen
+        seen = waiting.DispatcherStatus(holder="me", seen_at=1.5, ray_ok=ok, ray_detail="x", ray_since=1.0)
+        database.write(lambda c, seen=seen: waiting.save_status(c, seen))
+        assert database.read(waiting.load_status) == seen
 
 
 def test_the_migrations_lead_to_the_tables(database):
@@ -325,7 +332,7 @@ def test_services_that_start_at_once_migrate_once(url):
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(Database, [url] * 4))
     study = create(made[0])
-    assert made[3].read(lambda c: store.get(c, study.id)) == study
+    assert made[3].read(lambda c: store.load_study(c, study.id)) == study
     for database in made:
         database.close()
 
@@ -391,7 +398,7 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk):
         while True:
             kept.append(create(database, request={"filler": "x" * 2000}))
     assert kept
-    found = database.read(lambda c: store.page(c, states=list(State), owner=None, before=None, limit=200))
+    found = database.read(lambda c: store.list_studies(c, states=list(State), owner=None, before=None, limit=200))
     assert {study.id for study in found} == {study.id for study in kept}
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     create(database)  # it goes on as soon as there is room
@@ -403,9 +410,9 @@ def test_a_running_study_without_an_epoch_says_what_it_may_wait_for(database: Da
 
     def why(**columns: Any) -> str:
         running = change(database, study, state=State.RUNNING, **columns)
-        later = replace(running, state_since=running.state_since - 2 * waiting.PATIENCE_SECONDS)
-        return waiting.why(later, waiting.NOBODY, Settings(), running=1, of_owner=1, position=1)
+        later = replace(running, state_since=running.state_since - 2 * waiting.FIRST_EPOCH_SECONDS)
+        return waiting.why_not_running(later, waiting.NEVER_SEEN, Settings(), running=1, of_owner=1, position=1)
 
     assert "wait for room in the cluster" in why(reason="", epochs_done=0)
-    assert why(reason="its job waits for a place in Ray") == "its job waits for a place in Ray"
+    assert why(reason="its job is pending in Ray") == "its job is pending in Ray"
     assert why(reason="", epochs_done=1) == ""

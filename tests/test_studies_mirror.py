@@ -1,5 +1,6 @@
 """The journal sent to an MLflow that fails at random: the client is made up, lncis.tracking above it is real."""
 
+import json
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from lncis import documents, tracking
 from lncis.studies import mirror as mirrors
+from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.mirror import Mirror, flat
 from lncis.studies.spec import StudySpec
@@ -226,6 +228,8 @@ def test_all_is_sent_once(server, events):
     check(server, events)
     (study,) = server.parts()["study"]
     assert {(key, value) for key, value, _, _ in study.metrics} == {("best/val/segm_AP", 5.0)}
+    ids = {"experiment_id": server.experiments["s"], "run_id": study.info.run_id}
+    assert json.loads(Path("s-1", MLFLOW_RUN).read_text()) == ids
 
 
 def test_all_is_sent_once_while_it_happens(server, events):

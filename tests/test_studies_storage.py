@@ -14,7 +14,7 @@ from lncis.detection import checkpoint, histograms
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import StorageError
 from lncis.execution import storage
-from lncis.execution.worker_groups import NOISE_MANIFEST
+from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies import journal, run, trained
 from lncis.studies.observer import Observer

@@ -1,7 +1,4 @@
-"""lncis study submit, list, watch, best, cancel, pause, resume: the service from a terminal.
-
-Above lncis.client, which is above lncis.studies: that is why it does not stand beside the other study commands.
-"""
+"""lncis study submit, list, watch, best, cancel, pause, resume: the service from a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -21,9 +18,10 @@ from lncis.studies.spec import files as spec_files
 from lncis.terminal import clear_errors
 
 if TYPE_CHECKING:
-    from lncis.client import Client, Event, Study
+    from lncis.api import Event, Study
+    from lncis.client import Client
 
-Id = Annotated[str, typer.Argument(help="Its id.", metavar="STUDY_ID")]
+Id = Annotated[str, typer.Argument(help="Id of the study.", metavar="STUDY_ID")]
 Service = Annotated[
     str | None,
     typer.Option(
@@ -33,18 +31,21 @@ Service = Annotated[
     ),
 ]
 
-LAST_WORDS = 3
-"""Events before now that a watcher is told."""
+PAST_EVENTS = 3
+"""Earlier events that `watch` prints."""
 
 
 def submit(
     file: Annotated[Path | None, typer.Argument(help="The study: a YAML file.", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="A shipped study of the service instead.", metavar="NAME")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="A change to it; as often as needed.", metavar="PATH=VALUE")
+    preset: Annotated[
+        str | None, typer.Option(help="Submit a shipped study of the service instead.", metavar="NAME")
     ] = None,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher first.")] = 0,
-    watched: Annotated[bool, typer.Option("--watch", help="Follow it until it is over.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field of the study; may be repeated.", metavar="PATH=VALUE"),
+    ] = None,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Studies with a higher priority run first.")] = 0,
+    watched: Annotated[bool, typer.Option("--watch", help="Follow the study until it is over.")] = False,
     service: Service = None,
 ) -> None:
     """Queue a study at the service, and print its id."""
@@ -60,12 +61,12 @@ def submit(
 
 
 def list_studies(
-    state: Annotated[str | None, typer.Option(help="Those in this state alone.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Those of this user alone.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="So many, the newest.")] = 20,
+    state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only studies of this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of studies, newest first.")] = 20,
     service: Service = None,
 ) -> None:
-    """Print the newest studies of the service: state, progress, best so far, and why they are not running."""
+    """Print the newest studies of the service: state, progress, best so far, and why each one is not running."""
     from itertools import islice
 
     with clear_errors(), _client(service) as client:
@@ -96,8 +97,10 @@ def watch(study_id: Id, service: Service = None) -> None:
 
 def best(
     study_id: Id,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Configurations that finished; as many that have not.")] = 3,
-    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the first one as a file for lncis train.")] = False,
+    top: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of finished configurations, and of unfinished ones.")
+    ] = 3,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the best one as a file for lncis train.")] = False,
     service: Service = None,
 ) -> None:
     """Print the best configurations of a study of the service so far."""
@@ -127,25 +130,25 @@ def best(
 
 
 def cancel(study_id: Id, service: Service = None) -> None:
-    """End a study of the service for good; what it found stays."""
+    """End a study of the service for good; its results stay."""
     with clear_errors(), _client(service) as client:
-        _say(client.cancel(study_id))
+        _print_state(client.cancel(study_id))
 
 
 def pause(study_id: Id, service: Service = None) -> None:
     """Stop a running study of the service; its finished epochs stay."""
     with clear_errors(), _client(service) as client:
-        _say(client.pause(study_id))
+        _print_state(client.pause(study_id))
 
 
 def resume(study_id: Id, service: Service = None) -> None:
     """Put a paused study of the service back into the queue."""
     with clear_errors(), _client(service) as client:
-        _say(client.resume(study_id))
+        _print_state(client.resume(study_id))
 
 
 def _client(service: str | None) -> "Client":
-    from lncis.client import Client  # loads an HTTP library that other commands do not need
+    from lncis.client import Client  # imports an HTTP library that other commands do not need
 
     return Client(service)
 
@@ -155,7 +158,7 @@ def _console() -> Console:
 
 
 def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return what is sent; a mistake in a file is told before anything is."""
+    """Return the request body; a mistake in a file is an error before anything is sent."""
     if (file is None) == (preset is None):
         raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
     if file is None:
@@ -164,12 +167,12 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
 
 
 def _follow(client: "Client", study_id: str) -> None:
-    """Print what happens to a study until it is over; StudyError where it did not succeed."""
+    """Print the events of a study until it is over; StudyError if it did not succeed."""
     study = client.get(study_id)
     console, labels, metric = _console(), dict[str, str](), _metric(study)
     console.print(f"{study.id}: {study.state}", soft_wrap=True, markup=False)
     done = study.progress.epochs_done
-    after = max(0, study.last_event - LAST_WORDS)
+    after = max(0, study.last_event - PAST_EVENTS)
     with _left_running(study_id), _bar(console) as bar:
         task = bar.add_task(study.name, total=study.progress.epochs_total, completed=done)
         for event in client.watch(study_id, after=after):
@@ -181,29 +184,33 @@ def _follow(client: "Client", study_id: str) -> None:
     study = client.get(study_id)
     if study.state != "succeeded":
         raise StudyError(_plain(f"study {study_id} {study.state}" + (f": {study.reason}" if study.reason else "")))
-    words = f"best: {study.best.label}, {study.best.metric} {study.best.objective}" if study.best else "nothing is best"
-    console.print(_shown(f"{study_id}: succeeded; {words}"), soft_wrap=True)
+    summary = (
+        f"best: {study.best.label}, {study.best.metric} {study.best.objective}"
+        if study.best
+        else "no configuration finished"
+    )
+    console.print(_shown(f"{study_id}: succeeded; {summary}"), soft_wrap=True)
     console.print(f"best config: lncis study best {study_id} --yaml", soft_wrap=True, markup=False)
 
 
 @contextmanager
 def _left_running(study_id: str) -> Iterator[None]:
-    """Say that an interrupted watcher leaves its study running."""
+    """Within the block Ctrl-C prints that the study keeps running."""
     try:
         yield
     except KeyboardInterrupt:
-        print(f"{study_id} goes on; watch it again: lncis study watch {study_id}", flush=True)
+        print(f"{study_id} keeps running; watch it again: lncis study watch {study_id}", flush=True)
         raise
 
 
 def _bar(console: Console) -> Progress:
-    """Return a bar of epochs for a terminal; elsewhere it shows nothing."""
+    """Return a progress bar of epochs, which only a terminal shows."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _line(event: "Event", labels: dict[str, str], metric: str) -> str:
-    """Return what an event tells people."""
+    """Return an event as a line of text."""
     data = event.data
     name = str(data.get("trial", ""))
     if event.type == "trial_started":
@@ -220,22 +227,22 @@ def _line(event: "Event", labels: dict[str, str], metric: str) -> str:
         case "trial_ended":
             return f"{who}: {data['end']}" + (f", {data['reason']}" if data["reason"] else "")
         case "trial_retried":
-            return f"{who}: tried again"
+            return f"{who}: retried"
     return ""
 
 
 def _metric(study: "Study") -> str:
-    return str((study.spec or {}).get("objective", {}).get("metric", "val/segm_AP"))
+    return str(study.spec.get("objective", {}).get("metric", "val/segm_AP"))
 
 
-def _say(study: "Study") -> None:
+def _print_state(study: "Study") -> None:
     _console().print(
         _shown(f"{study.id}: {study.state}" + (f", {study.reason}" if study.reason else "")), soft_wrap=True
     )
 
 
 def _plain(text: str) -> str:
-    """Return what others wrote as a terminal may show it: without what it would obey."""
+    """Return text of other users without the control characters that a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

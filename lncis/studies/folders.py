@@ -20,6 +20,8 @@ from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import STAGES
 
 SPEC = "spec.yaml"
+MLFLOW_RUN = "mlflow.json"
+"""Ids of the study's run in MLflow, once there is one."""
 
 
 def new_study_id(spec: StudySpec) -> str:

@@ -12,10 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lncis import documents
+from lncis import documents, files
 from lncis.backoff import backoff
 from lncis.execution.storage import below, shown
 from lncis.execution.worker import NOISE_MANIFEST
+from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.history import History, StageHistory, TrialHistory
 from lncis.studies.journal import End, EpochFinished, Event
 from lncis.studies.spec import StudySpec
@@ -128,6 +129,8 @@ class Mirror:
         """Send what the journal says and MLflow does not have; raises Outage, after which all is compared anew."""
         if self._runs is None:
             self._runs = StudyRuns(self._spec.name, self._folder.name, self._tags)
+            ids = {"experiment_id": self._runs.experiment_id, "run_id": self._runs.run_id}
+            files.replace(self._folder / MLFLOW_RUN, json.dumps(ids))
             self._open.clear()
             self._closed.clear()
             self._sent.clear()

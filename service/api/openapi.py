@@ -1,4 +1,4 @@
-"""The OpenAPI document: the bodies that FastAPI does not read itself, with examples that are really accepted."""
+"""The OpenAPI document, with the bodies that FastAPI does not read itself; a test submits its examples."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from lncis.api import ProblemDocument
 from lncis.studies.spec import StudySpec
-from service.api.problems import FieldError, ProblemDocument
 
 _STUDY = {
     "name": "gamma_and_A",
@@ -20,7 +20,7 @@ _STUDY = {
     "seeds": [0, 1],
 }
 EXAMPLES = {
-    "study": {"summary": "A study, whole", "value": _STUDY},
+    "study": {"summary": "A complete study", "value": _STUDY},
     "preset": {
         "summary": "A shipped study, with changes",
         "value": {"preset": "gamma_sweep", "set": {"noise.rate": 0.2, "seeds": [0]}},
@@ -55,8 +55,7 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
-            for model in (ProblemDocument, FieldError):
-                schemas |= _with_parts(model.__name__, model.model_json_schema(ref_template=_REF))
+            schemas |= _with_parts("ProblemDocument", ProblemDocument.model_json_schema(ref_template=_REF))
             schemas |= _with_parts("StudySpec", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
             app.openapi_schema = made

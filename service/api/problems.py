@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 problem documents: every answer from 400 up has one."""
+"""Errors as RFC 9457 problem documents: every answer from 400 up is one."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,11 +8,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from lncis import documents
 from lncis.errors import ConfigError, LncisError
-from service.api.differences import differences
 from service.store.database import DatabaseAway
 from service.store.studies import IllegalAction, KeyTaken, StaleRevision, UnknownStudy
 
@@ -21,27 +20,8 @@ MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("lncis.service")
 
 
-class FieldError(BaseModel):
-    """One mistake in a request."""
-
-    path: str = Field(description="Dotted path of the field; empty where the mistake is in several.")
-    problem: str = Field(description="What it must be, what it is.")
-
-
-class ProblemDocument(BaseModel):
-    """RFC 9457."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = Field(default=[], description="Every mistake in the request.")
-
-
 class Problem(LncisError):
-    """A request that cannot be answered as its sender hoped."""
+    """A request that is refused, with its HTTP status."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> None:
         super().__init__(detail)
@@ -77,7 +57,7 @@ def _of(error: LncisError) -> Response:
         case IllegalAction():
             return response(409, str(error), state=error.study.state, legal=error.legal)
         case KeyTaken():
-            fields = differences(error.earlier, error.now)
+            fields = documents.differences(error.earlier, error.now)
             return response(409, str(error), study=error.study_id, differing=fields)
         case StaleRevision():
             return response(412, str(error))
@@ -107,9 +87,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return response(422, f"{len(errors)} mistakes in the request" if len(errors) > 1 else "1 mistake", errors=errors)
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.exception("unforeseen", exc_info=error)
-    return response(500, "an error of the service; its log says more")
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.exception("unexpected error", exc_info=error)
+    return response(500, "an internal error of the service; its log says more")
 
 
 def install(app: FastAPI) -> None:
@@ -118,7 +98,7 @@ def install(app: FastAPI) -> None:
         LncisError: _lncis,
         HTTPException: _http,
         RequestValidationError: _invalid,
-        Exception: _unforeseen,
+        Exception: _unexpected,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

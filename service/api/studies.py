@@ -3,20 +3,20 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as InPath
-from fastapi.responses import JSONResponse, Response
+from sqlalchemy.engine import Connection
 
 from lncis import documents
+from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage, StudySummary
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from service.api import submissions
 from service.api.openapi import STUDY_BODY
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Writer
-from service.api.schemas import Adjustment, Plan, StudyDocument, StudyPage, document, summary
 from service.store import studies as store
-from service.store.states import Action, State
+from service.store.tables import Study as StudyRow
 
 router = APIRouter(tags=["studies"])
 
@@ -32,17 +32,19 @@ IdempotencyKey = Annotated[
 ]
 
 QUICK_TRIALS = 64
-"""A study of more is checked in a thread: that takes longer than others should wait."""
+"""A study with more trials is checked in a thread: that takes longer than other requests should wait."""
+
+_ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
 
 @router.post(
     "/studies",
     status_code=201,
-    response_model=StudyDocument,
+    response_model=Study,
     responses={
         200: {
-            "model": StudyDocument | Plan,
-            "description": "The study that the same Idempotency-Key made before, or the plan of a dry run",
+            "model": Study | Plan,
+            "description": "The study that an earlier request with this Idempotency-Key made, or the plan of a dry run",
         },
         201: {
             "description": "Queued",
@@ -57,18 +59,20 @@ QUICK_TRIALS = 64
 )
 async def submit(
     request: Request,
+    response: Response,
     runtime: At,
     caller: Writer,
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Answer with the plan, and queue nothing.")] = False,
-    priority: Annotated[int, Query(ge=-1000, le=1000, description="Higher first.")] = 0,
-) -> Response:
+    priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
+) -> Any:
     """Queue a study, or plan it."""
-    body = submissions.read(await request.body(), request.headers.get("content-type", ""))
+    body = submissions.read_body(await request.body(), request.headers.get("content-type", ""))
     spec = await _checked(body, runtime)
     resolved = plain(documents.dump(spec))
     if dry_run:
-        return JSONResponse(await runtime.planner.plan(resolved))
+        plan = await runtime.planner.plan(resolved)
+        return Response(plan.model_dump_json(), media_type="application/json")  # the one answer that is no study
     new = store.NewStudy(
         name=spec.name,
         owner=caller.user,
@@ -80,12 +84,18 @@ async def submit(
         key=idempotency_key,
         request=plain(body),
     )
-    study, created = await runtime.write(lambda connection: store.create(connection, new))
+
+    def write(connection: Connection) -> tuple[StudyRow, bool]:
+        study, created = store.create_study(connection, new)
+        return store.with_spec(connection, study), created
+
+    study, created = await runtime.write(write)
     if created:
         runtime.wake()
     else:
-        resolved = await runtime.read(lambda connection: store.spec_of(connection, study))
-    return _answer(study, resolved, status=201 if created else 200, location=True)
+        response.status_code = 200
+    response.headers["Location"] = f"/studies/{study.id}"
+    return _tagged(study, response)
 
 
 async def _checked(body: dict[str, Any], runtime: At) -> StudySpec:
@@ -94,7 +104,7 @@ async def _checked(body: dict[str, Any], runtime: At) -> StudySpec:
     return submissions.to_spec(body, runtime.settings)
 
 
-@router.get("/studies", response_model=StudyPage, responses=documented(422))
+@router.get("/studies", responses=documented(422))
 async def list_studies(
     runtime: At,
     caller: Reader,
@@ -102,96 +112,94 @@ async def list_studies(
     owner: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> Response:
+) -> StudyPage:
     """Return studies, newest first."""
     before = None if cursor is None else int(cursor)
     states = list(State) if state is None else [state]
-    found = await runtime.read(lambda c: store.page(c, states=states, owner=owner, before=before, limit=limit + 1))
+    found = await runtime.read(
+        lambda connection: store.list_studies(connection, states=states, owner=owner, before=before, limit=limit + 1)
+    )
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
-    return JSONResponse({"studies": [summary(study) for study in shown], "next_cursor": more})
+    return StudyPage(studies=[StudySummary.model_validate(study) for study in shown], next_cursor=more)
 
 
 @router.get(
     "/studies/{study_id}",
-    response_model=StudyDocument,
-    responses={
-        200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
-        304: {"description": "Not changed since If-None-Match"},
-        **documented(404, 422),
-    },
+    response_model=Study,
+    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404, 422)},
 )
-async def get(
-    study_id: StudyId, runtime: At, caller: Reader, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
+async def get_study(
+    study_id: StudyId,
+    response: Response,
+    runtime: At,
+    caller: Reader,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Any:
     """Return a study: state, reason, times, progress, cost, spec."""
 
-    def look(connection: Any) -> tuple[store.Study, dict[str, Any]]:
-        study = store.get(connection, study_id)
-        return study, store.spec_of(connection, study)
+    def read(connection: Connection) -> StudyRow:
+        return store.with_spec(connection, store.load_study(connection, study_id))
 
-    study, spec = await runtime.read(look)
+    study = await runtime.read(read)
     if if_none_match and study.etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers={"ETag": study.etag})
-    return _answer(study, spec)
+    return _tagged(study, response)
 
 
 @router.patch(
     "/studies/{study_id}",
-    response_model=StudyDocument,
-    responses={200: {"headers": {"ETag": {"schema": {"type": "string"}}}}, **documented(404, 409, 412, 422, 428)},
+    response_model=Study,
+    responses={200: _ETAG, **documented(404, 409, 412, 422, 428)},
 )
-async def adjust(
+async def adjust_study(
     study_id: StudyId,
     changes: Adjustment,
+    response: Response,
     runtime: At,
     caller: Writer,
     if_match: Annotated[str | None, Header(description="The ETag of the study as you know it; required.")] = None,
-) -> Response:
+) -> Any:
     """Change a study's priority, or how many of its trials run at a time from its next start."""
     if if_match is None:
         raise Problem(428, "send If-Match with the ETag of the study as you know it, so that no change is overwritten")
+    wanted = {"priority": changes.priority, "max_concurrent_trials": changes.max_concurrent_trials}
 
-    def write(connection: Any) -> tuple[store.Study, dict[str, Any]]:
-        study = store.adjust(
-            connection,
-            study_id,
-            if_match,
-            priority=changes.priority,
-            max_concurrent_trials=changes.max_concurrent_trials,
-        )
-        return study, store.spec_of(connection, study)
+    def write(connection: Connection) -> StudyRow:
+        return store.with_spec(connection, store.adjust_study(connection, study_id, if_match, **wanted))  # type: ignore[arg-type]
 
-    study, spec = await runtime.write(write)
+    study = await runtime.write(write)
     runtime.wake()
-    return _answer(study, spec)
+    return _tagged(study, response)
 
 
-def _on_request(action: Action, does: str) -> None:
-    async def ask(study_id: StudyId, runtime: At, caller: Writer) -> Response:
-        def write(connection: Any) -> tuple[store.Study, dict[str, Any]]:
-            study = store.act(connection, study_id, action)
-            return study, store.spec_of(connection, study)
+def _add_action(action: Action, description: str) -> None:
+    """Add the endpoint by which users ask for an action."""
 
-        study, spec = await runtime.write(write)
+    async def ask(study_id: StudyId, response: Response, runtime: At, caller: Writer) -> Any:
+        def write(connection: Connection) -> StudyRow:
+            return store.with_spec(connection, store.request_action(connection, study_id, action))
+
+        study = await runtime.write(write)
         runtime.wake()
-        return _answer(study, spec, status=202)
+        return _tagged(study, response)
 
-    ask.__doc__ = does
+    ask.__doc__ = description
     router.post(
         f"/studies/{{study_id}}/{action}",
         status_code=202,
-        response_model=StudyDocument,
+        response_model=Study,
         responses={202: {"description": "Accepted; GET the study to see it happen"}, **documented(404, 409, 422)},
         name=str(action),
     )(ask)
 
 
-_on_request(Action.CANCEL, "End a study for good; what it found stays.")
-_on_request(Action.PAUSE, "Stop a running study; its finished epochs stay.")
-_on_request(Action.RESUME, "Put a paused study back into the queue; it goes on from its last finished epochs.")
+_add_action(Action.CANCEL, "End a study for good; its results stay.")
+_add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
+_add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
 
 
-def _answer(study: store.Study, spec: dict[str, Any], *, status: int = 200, location: bool = False) -> Response:
-    headers = {"ETag": study.etag} | ({"Location": f"/studies/{study.id}"} if location else {})
-    return JSONResponse(document(study, spec), status_code=status, headers=headers)
+def _tagged(study: StudyRow, response: Response) -> StudyRow:
+    """Return what is answered, after setting its entity tag."""
+    response.headers["ETag"] = study.etag
+    return study

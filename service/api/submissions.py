@@ -21,15 +21,15 @@ from service.settings import Settings
 JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 SOURCE = "study"
-_DEEPEST = 40
-_LARGEST = 2**53  # the integers that every JSON reader keeps exact
+_MAX_DEPTH = 40
+_MAX_INTEGER = 2**53  # the integers that every JSON reader keeps exact
 RECIPES = "recipes"
 """The folder beside the shipped studies that holds parts of trainings."""
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def read(body: bytes, content_type: str) -> dict[str, Any]:
-    """Return the mapping in a body; Problem where it is none, or not of a type that a web page cannot send unasked."""
+def read_body(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return the mapping in a body; Problem if its Content-Type is one that any web page can send, ConfigError."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == JSON:
         document = _json(body)
@@ -39,7 +39,7 @@ def read(body: bytes, content_type: str) -> dict[str, Any]:
         raise Problem(415, f"Content-Type must be {JSON} or {YAML[0]} but is {kind or 'missing'}")
     if not isinstance(document, dict):
         raise ConfigError(SOURCE, [f"must be a mapping of fields but is {document!s:.60}"])
-    if problems := list(_unfit(document)):
+    if problems := list(_unusable(document)):
         raise ConfigError(SOURCE, problems)
     return document
 
@@ -63,11 +63,11 @@ def _yaml(body: bytes) -> Any:
         raise ConfigError(SOURCE, [f"is not YAML: {' '.join(str(error).split())}"]) from error
 
 
-def _unfit(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
+def _unusable(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
     """Yield what no study may hold, whatever its schema: it could not be stored, or not be answered."""
     here = path or "the document"
-    if depth > _DEEPEST:
-        yield f"{here[:200]}: must not be nested deeper than {_DEEPEST} levels"
+    if depth > _MAX_DEPTH:
+        yield f"{here[:200]}: must not be nested deeper than {_MAX_DEPTH} levels"
     elif isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -75,17 +75,17 @@ def _unfit(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
             elif not _is_text(key):
                 yield f"{here}: keys must be printable text but one is {key!a:.60}"
             else:
-                yield from _unfit(inner, f"{path}.{key}" if path else key, depth + 1)
+                yield from _unusable(inner, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _unfit(inner, f"{path}.{number}", depth + 1)
+            yield from _unusable(inner, f"{path}.{number}", depth + 1)
     elif isinstance(value, str):
         if not _is_text(value):
             yield f"{here}: must be text without NUL and lone surrogates but got {value!a:.60}"
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
-        if abs(value) > _LARGEST:
+        if abs(value) > _MAX_INTEGER:
             yield f"{here}: must be from -2**53 to 2**53 but got {str(value)[:30]}"
     elif isinstance(value, float):
         if math.isnan(value):

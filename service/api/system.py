@@ -1,86 +1,75 @@
-"""The queue, the presets, and how the service is."""
+"""The queue, the presets, and whether the service works."""
 
-from typing import Any
-
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+import httpx2
+from fastapi import APIRouter, Response
 from sqlalchemy.engine import Connection
 
+from lncis.api import Dependency, Preset, Presets, Queue, Readiness, State
 from lncis.documents import plain
 from service.api.problems import documented
-from service.api.runtime import At, Reader
-from service.api.schemas import Presets, Queue
+from service.api.runtime import At, Reader, Runtime
 from service.api.submissions import presets
 from service.dispatch import waiting
 from service.store import studies as store
 from service.store.database import DatabaseAway
-from service.times import iso
 
 router = APIRouter(tags=["service"])
 
 QUEUE_SHOWN = 500
 
 
-class Part(BaseModel):
-    """One thing that the service needs."""
-
-    ok: bool
-    detail: str
-    since: str | None = None
-
-
-class Readiness(BaseModel):
-    """What works: without the database nothing does, without Ray studies wait, without MLflow they have no links."""
-
-    ready: bool
-    database: Part
-    ray: Part
-    mlflow: Part
-
-
-@router.get("/queue", response_model=Queue, responses=documented())
-async def queue(runtime: At, caller: Reader) -> Response:
+@router.get("/queue", responses=documented())
+async def get_queue(runtime: At, caller: Reader) -> Queue:
     """Return the studies that are not over, in their order, and why each one is not running: the first 500."""
 
-    def look(connection: Connection) -> dict[str, Any]:
-        studies, running = store.waiting(connection, QUEUE_SHOWN), store.with_job(connection)
-        return waiting.queue(studies, running, waiting.outlook(connection), runtime.settings)
+    def read(connection: Connection) -> Queue:
+        studies = store.list_active_studies(connection, QUEUE_SHOWN)
+        running = store.list_studies_with_job(connection)
+        return waiting.describe_queue(studies, running, waiting.load_status(connection), runtime.settings)
 
-    return JSONResponse(await runtime.read(look))
+    return await runtime.read(read)
 
 
-@router.get("/presets", response_model=Presets, responses=documented())
-async def shipped(runtime: At, caller: Reader) -> Response:
+@router.get("/presets", responses=documented())
+async def get_presets(runtime: At, caller: Reader) -> Presets:
     """Return the shipped studies, for `{"preset": NAME, "set": {...}}`."""
     found = presets(runtime.settings.presets)
-    listed = [
-        {"name": name, "question": str(spec.get("question", "")), "spec": plain(spec)} for name, spec in found.items()
-    ]
-    return JSONResponse({"presets": listed})
+    return Presets(
+        presets=[
+            Preset(name=name, question=str(spec.get("question", "")), spec=plain(spec)) for name, spec in found.items()
+        ]
+    )
 
 
-@router.get("/healthz", response_model=dict[str, bool])
+@router.get("/healthz")
 async def healthz() -> dict[str, bool]:
-    """Answer: the process lives."""
+    """Answer: the process runs."""
     return {"alive": True}
 
 
-@router.get(
-    "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "No database: not ready"}}
-)
-async def readyz(runtime: At) -> Response:
-    """Say of database, Ray and MLflow whether they answer; studies are accepted as long as the database does."""
-    database = {"ok": True, "detail": "answers"}
-    seen = waiting.NOBODY
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "No database: not ready"}})
+async def readyz(response: Response, runtime: At) -> Readiness:
+    """Say whether database, Ray and MLflow answer; studies are accepted as long as the database does."""
+    database, status = Dependency(ok=True, detail="answers"), waiting.NEVER_SEEN
     try:
-        seen = await runtime.read(waiting.outlook)
+        status = await runtime.read(waiting.load_status)
     except DatabaseAway:
-        database = {"ok": False, "detail": "does not answer; the log says more"}
-    ray = waiting.queue([], [], seen, runtime.settings)["ray"]
-    mlflow = {"ok": runtime.mlflow.ok, "detail": runtime.mlflow.detail, "since": iso(runtime.mlflow.since)}
-    answer = {"ready": database["ok"], "database": database, "ray": ray, "mlflow": mlflow}
-    return JSONResponse(answer, status_code=200 if database["ok"] else 503)
+        database = Dependency(ok=False, detail="does not answer; the log says more")
+        response.status_code = 503
+    ray, mlflow = waiting.ray_dependency(status), await check_mlflow(runtime)
+    return Readiness(ready=database.ok, database=database, ray=ray, mlflow=mlflow)
+
+
+async def check_mlflow(runtime: Runtime) -> Dependency:
+    """Return whether the MLflow server answers; its /health needs no login."""
+    uri = runtime.settings.mlflow_tracking_uri.rstrip("/")
+    if not uri.startswith(("http://", "https://")):
+        return Dependency(ok=bool(uri), detail="a database, not a server" if uri else "is not set")
+    try:
+        (await runtime.http.get(f"{uri}/health")).raise_for_status()
+    except httpx2.HTTPError as error:
+        return Dependency(ok=False, detail=f"does not answer: {error or type(error).__name__}")
+    return Dependency(ok=True, detail="answers")
 
 
 @router.get(
@@ -91,9 +80,9 @@ async def readyz(runtime: At) -> Response:
 async def metrics(runtime: At, caller: Reader) -> Response:
     """Return figures for Prometheus."""
 
-    def look(connection: Connection) -> tuple[dict[Any, int], waiting.Outlook]:
-        return store.counts(connection), waiting.outlook(connection)
+    def read(connection: Connection) -> tuple[dict[State, int], waiting.DispatcherStatus]:
+        return store.count_studies(connection), waiting.load_status(connection)
 
-    counts, seen = await runtime.read(look)
-    text = runtime.metrics.text(counts, ray_ok=seen.ray_ok, seen_at=seen.seen_at)
+    counts, status = await runtime.read(read)
+    text = runtime.metrics.text(counts, ray_ok=status.ray_ok, seen_at=status.seen_at)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

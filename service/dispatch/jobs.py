@@ -1,37 +1,34 @@
-"""Where studies run: Ray's jobs, one a study, by the REST API of its dashboard.
+"""Where studies run: Ray's jobs, one for each study, by the REST API of its dashboard.
 
-Ray's own client waits without a limit for a head that hangs, and one study's wait would be everybody's; so the five
-calls are made here, each with a time limit.
+Ray's own client has no timeout, and while it waits for a head that hangs no study would be dispatched; so the five
+requests are made here, each with a timeout.
 """
 
-import json
 import os
 import shlex
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
+
+import httpx2
 
 from lncis.errors import LncisError
 from service.settings import Settings
 
 
 class RayAway(LncisError):
-    """Ray does not answer, or does not understand; what was asked may have happened."""
+    """Ray does not answer, or answers with an error; what was asked may still have happened."""
 
 
 class JobThere(LncisError):
-    """There is a job of that id already."""
+    """There is a job with that id already."""
 
 
-class Life(StrEnum):
-    """Where a job is."""
+class JobStatus(StrEnum):
+    """The status of a job, as Ray names it."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -40,16 +37,16 @@ class Life(StrEnum):
     STOPPED = "stopped"
 
 
-OVER = (Life.SUCCEEDED, Life.FAILED, Life.STOPPED)
+JOB_OVER = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """What Ray says of a job."""
+class JobReport:
+    """What Ray says about a job."""
 
-    life: Life
+    status: JobStatus
     attempt: int
-    """Which of the study's attempts it is."""
+    """The number of its study's attempt."""
     exit_code: int | None = None
     message: str = ""
 
@@ -57,37 +54,39 @@ class Report:
 class Jobs(Protocol):
     """A place where jobs run; a job's id is its study's id. Every call may raise RayAway."""
 
-    def reports(self) -> Mapping[str, Report]:
-        """Return what is known of every job there."""
+    def reports(self) -> Mapping[str, JobReport]:
+        """Return the report of every known job."""
 
     def submit(self, study_id: str, attempt: int) -> None:
-        """Start a job; JobThere where one of that id is known, running or over."""
+        """Start a job; JobThere if one with that id is known, running or over."""
 
     def stop(self, study_id: str) -> None:
-        """Ask a job to end; one that has ended, or is not there, is left as it is."""
+        """Ask a job to end; no effect on a job that is over or unknown."""
 
     def forget(self, study_id: str) -> None:
-        """Drop what is known of a job that is over: its study may have another, or needs none any more."""
+        """Drop the record of a job that is over, so that its study can have another one."""
 
-    def last_words(self, study_id: str) -> str:
-        """Return the error that a job printed, or its last line; empty where there is nothing."""
+    def error_message(self, study_id: str) -> str:
+        """Return the error that a job printed, or its last line; empty if it printed nothing."""
 
 
 ATTEMPT = "lncis_attempt"
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class RayJobs:
-    """The jobs of the Ray cluster whose dashboard a setting names."""
+    """The jobs of the Ray cluster whose dashboard is at `ray_address`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._address = settings, settings.ray_address.rstrip("/")
+        # without idle connections: after a restart of the head they would fail
+        self._http = httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
 
-    def reports(self) -> dict[str, Report]:
-        """Return what Ray knows of every submitted job; its table is in the head's memory, and goes with the head."""
+    def reports(self) -> dict[str, JobReport]:
+        """Return Ray's report of every submitted job; a head that restarts knows none."""
         return {
-            job["submission_id"]: Report(
-                life=Life(job["status"].lower()),
+            job["submission_id"]: JobReport(
+                status=JobStatus(job["status"].lower()),
                 attempt=int((job.get("metadata") or {}).get(ATTEMPT, 0)),
                 exit_code=job.get("driver_exit_code"),
                 message=job.get("message") or "",
@@ -97,7 +96,7 @@ class RayJobs:
         }
 
     def submit(self, study_id: str, attempt: int) -> None:
-        """Start `lncis study run --resume`, which begins a study as well as it goes on with one."""
+        """Start `lncis study run --resume`, which begins a new study or continues an old one."""
         settings = self._settings
         command = [settings.job_python, "-m", "lncis", "study", "run", "--resume", study_id]
         command += ["--runs", str(settings.runs.absolute()), "--store-gb", f"{settings.store_gb:g}"]
@@ -119,10 +118,10 @@ class RayJobs:
         self._ask("POST", f"/api/jobs/{quote(study_id)}/stop", missing=None)
 
     def forget(self, study_id: str) -> None:
-        """Drop Ray's memory of a job that is over."""
+        """Drop Ray's record of a job that is over."""
         self._ask("DELETE", f"/api/jobs/{quote(study_id)}", missing=None)
 
-    def last_words(self, study_id: str) -> str:
+    def error_message(self, study_id: str) -> str:
         """Return the error that a job printed, or its last line."""
         logs = self._ask("GET", f"/api/jobs/{quote(study_id)}/logs", missing={}).get("logs") or ""
         lines = [line.strip() for line in logs.splitlines() if line.strip()]
@@ -132,31 +131,20 @@ class RayJobs:
     def _ask(self, method: str, path: str, body: Any = None, *, missing: Any = RayAway) -> Any:
         if not self._address:
             raise RayAway("RAY_ADDRESS is not set")
-        request = urllib.request.Request(
-            f"{self._address}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **_authorization()},
-        )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            said = _said(error)
-            if error.code == 404 and missing is not RayAway:
-                return missing
-            if "already exists" in said:
-                raise JobThere(said.splitlines()[-1]) from error
-            raise RayAway(f"{self._address} answers {error.code}: {said.splitlines()[-1] if said else ''}") from error
-        except (OSError, ValueError, HTTPException) as error:
-            raise RayAway(f"{self._address} does not answer: {getattr(error, 'reason', error)}") from error
-
-
-def _said(error: urllib.error.HTTPError) -> str:
-    """Return what stands beside the code of an answer; nothing where it was cut."""
-    with error, suppress(OSError, HTTPException):
-        return error.read(2000).decode(errors="replace").strip()
-    return ""
+            answer = self._http.request(
+                method, f"{self._address}{path}", json=body, headers=_authorization(), timeout=TIMEOUT_SECONDS
+            )
+            if answer.is_success:
+                return answer.json()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise RayAway(f"{self._address} does not answer: {error or type(error).__name__}") from error
+        message = answer.text[:2000].strip()
+        if answer.status_code == 404 and missing is not RayAway:
+            return missing
+        if "already exists" in message:
+            raise JobThere(message.splitlines()[-1])
+        raise RayAway(f"{self._address} answers {answer.status_code}: {message.splitlines()[-1] if message else ''}")
 
 
 def _authorization() -> dict[str, str]:

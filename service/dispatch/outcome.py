@@ -1,17 +1,20 @@
-"""What becomes of a study whose job is over: it ended, it failed, or it is to go on."""
+"""What follows for a study whose job is over: it ended, it failed, or it continues with another job."""
 
 import time
+from itertools import islice
 from typing import NotRequired, TypedDict
 
-from service.dispatch.jobs import Life, Report
+from lncis.api import State
+from lncis.backoff import backoff
+from service.dispatch.jobs import JobReport, JobStatus
 from service.settings import Settings
-from service.store.states import State, Wanted
-from service.store.studies import Study
+from service.store.states import Wanted
+from service.store.tables import Study
 
 USER_MISTAKE = 2
-"""With this exit code `lncis` says that its input must be mended: trying again would end the same way."""
-PAUSES = (2.0, 10.0, 30.0)
-"""Seconds before the next attempt, after one setback, two, more."""
+"""The exit code of `lncis` for a wrong input: another attempt would end the same way."""
+BACKOFF_SECONDS = (2.0, 10.0, 30.0)
+"""Before the next attempt, after one setback, two, more."""
 
 
 class Outcome(TypedDict):
@@ -24,34 +27,34 @@ class Outcome(TypedDict):
 
 
 def outcome(
-    study: Study, report: Report | None, words: str, *, complete: bool, progressed: bool, settings: Settings
+    study: Study, report: JobReport | None, message: str, *, complete: bool, progressed: bool, settings: Settings
 ) -> Outcome:
-    """Return what becomes of a study; `report` is None where Ray no longer knows its job.
+    """Return what to change of a study; `report` is None if Ray no longer knows its job.
 
-    `complete`: its journal says that nothing is left to train. That its report was written and MLflow told is said by a
-    job that succeeded alone; another job does just that. `progressed`: this attempt finished an epoch. `words`: the
-    job's own last ones.
+    `complete`: its journal says that nothing is left to train. Only a job that succeeded has also written the report
+    and sent all runs to MLflow; if it did not, another job does. `progressed`: this attempt finished an epoch.
+    `message`: the error that the job printed.
     """
-    if report is not None and report.life is Life.SUCCEEDED:
+    if report is not None and report.status is JobStatus.SUCCEEDED:
         failed = study.trials_failed
         some = f"{failed} of {study.trials_total} trials failed; GET .../trials says why" if failed else ""
         return {"state": State.SUCCEEDED, "reason": some}
     if study.wanted is Wanted.CANCEL:
         return {"state": State.CANCELLED, "reason": "cancelled"}
-    why = words or (report.message if report is not None else "") or "its job ended without a word"
-    hopeless = complete and (study.best is None or study.best["status"] != "finished")  # there is nothing to report
+    why = message or (report.message if report is not None else "") or "its job ended without a message"
+    hopeless = complete and (study.best is None or study.best["status"] != "finished")  # no result to report
     if report is not None and (hopeless or report.exit_code == USER_MISTAKE):
         return {"state": State.FAILED, "reason": why}
     if study.wanted is Wanted.PAUSE:
         return {"state": State.PAUSED, "reason": "paused"}
-    rest = "it has its report to write" if complete else "it goes on from its last epochs"
+    rest = "its report is still to be written" if complete else "it continues after its last epochs"
     if report is None:
         why = "Ray no longer knows its job; was the head restarted?"
         return {"state": State.QUEUED, "reason": f"{why} {rest.capitalize()}", "retry_at": 0.0}
     setbacks = 1 if progressed else study.setbacks + 1
     if setbacks >= settings.max_setbacks:
         return {"state": State.FAILED, "reason": f"its job died {setbacks} times in a row without progress: {why}"}
-    pause = PAUSES[min(setbacks, len(PAUSES)) - 1]
+    pause = next(islice(backoff(BACKOFF_SECONDS), setbacks - 1, None))
     return {
         "state": State.QUEUED,
         "reason": f"its job died ({why}); {rest}",

@@ -1,31 +1,35 @@
-"""Copies what running studies write into their journals to the database, as they write it.
+"""Copies the journals of running studies into the database as they grow.
 
-The journal is a study's memory; these rows are a copy for readers. How many of its events were copied stands in the
-study's row and is written with them, so a service that is killed at any point goes on exactly there.
+The rows are a copy for readers; a study itself resumes from its journal. The study's row counts the events that are
+copied, in the same transaction, so a service that is killed anywhere continues exactly there.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.engine import Connection
 
 from lncis.documents import plain
 from lncis.errors import StudyError
-from lncis.studies import journal
+from lncis.studies import folders, journal
 from lncis.studies.history import History, StageHistory, TrialHistory
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialStarted
 from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import StudySpec, label
+from service.settings import Settings
 from service.store import studies as store
 from service.store import tables
-from service.store.best import best
+from service.store.best import best_configurations
 from service.store.database import Database
+from service.store.tables import Study
 
 COST_SECONDS = 10.0
-"""Between two countings of what a study has cost so far."""
+"""Between two counts of what a study costs so far."""
 
 Row = dict[str, Any]
 
@@ -33,8 +37,9 @@ Row = dict[str, Any]
 class Follower:
     """Reads one study's journal as it grows."""
 
-    def __init__(self, study_id: str, spec: StudySpec, runs: Path) -> None:
-        self._study_id, self._spec, self._folder = study_id, spec, runs / study_id
+    def __init__(self, study_id: str, spec: StudySpec, settings: Settings) -> None:
+        self._study_id, self._spec, self._folder = study_id, spec, settings.runs / study_id
+        self._mlflow_uri = settings.mlflow_tracking_uri
         self._offset = self._events = 0  # bytes and events that were read
         self._history = History(spec)
         self._counted = 0.0
@@ -65,7 +70,8 @@ class Follower:
         if counts:
             self._counted = time.monotonic()
         if events or final:
-            database.write(lambda connection: self._copy(connection, rows, cost))
+            mlflow_url = run_url(self._mlflow_uri, self._folder)
+            database.write(lambda connection: self._copy(connection, rows, cost, mlflow_url))
 
     def _fold(self, events: Sequence[Event]) -> list[tuple[int, Row]]:
         """Add events to the history; return the row of each that concerns a trial, with its number in the journal."""
@@ -79,8 +85,8 @@ class Follower:
                 rows.append((self._events, row))
         return rows
 
-    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Row | None) -> None:
-        study = store.get(connection, self._study_id, to_change=True)
+    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Any, mlflow_url: str | None) -> None:
+        study = store.load_study(connection, self._study_id, to_change=True)
         new = [row for number, row in rows if number > study.journal_events]
         if new:
             connection.execute(
@@ -106,22 +112,23 @@ class Follower:
             "epochs_total": self._epochs_total(study.trials_total),
         }
         changes |= {} if cost is None else {"cost": cost}
+        changes |= {} if mlflow_url is None else {"mlflow_url": mlflow_url}
         if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
             changes["best"] = self._best(connection, study)
         if new or any(getattr(study, name) != value for name, value in changes.items()):
-            store.change(connection, study, **changes)
+            store.update_study(connection, study, **changes)
 
     def _epochs_total(self, trials_total: int) -> int:
         trials = self._history.trials.values()
         begun = sum(trial.epochs_to_train for trial in trials)
         return begun + max(0, trials_total - len(trials)) * self._spec.base.schedule.epochs
 
-    def _best(self, connection: Connection, study: store.Study) -> dict[str, Any] | None:
-        found = best(connection, study, self._spec, 1)
-        names = ("label", "overrides", "objective", "status")
-        return {"metric": self._spec.objective.metric, **{name: found[0][name] for name in names}} if found else None
+    def _best(self, connection: Connection, study: Study) -> dict[str, Any] | None:
+        found = best_configurations(connection, study, self._spec, 1)
+        names = {"label", "overrides", "objective", "status"}
+        return {"metric": self._spec.objective.metric, **found[0].model_dump(include=names)} if found else None
 
-    def _copy_trial(self, connection: Connection, study: store.Study, trial: TrialHistory, *, begun: bool) -> None:
+    def _copy_trial(self, connection: Connection, study: Study, trial: TrialHistory, *, begun: bool) -> None:
         started, columns = trial.started, tables.trials.c
         metrics = plain(trial.latest)
         found = {
@@ -155,7 +162,7 @@ class Follower:
         uses = [{"study": study.number, "stage": stage.number, "trial": trial.number} for stage in stages]
         connection.execute(tables.stage_uses.insert(), uses)
 
-    def _copy_stage(self, connection: Connection, study: store.Study, stage: StageHistory) -> None:
+    def _copy_stage(self, connection: Connection, study: Study, stage: StageHistory) -> None:
         columns = tables.stages.c
         mine = (columns.study == study.number) & (columns.number == stage.number)
         found = {"epoch": stage.epoch, "reused": stage.reused}
@@ -182,3 +189,18 @@ def _data_of(event: Event, trial: TrialHistory) -> Row:
             return {"end": event.end, "reason": event.reason}
         case _:
             return {}
+
+
+def run_url(tracking_uri: str, folder: Path) -> str | None:
+    """Return where a browser finds a study's run in MLflow; None without a server, or before the driver made the run.
+
+    A file that cannot be read gives no link either: a link is not worth a study that cannot be followed.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    try:
+        ids = json.loads((folder / folders.MLFLOW_RUN).read_bytes())
+        place = f"experiments/{quote(ids['experiment_id'], safe='')}/runs/{quote(ids['run_id'], safe='')}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return f"{tracking_uri.rstrip('/')}/#/{place}"

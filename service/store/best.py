@@ -6,23 +6,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lncis import documents
+from lncis import api, documents
 from lncis.config import TrainConfig
 from lncis.documents import plain
 from lncis.studies.report.result import interval, score
 from lncis.studies.spec import StudySpec
 from service.store import tables
-from service.store.studies import Study
+from service.store.tables import Study
 
 _OUT = ("failed", "pruned")
 
 
-def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> list[dict[str, Any]]:
+def best_configurations(connection: Connection, study: Study, spec: StudySpec, top: int) -> list[api.Configuration]:
     """Return up to `top` configurations that finished with every seed, then up to `top` that have not, each best first.
 
-    What finished ranks as in the study's own report. The others rank behind, by what they reached at their last
-    evaluation; where some seeds are still to come, the interval is over those that are there. A configuration of which
-    a trial failed or was pruned is never among them, nor is a baseline.
+    Finished configurations rank as in the study's own report. The others rank behind, by their last evaluation; if
+    some seeds are still to come, the interval is over the seeds so far. A configuration with a failed or pruned trial
+    is left out, and so is a baseline.
     """
     finished, others = _ranked(connection, study, spec)
     chosen = [
@@ -32,8 +32,8 @@ def best(connection: Connection, study: Study, spec: StudySpec, top: int) -> lis
     return [_described(connection, study, spec, rank, rank <= len(finished), trials) for rank, trials in chosen]
 
 
-def of_rank(connection: Connection, study: Study, spec: StudySpec, rank: int) -> dict[str, Any] | None:
-    """Return the configuration that `best` gives a rank; None if there are fewer."""
+def configuration_of_rank(connection: Connection, study: Study, spec: StudySpec, rank: int) -> api.Configuration | None:
+    """Return the configuration with a rank of `best_configurations`; None if there are fewer."""
     finished, others = _ranked(connection, study, spec)
     every = finished + others
     if rank > len(every):
@@ -66,7 +66,7 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
 
 def _described(
     connection: Connection, study: Study, spec: StudySpec, rank: int, finished: bool, numbers: list[int]
-) -> dict[str, Any]:
+) -> api.Configuration:
     columns = tables.trials.c
     trials = connection.execute(
         sa.select(tables.trials)
@@ -75,27 +75,27 @@ def _described(
     ).all()
     metrics = sorted({key for trial in trials for key in trial.metrics if key.startswith(("val/", "test/"))})
     first = trials[0]
-    return {
-        "rank": rank,
-        "status": "finished" if finished else ("running" if study.finished_at is None else "unfinished"),
-        "configuration": first.configuration,
-        "label": first.label,
-        "overrides": first.overrides,
-        "objective": _over_seeds([trial.objective for trial in trials]),
-        "metrics": {key: _over_seeds([trial.metrics.get(key) for trial in trials]) for key in metrics},
-        "seeds_finished": sum(trial.state == "finished" for trial in trials),
-        "seeds_total": len(spec.replicates),
-        "epoch": min(trial.epoch for trial in trials),
-        "epochs": first.epochs,
-        "trials": [trial.name for trial in trials],
-        "config": plain(documents.dump(_config(spec, first.overrides))),
-    }
+    return api.Configuration(
+        rank=rank,
+        status="finished" if finished else ("running" if study.finished_at is None else "unfinished"),
+        configuration=first.configuration,
+        label=first.label,
+        overrides=first.overrides,
+        objective=_over_seeds([trial.objective for trial in trials]),
+        metrics={key: _over_seeds([trial.metrics.get(key) for trial in trials]) for key in metrics},
+        seeds_finished=sum(trial.state == "finished" for trial in trials),
+        seeds_total=len(spec.replicates),
+        epoch=min(trial.epoch for trial in trials),
+        epochs=first.epochs,
+        trials=[trial.name for trial in trials],
+        config=plain(documents.dump(_config(spec, first.overrides))),
+    )
 
 
-def _over_seeds(values: list[float | None]) -> dict[str, float | int | None]:
-    there = [value for value in values if value is not None]
+def _over_seeds(values: list[float | None]) -> api.OverSeeds:
+    there = [float(value) for value in values if value is not None]
     reached = interval(there)
-    return {"mean": plain(reached.mean), "ci95": plain(reached.half_width), "seeds": len(there)}
+    return api.OverSeeds(mean=plain(reached.mean), ci95=plain(reached.half_width), seeds=len(there))
 
 
 def _config(spec: StudySpec, overrides: dict[str, Any]) -> TrainConfig:
@@ -103,19 +103,13 @@ def _config(spec: StudySpec, overrides: dict[str, Any]) -> TrainConfig:
     return spec.configure(overrides, seed, noise_seed)
 
 
-def as_yaml(study: Study, spec: StudySpec, entry: dict[str, Any]) -> str:
-    """Return one of the best as a file that `lncis train` runs unchanged."""
-    reached, metric = entry["objective"], spec.objective.metric
-    spread = "" if reached["ci95"] is None else f" ± {reached['ci95']:.1f}"
-    when = (
-        ""
-        if entry["status"] == "finished"
-        else f", {entry['status']}: after epoch {entry['epoch']} of {entry['epochs']}"
-    )
-    seeds = f"{reached['seeds']} seed{'s' if reached['seeds'] > 1 else ''}"
+def configuration_yaml(study: Study, spec: StudySpec, one: api.Configuration) -> str:
+    """Return a configuration as a file that `lncis train` runs unchanged."""
+    reached = one.objective
+    running = "" if one.status == "finished" else f", {one.status}: after epoch {one.epoch} of {one.epochs}"
     comment = (
-        f"Number {entry['rank']} of study {study.id}: {entry['label']}\n"
-        f"{metric} {reached['mean']:.1f}{spread} over {seeds}{when}\n"
+        f"Number {one.rank} of study {study.id}: {one.label}\n"
+        f"{spec.objective.metric} {reached} over {reached.seeds} seed{'s' if reached.seeds > 1 else ''}{running}\n"
         "Train it with: lncis train this.yaml --out runs/best"
     )
-    return documents.to_yaml(_config(spec, entry["overrides"]), comment=comment)
+    return documents.to_yaml(_config(spec, one.overrides), comment=comment)

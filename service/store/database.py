@@ -1,10 +1,9 @@
-"""The database: connections, migrations, one writer, and who of several services may act.
+"""The database: connections, migrations, one writer thread, and the lock of the one service that dispatches.
 
-Whoever writes hands the writer a function of a connection. Functions that wait together are committed together: a
-commit costs a flush of the disk, and fifty clients at once pay for a few instead of fifty.
+A write is a function of a connection, called by the writer thread. Functions that wait at the same time are committed
+together: a commit costs a flush of the disk, and fifty clients at once pay for a few instead of fifty.
 """
 
-import fcntl
 import logging
 import queue
 import sqlite3
@@ -14,20 +13,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from filelock import FileLock
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from lncis import files
 from lncis.errors import ConfigError, LncisError
 
 Answer = TypeVar("Answer")
 Work = Callable[[Connection], Answer]
 
 WRITE = {"lncis_write": True}
-TOGETHER = 64
-"""Most functions in one transaction."""
+WAL_TIMEOUT_SECONDS = 10.0
+BATCH_SIZE = 64
+"""Functions in one transaction, at most."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING, _LEADING = 0x6C6E6301, 0x6C6E6302  # PostgreSQL's advisory locks are numbers
 
@@ -39,10 +41,10 @@ class DatabaseAway(LncisError):
 
 
 class Database:
-    """A database that is up to date; any thread may use it."""
+    """A database with the latest tables; any thread may use it."""
 
     def __init__(self, url: str) -> None:
-        """Connect, and take the steps of migrations/ that are missing; ConfigError, DatabaseAway say what hinders."""
+        """Connect and migrate; ConfigError for a wrong URL or a newer database, DatabaseAway if it does not answer."""
         self.engine = _engine(url)
         self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         try:
@@ -54,25 +56,26 @@ class Database:
         self._writer.start()
 
     def read(self, work: Work[Answer]) -> Answer:
-        """Return what a function reads; it must not write."""
+        """Return the result of a function that only reads."""
         with _explained(), self.engine.connect() as connection:
             return work(connection)
 
     def write(self, work: Work[Answer]) -> Answer:
-        """Return what a function returns, after all that it wrote is on the disk."""
+        """Return the result of a function that writes, once everything that it wrote is on the disk."""
         return self.submit(work).result()
 
     def submit(self, work: Work[Answer]) -> "Future[Answer]":
-        """Return at once; the future is done when all is on the disk, or has the error and nothing was written.
+        """Return a future: of the result, once everything is on the disk, or of an error, and nothing was written.
 
-        The function may be called again where another one of its transaction failed, or another service was first.
+        The function may be called again: if another function of its transaction failed, or another service wrote the
+        same row first. So it must not change anything outside the connection.
         """
         future: Future[Answer] = Future()
         self._jobs.put((work, future))
         return future
 
     def close(self) -> None:
-        """Write what was submitted, and disconnect."""
+        """Finish all submitted writes, and disconnect."""
         self._jobs.put(None)
         self._writer.join()
         self.engine.dispose()
@@ -80,7 +83,7 @@ class Database:
     def _write_all(self) -> None:
         while (first := self._jobs.get()) is not None:
             batch = [first]
-            while len(batch) < TOGETHER:
+            while len(batch) < BATCH_SIZE:
                 try:
                     more = self._jobs.get_nowait()
                 except queue.Empty:
@@ -89,14 +92,14 @@ class Database:
                     self._jobs.put(None)
                     break
                 batch.append(more)
-            # a client that went away while its request waited: nothing of it is written
+            # a request whose client disconnected meanwhile writes nothing
             if batch := [(work, future) for work, future in batch if future.set_running_or_notify_cancel()]:
                 self._write_batch(batch)
 
     def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]], *, again: bool = False) -> None:
-        """Commit all; without those that refuse, or each alone where the database does.
+        """Commit all functions; leave out those that raise, and try each alone if the database fails.
 
-        One whose row another service wrote meanwhile is called `again`: it finds that row.
+        A function whose row another service wrote meanwhile is called `again`: then it finds that row.
         """
         answers: list[Any] = []
         try:
@@ -105,7 +108,7 @@ class Database:
                     answers.append(work(connection))
         except DatabaseAway as problem:
             if len(batch) > 1:
-                for single in batch:  # whose fault it was shows when each stands alone
+                for single in batch:  # which one failed shows when each is alone
                     self._write_batch([single])
             elif isinstance(problem.__cause__, IntegrityError) and not again:
                 self._write_batch(batch, again=True)
@@ -153,12 +156,12 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _turn_to_wal(connection: sqlite3.Connection) -> None:
-    patience = time.monotonic() + 10
+    until = time.monotonic() + WAL_TIMEOUT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:  # another service turns the same new file: SQLite does not wait here
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+        except sqlite3.OperationalError as error:  # another service does the same; SQLite does not wait here
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.01)
         else:
@@ -181,9 +184,9 @@ def _explained() -> Iterator[None]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring a database up to date; two services that start at once do it one after the other.
+    """Bring a database up to date; services that start at the same time do it one after the other.
 
-    Raises ConfigError where a newer version of the service has changed it.
+    Raises ConfigError if a newer version of the service has migrated it.
     """
     with _explained(), engine.connect().execution_options(**WRITE) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
@@ -204,8 +207,8 @@ def _newest() -> str:
 
 
 def _upgrade(connection: Connection) -> None:
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks as soon as it is loaded
-    from alembic.command import upgrade  # slow to load, and seldom needed
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs as soon as it is imported
+    from alembic.command import upgrade  # slow to import, and seldom needed
     from alembic.config import Config
     from alembic.util import CommandError
 
@@ -219,26 +222,25 @@ def _upgrade(connection: Connection) -> None:
 
 
 class Leadership:
-    """The right to act on Ray for a database: one service at a time has it, and a killed one loses it at once."""
+    """The lock of the one service that dispatches; a killed service loses it at once."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._file: IO[str] | None = None
+        self._file: FileLock | None = None
         self._connection: Connection | None = None
 
     def held(self) -> bool:
-        """Say whether this service may act now, taking the right if it is free."""
+        """Say whether this service has the lock, taking it if it is free."""
         return self._by_file() if self._engine.dialect.name == "sqlite" else self._by_connection()
 
     def _by_file(self) -> bool:
         if self._file is None:
-            file = Path(f"{self._engine.url.database}-dispatcher").open("w")  # noqa: SIM115 - held until release
+            lock = files.lock(Path(f"{self._engine.url.database}-dispatcher"))
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
+                lock.acquire()
+            except TimeoutError:
                 return False
-            self._file = file
+            self._file = lock
         return True
 
     def _by_connection(self) -> bool:
@@ -256,9 +258,9 @@ class Leadership:
         return True
 
     def release(self) -> None:
-        """Leave it to another."""
+        """Leave the lock to another service."""
         if self._file:
-            self._file.close()
+            self._file.release()
         if self._connection:
             self._connection.invalidate()  # closed, not put back into the pool with the lock on it
             self._connection.close()

@@ -1,64 +1,29 @@
-"""What running studies found, from the database: trials, stages, events, page by page."""
+"""What studies found, from the database: trials, stages, events, page by page."""
 
-import json
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from lncis import api
 from service.store import tables
-from service.store.studies import Study
-from service.times import iso, time_of
+from service.store.tables import Study
+from service.times import iso
 
 SHOWN_USERS = 100
 
 
-def trials(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+def list_trials(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Trial]]:
     """Return up to `limit` trials, each with its number, those after a number."""
-    columns = tables.trials.c
-    rows = connection.execute(
-        sa.select(tables.trials)
-        .where(columns.study == study.number, columns.number > after)
-        .order_by(columns.number)
-        .limit(limit)
-    )
-    return [
-        (
-            row.number,
-            {
-                "name": row.name,
-                "configuration": row.configuration,
-                "label": row.label,
-                "overrides": row.overrides,
-                "baseline": row.baseline,
-                "seed": row.seed,
-                "noise_seed": row.noise_seed,
-                "state": row.state,
-                "reason": row.reason,
-                "started_at": iso(row.started_at),
-                "ended_at": time_of(row.ended_at),
-                "epoch": row.epoch,
-                "epochs": row.epochs,
-                "objective": row.objective,
-                "metrics": row.metrics,
-                "stages": row.stages,
-            },
-        )
-        for row in rows
-    ]
+    rows = connection.execute(_page(tables.trials, study, after, limit))
+    return [(row.number, api.Trial.model_validate(row)) for row in rows]
 
 
-def stages(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
-    """Return up to `limit` stages, each with its number, those after a number; parents stand before children."""
-    columns, uses = tables.stages.c, tables.stage_uses.c
-    rows = connection.execute(
-        sa.select(tables.stages)
-        .where(columns.study == study.number, columns.number > after)
-        .order_by(columns.number)
-        .limit(limit)
-    ).all()
+def list_stages(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Stage]]:
+    """Return up to `limit` stages, each with its number, those after a number; parents come before children."""
     found = []
-    for row in rows:
+    for row in connection.execute(_page(tables.stages, study, after, limit)).all():
+        uses = tables.stage_uses.c
         used = sa.and_(uses.study == study.number, uses.stage == row.number)
         number = connection.execute(sa.select(sa.func.count()).select_from(tables.stage_uses).where(used)).scalar_one()
         users = connection.execute(
@@ -71,32 +36,21 @@ def stages(connection: Connection, study: Study, *, after: int, limit: int) -> l
             .order_by(uses.trial)
             .limit(SHOWN_USERS)
         ).scalars()
-        document = {
-            "key": row.key,
-            "after": row.after,
-            "first_epoch": row.first_epoch,
-            "last_epoch": row.last_epoch,
-            "epoch": row.epoch,
-            "reused": row.reused,
-            "users_total": number,
-            "users": list(users),
-        }
-        found.append((row.number, document))
+        document = {**row._mapping, "users_total": number, "users": list(users)}
+        found.append((row.number, api.Stage.model_validate(document)))
     return found
 
 
-def events(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, str, dict[str, Any]]]:
-    """Return up to `limit` events after a number: number, type, data with its time."""
-    columns = tables.events.c
-    rows = connection.execute(
-        sa.select(columns.number, columns.type, columns.at, columns.data)
-        .where(columns.study == study.number, columns.number > after)
-        .order_by(columns.number)
+def list_events(connection: Connection, study: Study, *, after: int, limit: int) -> list[api.Event]:
+    """Return up to `limit` events after a number, each with its time in its data."""
+    rows = connection.execute(_page(tables.events, study, after, limit))
+    return [api.Event(number=row.number, type=row.type, data={"at": iso(row.at), **row.data}) for row in rows]
+
+
+def _page(table: sa.Table, study: Study, after: int, limit: int) -> sa.Select[Any]:
+    return (
+        sa.select(table)
+        .where(table.c.study == study.number, table.c.number > after)
+        .order_by(table.c.number)
         .limit(limit)
     )
-    return [(row.number, row.type, {"at": iso(row.at), **row.data}) for row in rows]
-
-
-def compact(document: Any) -> str:
-    """Return JSON without spaces."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)

@@ -1,73 +1,33 @@
-"""Studies in the database: what requests read and write, each as a function of a connection."""
+"""Studies in the database: what requests and the dispatcher read and write, each as a function of a connection."""
 
 import secrets
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from lncis.api import ENDED, Action, State
 from lncis.errors import LncisError
 from service.store import tables
-from service.store.states import ENDED, Action, Job, State, Wanted, legal
+from service.store.states import Job, Wanted
+from service.store.tables import Study
 
 ACTIVE = (State.QUEUED, State.RUNNING, State.PAUSED)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A row of `studies`; service.store.tables says what its columns mean."""
-
-    number: int
-    id: str
-    name: str
-    owner: str
-    state: State
-    reason: str
-    state_since: float
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    priority: int
-    max_concurrent_trials: int | Literal["auto"]
-    revision: int
-    events: int
-    job: Job
-    wanted: Wanted
-    attempt: int
-    setbacks: int
-    retry_at: float
-    epochs_at_start: int
-    journal_events: int
-    trials_total: int
-    trials_started: int
-    trials_finished: int
-    trials_pruned: int
-    trials_failed: int
-    epochs_total: int
-    epochs_done: int
-    cost: dict[str, Any] | None
-    best: dict[str, Any] | None
-    mlflow_url: str | None
-
-    @property
-    def etag(self) -> str:
-        """Its entity tag: another one for each change that a reader can see."""
-        return f'"{self.revision}"'
-
-
 class UnknownStudy(LncisError):
-    """There is no study of that id."""
+    """There is no study with that id."""
 
 
 class IllegalAction(LncisError):
-    """A study cannot do what was asked in its state."""
+    """The state of a study does not allow an action."""
 
     def __init__(self, study: Study, action: Action) -> None:
         self.study, self.action = study, action
-        self.legal = legal(study.state, study.wanted)
+        self.legal = study.legal
         asked = f" and being {_UNDER_WAY[study.wanted]}" if study.wanted is not Wanted.RUN else ""
         now = ", ".join(self.legal) or "nothing: it is over"
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
@@ -85,7 +45,7 @@ class KeyTaken(LncisError):
 
     def __init__(self, study_id: str, earlier: Any, now: Any) -> None:
         self.study_id, self.earlier, self.now = study_id, earlier, now
-        super().__init__(f"this Idempotency-Key came before, with another body, and made study {study_id}")
+        super().__init__(f"this Idempotency-Key was sent before, with another body, for study {study_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,164 +65,147 @@ class NewStudy:
     """Its body."""
 
 
-def create(connection: Connection, new: NewStudy) -> tuple[Study, bool]:
-    """Return the study that a request made, and whether it was now; KeyTaken where its key was another request's."""
+_COLUMNS = [column for column in tables.studies.c if column.name != "spec"]
+_STUDIES = sa.select(*_COLUMNS)
+_BY_ID = _STUDIES.where(tables.studies.c.id == sa.bindparam("study_id"))
+_BY_ID_TO_CHANGE = _BY_ID.with_for_update()
+_SPEC = sa.select(tables.studies.c.spec).where(tables.studies.c.number == sa.bindparam("number_"))
+_BY_KEY = _STUDIES.add_columns(tables.idempotency_keys.c.request).join(
+    tables.idempotency_keys, tables.idempotency_keys.c.study == tables.studies.c.number
+)
+_INSERT = tables.studies.insert().returning(*_COLUMNS)
+_UPDATE = tables.studies.update().returning(*_COLUMNS)
+_INSERT_EVENT = tables.events.insert()
+
+
+def create_study(connection: Connection, new: NewStudy) -> tuple[Study, bool]:
+    """Return the study of a request, and whether it is new; KeyTaken if another request had the same key."""
     if new.key is not None:
-        found = connection.execute(
-            sa.select(*_COLUMNS, tables.idempotency_keys.c.request)
-            .join(tables.idempotency_keys, tables.idempotency_keys.c.study == tables.studies.c.number)
-            .where(tables.idempotency_keys.c.owner == new.owner, tables.idempotency_keys.c.key == new.key)
-        ).first()
+        keys = tables.idempotency_keys.c
+        found = connection.execute(_BY_KEY.where(keys.owner == new.owner, keys.key == new.key)).first()
         if found is not None:
             columns = dict(found._mapping)
-            earlier = columns.pop("request")
-            if earlier != new.request:
+            if (earlier := columns.pop("request")) != new.request:
                 raise KeyTaken(found.id, earlier, new.request)
-            return _of(columns), False
+            return Study(**columns), False
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
     columns = {
         "id": f"{new.name}-{stamp}-{secrets.token_hex(5)}",
         "name": new.name,
         "owner": new.owner,
-        "state": State.QUEUED,
-        "reason": "",
         "state_since": now,
         "created_at": now,
-        "started_at": None,
-        "finished_at": None,
         "priority": new.priority,
         "max_concurrent_trials": new.max_concurrent_trials,
-        "revision": 1,
+        "spec": new.spec,
         "events": 1,
-        "job": Job.NONE,
-        "wanted": Wanted.RUN,
-        "attempt": 0,
-        "setbacks": 0,
-        "retry_at": 0.0,
-        "epochs_at_start": 0,
-        "journal_events": 0,
         "trials_total": new.trials_total,
-        "trials_started": 0,
-        "trials_finished": 0,
-        "trials_pruned": 0,
-        "trials_failed": 0,
         "epochs_total": new.epochs_total,
-        "epochs_done": 0,
-        "cost": None,
-        "best": None,
-        "mlflow_url": None,
     }
-    number = int(connection.execute(_INSERT, {**columns, "spec": new.spec}).inserted_primary_key[0])  # type: ignore[index]
-    event = {"study": number, "number": 1, "at": now, "type": "state", "data": {"state": State.QUEUED, "reason": ""}}
-    connection.execute(_INSERT_EVENT, event)
+    study = Study(**connection.execute(_INSERT, columns).one()._mapping)
+    event = {"state": study.state, "reason": study.reason}
+    connection.execute(_INSERT_EVENT, {"study": study.number, "number": 1, "at": now, "type": "state", "data": event})
     if new.key is not None:
-        connection.execute(
-            tables.idempotency_keys.insert(),
-            {"owner": new.owner, "key": new.key, "study": number, "request": new.request},
-        )
-    return _of({"number": number, **columns}), True
+        key = {"owner": new.owner, "key": new.key, "study": study.number, "request": new.request}
+        connection.execute(tables.idempotency_keys.insert(), key)
+    return study, True
 
 
-_COLUMNS = [column for column in tables.studies.c if column.name != "spec"]  # long, and seldom needed
-_INSERT = tables.studies.insert()
-_INSERT_EVENT = tables.events.insert()
-_BY_ID = sa.select(*_COLUMNS).where(tables.studies.c.id == sa.bindparam("study_id"))
-_BY_ID_TO_CHANGE = _BY_ID.with_for_update()
+def load_study(connection: Connection, study_id: str, *, to_change: bool = False) -> Study:
+    """Return a study, without its spec; UnknownStudy if there is none.
 
-
-def get(connection: Connection, study_id: str, *, to_change: bool = False) -> Study:
-    """Return a study; UnknownStudy. One that is read `to_change` waits for others that change it."""
+    With `to_change` it waits for other transactions that change the study, and makes later ones wait.
+    """
     row = connection.execute(_BY_ID_TO_CHANGE if to_change else _BY_ID, {"study_id": study_id}).first()
     if row is None:
-        raise UnknownStudy(f"there is no study {study_id}; GET /studies lists those that are there")
-    return _of(row._mapping)
+        raise UnknownStudy(f"there is no study {study_id}; GET /studies lists all studies")
+    return Study(**row._mapping)
 
 
-def spec_of(connection: Connection, study: Study) -> dict[str, Any]:
+def load_spec(connection: Connection, study: Study) -> dict[str, Any]:
     """Return a study's spec, a document."""
-    column = tables.studies.c.spec
-    return dict(connection.execute(sa.select(column).where(tables.studies.c.number == study.number)).scalar_one())
+    return dict(connection.execute(_SPEC, {"number_": study.number}).scalar_one())
 
 
-def page(
+def with_spec(connection: Connection, study: Study) -> Study:
+    """Return a study with its spec."""
+    return replace(study, spec=load_spec(connection, study))
+
+
+def list_studies(
     connection: Connection, *, states: Collection[State], owner: str | None, before: int | None, limit: int
 ) -> list[Study]:
     """Return up to `limit` studies in some states, newest first, those older than number `before`."""
-    query = sa.select(*_COLUMNS).order_by(tables.studies.c.number.desc()).limit(limit)
+    query = _STUDIES.order_by(tables.studies.c.number.desc()).limit(limit)
     if len(states) < len(State):
         query = query.where(tables.studies.c.state.in_(states))
     if owner is not None:
         query = query.where(tables.studies.c.owner == owner)
     if before is not None:
         query = query.where(tables.studies.c.number < before)
-    return [_of(row._mapping) for row in connection.execute(query)]
+    return _studies(connection, query)
 
 
-def waiting(connection: Connection, limit: int) -> list[Study]:
-    """Return up to `limit` studies that are not over, in the order of the queue: priority, then first come."""
+def list_active_studies(connection: Connection, limit: int) -> list[Study]:
+    """Return up to `limit` studies that are not over, in the order of the queue: by priority, then first come."""
     columns = tables.studies.c
-    query = (
-        sa.select(*_COLUMNS)
-        .where(columns.state.in_(ACTIVE))
-        .order_by(columns.priority.desc(), columns.number)
-        .limit(limit)
-    )
-    return [_of(row._mapping) for row in connection.execute(query)]
+    query = _STUDIES.where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number).limit(limit)
+    return _studies(connection, query)
 
 
-def with_job(connection: Connection) -> list[Study]:
-    """Return the studies that hold a place: those that have a job, or may have one."""
-    query = sa.select(*_COLUMNS).where(tables.studies.c.job.in_((Job.SUBMITTING, Job.SUBMITTED)))
-    return [_of(row._mapping) for row in connection.execute(query.order_by(tables.studies.c.number))]
+def list_studies_with_job(connection: Connection) -> list[Study]:
+    """Return the studies that have a job, or may have one: each counts against `max_running`."""
+    columns = tables.studies.c
+    query = _STUDIES.where(columns.job.in_((Job.SUBMITTING, Job.SUBMITTED))).order_by(columns.number)
+    return _studies(connection, query)
 
 
-def jobless(connection: Connection, study_ids: Collection[str]) -> dict[str, State]:
-    """Return the states of those of some studies that have no job; studies that are not known are left out."""
+def states_without_job(connection: Connection, study_ids: Collection[str]) -> dict[str, State]:
+    """Return, of some studies, the states of those without a job; unknown ids are left out."""
     columns = tables.studies.c
     query = sa.select(columns.id, columns.state).where(columns.id.in_(study_ids), columns.job == Job.NONE)
-    return {study_id: State(state) for study_id, state in connection.execute(query)}
+    return {row.id: row.state for row in connection.execute(query)}
 
 
-def next_in_line(connection: Connection, *, without: Collection[str]) -> Study | None:
-    """Return the study whose turn it is, not counting those of some owners."""
+def next_queued_study(connection: Connection, *, without_owners: Collection[str]) -> Study | None:
+    """Return the study that is next to start, leaving out those of some owners; None if no study waits."""
     columns = tables.studies.c
-    row = connection.execute(
-        sa.select(*_COLUMNS)
-        .where(columns.state == State.QUEUED, columns.job == Job.NONE, columns.retry_at <= time.time())
-        .where(columns.owner.not_in(without))
+    query = (
+        _STUDIES.where(columns.state == State.QUEUED, columns.job == Job.NONE, columns.retry_at <= time.time())
+        .where(columns.owner.not_in(without_owners))
         .order_by(columns.priority.desc(), columns.number)
         .limit(1)
-    ).first()
-    return None if row is None else _of(row._mapping)
+    )
+    return next(iter(_studies(connection, query)), None)
 
 
-def counts(connection: Connection) -> dict[State, int]:
+def count_studies(connection: Connection) -> dict[State, int]:
     """Return how many studies are in each state."""
     column = tables.studies.c.state
     found = connection.execute(sa.select(column, sa.func.count()).group_by(column))
-    return dict.fromkeys(State, 0) | {State(state): int(number) for state, number in found}
+    return dict.fromkeys(State, 0) | {state: int(number) for state, number in found}
 
 
-def act(connection: Connection, study_id: str, action: Action) -> Study:
-    """Return a study of which something was asked: what needs no job to stop is done, the rest wanted.
+def request_action(connection: Connection, study_id: str, action: Action) -> Study:
+    """Return a study after a user's action: done at once if no job has to stop, else noted as wanted.
 
-    Raises UnknownStudy, IllegalAction. Asking again for what is under way changes nothing.
+    Raises UnknownStudy, IllegalAction. Asking again for an action that is under way changes nothing.
     """
-    study = get(connection, study_id, to_change=True)
-    if action not in legal(study.state, study.wanted):
+    study = load_study(connection, study_id, to_change=True)
+    if action not in study.legal:
         raise IllegalAction(study, action)
     if action is Action.RESUME:
-        return change(connection, study, state=State.QUEUED, reason="resumed", wanted=Wanted.RUN, setbacks=0)
+        return update_study(connection, study, state=State.QUEUED, reason="resumed", wanted=Wanted.RUN, setbacks=0)
     wanted = Wanted(action)
     if study.wanted is wanted:
         return study
     if action is Action.CANCEL and study.job is Job.NONE:
-        return change(connection, study, state=State.CANCELLED, reason="cancelled", wanted=wanted)
-    return change(connection, study, wanted=wanted, reason=f"is being {_UNDER_WAY[wanted]}")
+        return update_study(connection, study, state=State.CANCELLED, reason="cancelled", wanted=wanted)
+    return update_study(connection, study, wanted=wanted, reason=f"is being {_UNDER_WAY[wanted]}")
 
 
-def adjust(
+def adjust_study(
     connection: Connection,
     study_id: str,
     etag: str,
@@ -270,11 +213,11 @@ def adjust(
     priority: int | None,
     max_concurrent_trials: int | Literal["auto"] | None,
 ) -> Study:
-    """Return a study with another priority or number of trials at a time, which counts from its next start.
+    """Return a study with another priority, or with another number of concurrent trials from its next start.
 
-    Raises UnknownStudy; StaleRevision where the entity tag is no longer its own.
+    Raises UnknownStudy; StaleRevision if the study has another entity tag now.
     """
-    study = get(connection, study_id, to_change=True)
+    study = load_study(connection, study_id, to_change=True)
     if etag != "*" and study.etag not in [tag.strip() for tag in etag.split(",")]:
         raise StaleRevision(
             f"study {study_id} was changed since: its ETag is {study.etag}, If-Match says {etag}; GET it again"
@@ -282,13 +225,13 @@ def adjust(
     given: dict[str, Any] = {"priority": priority, "max_concurrent_trials": max_concurrent_trials}
     changes = {name: value for name, value in given.items() if value not in (None, getattr(study, name))}
     if "max_concurrent_trials" in changes:
-        spec = spec_of(connection, study)
+        spec = load_spec(connection, study)
         spec["resources"] = {**spec["resources"], "max_concurrent_trials": max_concurrent_trials}
         changes["spec"] = spec
-    return change(connection, study, **changes) if changes else study
+    return update_study(connection, study, **changes) if changes else study
 
 
-def change(connection: Connection, study: Study, **columns: Any) -> Study:
+def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
     """Return a study with columns changed; a new state or reason becomes an event, with its time."""
     now = time.time()
     changes = dict(columns)
@@ -307,12 +250,9 @@ def change(connection: Connection, study: Study, **columns: Any) -> Study:
             {"study": study.number, "number": study.events + 1, "at": now, "type": "state", "data": event},
         )
     changes["revision"] = study.revision + 1
-    connection.execute(tables.studies.update().where(tables.studies.c.number == study.number).values(**changes))
-    changes.pop("spec", None)
-    return _of({**study.__dict__, **changes})
+    query = _UPDATE.where(tables.studies.c.number == study.number).values(**changes)
+    return Study(**connection.execute(query).one()._mapping)
 
 
-def _of(columns: Mapping[Any, Any]) -> Study:
-    values = dict(columns)
-    kinds = {"state": State(values["state"]), "job": Job(values["job"]), "wanted": Wanted(values["wanted"])}
-    return Study(**{**values, **kinds})
+def _studies(connection: Connection, query: sa.Select[Any]) -> list[Study]:
+    return [Study(**row._mapping) for row in connection.execute(query)]

@@ -1,12 +1,14 @@
 """The database's tables. Times are seconds since 1970 in UTC; migrations/ holds how a database got here."""
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    Enum,
     Float,
     ForeignKey,
     Index,
@@ -17,7 +19,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    inspect,
 )
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+from lncis.api import Action, State
+from service.store.states import Job, Wanted, legal
 
 metadata = MetaData()
 
@@ -37,49 +44,99 @@ class NumberOrAuto(TypeDecorator[Any]):
         return "auto" if value == 0 else value
 
 
-_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
+def _words(kind: type[StrEnum], length: int) -> Enum:
+    """Return the type of a column that keeps a member of an enum as text."""
+    return Enum(kind, native_enum=False, length=length, values_callable=lambda members: [str(m) for m in members])
 
-studies = Table(
-    "studies",
-    metadata,
-    Column("number", _Number, primary_key=True, autoincrement=True),  # the order in which they came
-    Column("id", String(128), nullable=False, unique=True),
-    Column("name", String(64), nullable=False),
-    Column("owner", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("state_since", Float, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("started_at", Float),
-    Column("finished_at", Float),
-    Column("priority", Integer, nullable=False),
-    Column("max_concurrent_trials", NumberOrAuto, nullable=False),
-    Column("spec", JSON, nullable=False),
-    Column("revision", Integer, nullable=False),  # counts what a reader can see change; the ETag
-    Column("events", Integer, nullable=False),  # how many rows of `events` it has
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
+_NullableJSON = JSON(none_as_null=True)
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
+    """Rows with typed columns; they are read and written as tables (SQLAlchemy Core), without a session."""
+
+    metadata = metadata
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Float(), str: Text()}
+
+
+class Study(Base, kw_only=True):
+    """A row of `studies`: the columns, their types and the values that a new study begins with."""
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        Index("studies_queue", "state", "priority", "number"),
+        Index("studies_job", "job"),
+        {"sqlite_autoincrement": True},
+    )
+
+    number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
+    """The order in which studies were submitted."""
+    id: Mapped[str] = mapped_column(String(128), unique=True)
+    name: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str] = mapped_column(String(64))
+    state: Mapped[State] = mapped_column(_words(State, 16), insert_default=State.QUEUED)
+    reason: Mapped[str] = mapped_column(insert_default="")
+    state_since: Mapped[float]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    priority: Mapped[int]
+    max_concurrent_trials: Mapped[int | Literal["auto"]] = mapped_column(NumberOrAuto)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON, default_factory=dict, compare=False, repr=False)
+    """Long, and seldom needed: empty unless it was read too (`store.studies.with_spec`)."""
+    revision: Mapped[int] = mapped_column(insert_default=1)
+    """Counts the changes that a reader can see."""
+    events: Mapped[int] = mapped_column(insert_default=0)
+    """How many rows of `events` it has."""
+
     # what the dispatcher knows
-    Column("job", String(16), nullable=False),  # none, submitting, submitted
-    Column("wanted", String(8), nullable=False),  # run, pause, cancel
-    Column("attempt", Integer, nullable=False),  # counts its jobs
-    Column("setbacks", Integer, nullable=False),  # jobs in a row that died without finishing an epoch
-    Column("retry_at", Float, nullable=False),
-    Column("epochs_at_start", Integer, nullable=False),  # epochs_done when the latest job began
+    job: Mapped[Job] = mapped_column(_words(Job, 16), insert_default=Job.NONE)
+    wanted: Mapped[Wanted] = mapped_column(_words(Wanted, 8), insert_default=Wanted.RUN)
+    attempt: Mapped[int] = mapped_column(insert_default=0)
+    """Counts its jobs."""
+    setbacks: Mapped[int] = mapped_column(insert_default=0)
+    """Jobs in a row that died without finishing an epoch."""
+    retry_at: Mapped[float] = mapped_column(insert_default=0.0)
+    epochs_at_start: Mapped[int] = mapped_column(insert_default=0)
+    """`epochs_done` when its latest job began."""
+
     # what its journal says
-    Column("journal_events", Integer, nullable=False),  # how many of the journal's events are in here
-    Column("trials_total", Integer, nullable=False),
-    Column("trials_started", Integer, nullable=False),
-    Column("trials_finished", Integer, nullable=False),
-    Column("trials_pruned", Integer, nullable=False),
-    Column("trials_failed", Integer, nullable=False),
-    Column("epochs_total", Integer, nullable=False),
-    Column("epochs_done", Integer, nullable=False),
-    Column("cost", JSON(none_as_null=True)),
-    Column("best", JSON(none_as_null=True)),
-    Column("mlflow_url", Text),
-    Index("studies_queue", "state", "priority", "number"),
-    Index("studies_job", "job"),
-    sqlite_autoincrement=True,
-)
+    journal_events: Mapped[int] = mapped_column(insert_default=0)
+    """How many of the journal's events are copied."""
+    trials_total: Mapped[int]
+    trials_started: Mapped[int] = mapped_column(insert_default=0)
+    trials_finished: Mapped[int] = mapped_column(insert_default=0)
+    trials_pruned: Mapped[int] = mapped_column(insert_default=0)
+    trials_failed: Mapped[int] = mapped_column(insert_default=0)
+    epochs_total: Mapped[int]
+    epochs_done: Mapped[int] = mapped_column(insert_default=0)
+    cost: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
+    best: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
+    mlflow_url: Mapped[str | None]
+
+    @property
+    def etag(self) -> str:
+        """Its entity tag, which differs after each change that a reader can see."""
+        return f'"{self.revision}"'
+
+    @property
+    def legal(self) -> list[Action]:
+        """What may be asked of it now."""
+        return legal(self.state, self.wanted)
+
+    @property
+    def progress(self) -> "Study":
+        """Its columns of that kind, where lncis.api.StudySummary looks for them."""
+        return self
+
+    @property
+    def last_event(self) -> int:
+        """The number of its latest event."""
+        return self.events
+
+
+studies: Table = inspect(Study).local_table  # type: ignore[assignment]
 
 trials = Table(
     "trials",

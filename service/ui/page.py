@@ -1,31 +1,37 @@
-"""/ and /ui/...: the service for people. Pages are rendered here and read without a script; they change nothing.
+"""/, /docs and /ui/...: pages for browsers. They are rendered here, can be read without a script, and change nothing.
 
-What a page asks for itself comes from here: no CDN, nothing inline but drawings. With tokens a browser signs in by a
-form and is given a pass (service.auth).
+Everything that a page loads comes from this service, not from a CDN. If the service has tokens, a browser signs in with
+a form and gets a pass (service.auth).
 """
 
+import re
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.engine import Connection
 
 import lncis
+from lncis.api import ENDED, State
 from lncis.errors import LncisError
 from service.api.problems import Problem
-from service.api.runtime import At, Reader, known
+from service.api.runtime import At, Reader, caller_of_request
 from service.api.studies import StudyId
+from service.api.system import check_mlflow
 from service.auth import PASS_COOKIE, PASS_SECONDS, new_pass
 from service.store import studies as store
 from service.store.database import DatabaseAway
-from service.store.states import ENDED, State
 from service.store.studies import UnknownStudy
 from service.times import iso
-from service.ui import curves, reference, views
+from service.ui import curves, views
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,14 +44,18 @@ REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
     "base-uri 'none'; frame-ancestors 'none'"
 }
-"""A report brings its style and pictures with it, and has no script."""
+"""A report contains its style and pictures, and has no script."""
 
 _FOLDER = Path(__file__).parent
-ASSETS = {"page.css": "text/css", "live.js": "text/javascript"}
+_SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
+ASSETS = {
+    **{name: _FOLDER / "assets" / name for name in ("page.css", "live.js")},
+    **{name: _SWAGGER_UI / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")},
+}
 
 
 def _duration(seconds: float) -> str:
-    """Return a duration in the two units that matter: 4 min 10 s."""
+    """Return a duration in its two largest units: 4 min 10 s."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     left, parts = round(seconds), list[str]()
     for name, length in units:
@@ -72,21 +82,21 @@ def _render(name: str, *, status: int = 200, **values: Any) -> Response:
 
 
 async def _page(request: Request, runtime: At, name: str, look: Callable[[Connection], dict[str, Any]]) -> Response:
-    """Return a page of what a function reads; in its place the form to sign in, or what is wrong."""
-    caller = known(request)
+    """Return the page of what a function reads, or the sign-in form, or a page with the error."""
+    caller = caller_of_request(request)
     if caller is None:
         return _signin(request.url.path + (f"?{request.url.query}" if request.url.query else ""), status=401)
     user = caller.user if runtime.settings.tokens else None
     try:
         return await runtime.read(lambda connection: _render(name, user=user, **look(connection)))
     except UnknownStudy as error:
-        return _wrong(error, 404)
+        return _error_page(error, 404)
     except DatabaseAway as error:
-        return _wrong(error, 503)
+        return _error_page(error, 503)
 
 
-def _wrong(error: LncisError, status: int) -> Response:
-    return _render("wrong.html.j2", status=status, user=None, problem=str(error))
+def _error_page(error: LncisError, status: int) -> Response:
+    return _render("error.html.j2", status=status, user=None, problem=str(error))
 
 
 @router.get("/")
@@ -98,9 +108,10 @@ async def overview(
 ) -> Response:
     """Return the page of all studies."""
     states = [state] if state in ENDED else ENDED
+    mlflow = await check_mlflow(runtime)
 
     def look(connection: Connection) -> dict[str, Any]:
-        found = views.overview(connection, runtime.settings, runtime.mlflow, states, before)
+        found = views.overview(connection, runtime.settings, mlflow, states, before)
         return {**found, "state": state if state in ENDED else None, "before": before, "ended_states": ENDED}
 
     return await _page(request, runtime, "overview.html.j2", look)
@@ -118,8 +129,10 @@ async def study(
 
 @router.get("/ui/studies/{study_id}/{name}")
 async def file(study_id: StudyId, name: str, runtime: At, caller: Reader) -> Response:
-    """Return one of the files that a study leaves for people."""
-    path = await runtime.read(lambda connection: views.path_of(runtime.settings, store.get(connection, study_id), name))
+    """Return one of the files in a study's folder that are served."""
+    path = await runtime.read(
+        lambda connection: views.path_of(runtime.settings, store.load_study(connection, study_id), name)
+    )
     if path is None:
         raise Problem(404, f"study {study_id} has no {name[:80]!r}; there may be {', '.join(views.FILES)}")
     headers = REPORT_HEADERS if path.suffix == ".html" else {}
@@ -127,27 +140,43 @@ async def file(study_id: StudyId, name: str, runtime: At, caller: Reader) -> Res
 
 
 @router.get("/docs")
-async def docs(request: Request) -> Response:
-    """Return the API's reference."""
-    return _render("docs.html.j2", user=None, **reference.view(request.app.openapi()))
+async def docs() -> Response:
+    """Return the API's reference: FastAPI's Swagger page, with its two files from here instead of a CDN.
+
+    Its policy allows the page's one inline script by its hash. Swagger UI sets styles inline.
+    """
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="lncis API",
+        swagger_js_url="/ui/swagger-ui-bundle.js",
+        swagger_css_url="/ui/swagger-ui.css",
+        swagger_favicon_url="data:,",
+        swagger_ui_parameters={"validatorUrl": None},  # else it sends the document to validator.swagger.io
+    )
+    (script,) = re.findall(rb"<script>(.*?)</script>", bytes(page.body), flags=re.DOTALL)
+    digest = b64encode(sha256(script).digest()).decode()
+    policy = HEADERS["Content-Security-Policy"].replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+    policy = policy.replace("script-src 'self'", f"script-src 'self' 'sha256-{digest}'")
+    page.headers.update({**HEADERS, "Content-Security-Policy": policy})
+    return page
 
 
 @router.get("/ui/{name}")
 async def asset(name: str) -> Response:
-    """Return the style or the script of all pages."""
+    """Return a style or a script of the pages."""
     if name not in ASSETS:
-        raise Problem(404, "there is no page of that name; begin at /")
-    return FileResponse(_FOLDER / "assets" / name, media_type=ASSETS[name])
+        raise Problem(404, "there is no such page; start at /")
+    return FileResponse(ASSETS[name])
 
 
 @router.post("/ui/signin")
 async def signin(request: Request, runtime: At) -> Response:
-    """Give a browser whose form holds a token a pass, and lead it back."""
+    """Give a browser a pass for its token, and send it back to the page that it asked for."""
     form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
     secret, then = form.get("token", [""])[0], form.get("then", ["/"])[0]
     made = new_pass(secret, runtime.settings.tokens)
     if made is None:
-        return _signin(then, status=401, complaint="No token of this service is like that.")
+        return _signin(then, status=401, complaint="This is not a token of this service.")
     answer = RedirectResponse(_own(then), status_code=303)
     secure = request.url.scheme == "https"
     answer.set_cookie(PASS_COOKIE, made, max_age=PASS_SECONDS, secure=secure, httponly=True, samesite="strict")
@@ -156,7 +185,7 @@ async def signin(request: Request, runtime: At) -> Response:
 
 @router.post("/ui/signout")
 async def signout() -> Response:
-    """Take a browser's pass away."""
+    """Delete a browser's pass."""
     answer = RedirectResponse("/", status_code=303)
     answer.delete_cookie(PASS_COOKIE, httponly=True, samesite="strict")
     return answer
@@ -167,6 +196,6 @@ def _signin(then: str, *, status: int, complaint: str = "") -> Response:
 
 
 def _own(path: str) -> str:
-    """Return a path of this service; nobody is led elsewhere (`//host`, `/\\host` are other hosts to a browser)."""
+    """Return a path of this service, or / for any other address (to a browser `//host`, `/\\host` are other hosts)."""
     inner = path.isascii() and path.isprintable() and path.startswith("/") and not path.startswith(("//", "/\\"))
     return path if inner else "/"

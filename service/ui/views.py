@@ -1,4 +1,4 @@
-"""What the page shows, read from the database: all studies, and one of them."""
+"""What the pages show, read from the database: all studies, and one of them."""
 
 import math
 import time
@@ -10,24 +10,23 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
+from lncis.api import Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
 from service.api.submissions import presets
 from service.dispatch import waiting
-from service.mlflow import Mlflow
 from service.settings import Settings
 from service.store import findings, tables
 from service.store import studies as store
-from service.store.best import as_yaml, best
-from service.store.states import State, legal
-from service.store.studies import Study
+from service.store.best import best_configurations, configuration_yaml
+from service.store.tables import Study
 from service.ui import curves
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
-"""Studies that are not over; studies that are, on a page; trials on a page."""
+"""Active studies; studies that are over, on a page; trials on a page."""
 BEST_SHOWN = 5
-"""Of those that finished, and as many that have not."""
-RECENT = 60
-"""Trials in the small curve of a study."""
+"""Finished configurations, and as many unfinished ones."""
+RECENT_TRIALS = 60
+"""In the small curve of a study."""
 CURVES, EPOCHS_SHOWN = 6, 600
 """Learning curves of a study; the last epochs of each."""
 REASONS = 10
@@ -39,22 +38,22 @@ FILES = {
     "table.csv": "text/csv; charset=utf-8",
     "results.json": "application/json",
 }
-"""What a study leaves in its folder for people; nothing else of it is served."""
+"""The files in a study's folder that are served; no other file is."""
 
 
 def overview(
-    connection: Connection, settings: Settings, mlflow: Mlflow, states: Collection[State], before: int | None
+    connection: Connection, settings: Settings, mlflow: Dependency, states: Collection[State], before: int | None
 ) -> dict[str, Any]:
-    """Return what is going on, why what waits does wait, and a page of the studies that are over."""
-    active, running = store.waiting(connection, ACTIVE_SHOWN), store.with_job(connection)
-    queue = waiting.queue(active, running, waiting.outlook(connection), settings)
-    ended = store.page(connection, states=states, owner=None, before=before, limit=ENDED_SHOWN + 1)
-    counts = store.counts(connection)
+    """Return the active studies, why each one waits, and a page of the studies that are over."""
+    active, running = store.list_active_studies(connection, ACTIVE_SHOWN), store.list_studies_with_job(connection)
+    queue = waiting.describe_queue(active, running, waiting.load_status(connection), settings)
+    ended = store.list_studies(connection, states=states, owner=None, before=before, limit=ENDED_SHOWN + 1)
+    counts = store.count_studies(connection)
     return {
         "queue": queue,
         "active": [
-            {**_card(connection, study), "position": entry["position"], "why": entry["why"]}
-            for study, entry in zip(active, queue["studies"], strict=True)
+            {**_card(connection, study), "position": entry.position, "why": entry.why}
+            for study, entry in zip(active, queue.studies, strict=True)
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
         "ended": [{**_card(connection, study), "position": None, "why": study.reason} for study in ended[:ENDED_SHOWN]],
@@ -64,7 +63,7 @@ def overview(
         if not any(counts.values())
         else {},
         "mlflow": mlflow,
-        "mlflow_uri": settings.mlflow_tracking_uri.rstrip("/"),
+        "mlflow_server": uri if (uri := settings.mlflow_tracking_uri.rstrip("/")).startswith("http") else "",
     }
 
 
@@ -75,7 +74,7 @@ def _card(connection: Connection, study: Study) -> dict[str, Any]:
         sa.select(columns.number, columns.objective)
         .where(columns.study == study.number, columns.objective.is_not(None))
         .order_by(columns.number.desc())
-        .limit(RECENT)
+        .limit(RECENT_TRIALS)
     ).all()
     spec = tables.studies.c.spec
     mode = connection.execute(
@@ -89,15 +88,16 @@ def _card(connection: Connection, study: Study) -> dict[str, Any]:
 
 
 def study(connection: Connection, settings: Settings, study_id: str, page: int) -> dict[str, Any]:
-    """Return what is known of a study, with one page of its trials; UnknownStudy."""
-    found = store.get(connection, study_id)
-    document = store.spec_of(connection, found)
+    """Return what the page of a study shows, with one page of its trials; UnknownStudy."""
+    found = store.load_study(connection, study_id)
+    document = store.load_spec(connection, found)
     spec = documents.parse(StudySpec, document, source=found.id)
-    queue = waiting.queue([found], store.with_job(connection), waiting.outlook(connection), settings)
-    entries = best(connection, found, spec, BEST_SHOWN)
+    running, status = store.list_studies_with_job(connection), waiting.load_status(connection)
+    queue = waiting.describe_queue([found], running, status, settings)
+    entries = best_configurations(connection, found, spec, BEST_SHOWN)
     pages = max(1, math.ceil(found.trials_started / TRIALS_SHOWN))
     page = min(page, pages)
-    trials = findings.trials(connection, found, after=(page - 1) * TRIALS_SHOWN, limit=TRIALS_SHOWN)
+    trials = findings.list_trials(connection, found, after=(page - 1) * TRIALS_SHOWN, limit=TRIALS_SHOWN)
     columns = tables.trials.c
     objectives = connection.execute(
         sa.select(columns.number, columns.objective).where(columns.study == found.number).order_by(columns.number)
@@ -105,14 +105,13 @@ def study(connection: Connection, settings: Settings, study_id: str, page: int) 
     return {
         "study": found,
         "spec": spec,
-        "why": queue["studies"][0]["why"] if found.state in store.ACTIVE else found.reason,
+        "why": queue.studies[0].why if found.state in store.ACTIVE else found.reason,
         "left": seconds_left(found, time.time()),
         "best": entries,
-        "best_yaml": as_yaml(found, spec, entries[0]) if entries else None,
+        "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
         "by_epoch": curves.by_epoch(_learning_curves(connection, found, spec, entries)),
         "failures": _failures(connection, found),
-        "best_shown": BEST_SHOWN,
         "trials_shown": TRIALS_SHOWN,
         "trials": [trial for _, trial in trials],
         "first": trials[0][0] if trials else 0,
@@ -121,12 +120,12 @@ def study(connection: Connection, settings: Settings, study_id: str, page: int) 
         "pages": pages,
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
-        "actions": legal(found.state, found.wanted),
+        "actions": found.legal,
     }
 
 
 def seconds_left(study: Study, now: float) -> float | None:
-    """Return about how long a running study takes yet, at the pace since its job began; None where there is none."""
+    """Return the estimated time to the end of a running study, at the pace of its job; None without a pace."""
     done = study.epochs_done - study.epochs_at_start
     if study.state is not State.RUNNING or done <= 0 or study.trials_total == 0:
         return None
@@ -136,18 +135,18 @@ def seconds_left(study: Study, now: float) -> float | None:
 
 
 def path_of(settings: Settings, study: Study, name: str) -> Path | None:
-    """Return where one of FILES lies, None where it is not there or leads out of the study's folder."""
+    """Return the path of one of FILES; None if it does not exist or leads out of the study's folder."""
     folder = (settings.runs / study.id).resolve()
     path = (folder / name).resolve()
     return path if name in FILES and path.parent == folder and path.is_file() else None
 
 
 def _learning_curves(
-    connection: Connection, study: Study, spec: StudySpec, entries: Sequence[dict[str, Any]]
+    connection: Connection, study: Study, spec: StudySpec, entries: Sequence[Configuration]
 ) -> list[tuple[str, list[curves.Point]]]:
     """Return the objective over the epochs of a trial of each of the best configurations, and of the newest trials."""
     columns, events = tables.trials.c, tables.events.c
-    names = [entry["trials"][0] for entry in entries][:BEST_SHOWN]
+    names = [entry.trials[0] for entry in entries][:BEST_SHOWN]
     chosen = sa.select(columns.number).where(columns.study == study.number, columns.name.in_(names))
     numbers = sorted(connection.execute(chosen).scalars())
     newest = [n for n in range(study.trials_started, max(0, study.trials_started - CURVES), -1) if n not in numbers]
@@ -171,7 +170,7 @@ def _learning_curves(
 
 
 def _failures(connection: Connection, study: Study) -> list[Any]:
-    """Return the commonest reasons of failed trials: reason, how many, the first of them."""
+    """Return the most frequent reasons of failed trials: reason, number of trials, the first of them."""
     if not study.trials_failed:
         return []
     columns, count = tables.trials.c, sa.func.count()

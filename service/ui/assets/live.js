@@ -1,4 +1,4 @@
-// Brings the parts of a page that change up to date, where the reader is: focus, scrolling and open details stay.
+// Refreshes the parts of a page that change, and keeps focus, scroll positions and open details.
 "use strict";
 
 const PAUSE = 5000;
@@ -45,7 +45,7 @@ async function forever() {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
     if (document.hidden || !wanted.checked) continue;
-    await refresh().catch(() => say("The service does not answer; this is what it said last."));
+    await refresh().catch(() => say("The service does not answer; this page shows its last answer."));
   }
 }
 

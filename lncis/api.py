@@ -1,0 +1,403 @@
+"""The wire schema: what the service answers and what lncis.client reads, stated once.
+
+The service makes these from its database rows, FastAPI writes them as JSON and into the OpenAPI document, and the
+client parses that JSON into the same classes. An infinite or missing number is null.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, computed_field
+
+from lncis.studies.spec import NUMBER_OR_AUTO
+
+
+class State(StrEnum):
+    """queued -> running -> succeeded | failed | cancelled; running <-> paused.
+
+    A paused study that is resumed waits in the queue for its turn. A running study returns to the queue by itself if
+    the cluster loses its job.
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Action(StrEnum):
+    """What users may ask of a study."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+def iso(moment: datetime) -> str:
+    """Return a time as ISO 8601 in UTC, with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(iso, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A moment; also read from seconds since 1970, as the database keeps it."""
+
+
+class Document(BaseModel):
+    """A part of an answer; read from JSON or from an object with the same attributes, such as a row."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
+
+
+class Progress(Document):
+    """How far a study is, as its journal says."""
+
+    trials_total: int
+    trials_started: int
+    trials_finished: int
+    trials_pruned: int
+    trials_failed: int
+    epochs_total: int
+    """Requested by all trials; an epoch that several trials share counts for each of them."""
+    epochs_done: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def fraction(self) -> float:
+        """From 0 to 1; pruned and failed trials count as done."""
+        ended = self.trials_finished + self.trials_pruned + self.trials_failed
+        epochs = self.epochs_done / self.epochs_total if self.epochs_total else 0.0
+        trials = ended / self.trials_total if self.trials_total else 0.0
+        return round(min(1.0, max(epochs, trials)), 4)
+
+
+class OverSeeds(Document):
+    """A mean over seeds."""
+
+    mean: float | None
+    ci95: float | None
+    """Half-width of the 95 % interval (Student's t); null with one seed."""
+    seeds: int
+
+    def __str__(self) -> str:
+        spread = "" if self.ci95 is None else f" ± {self.ci95:.1f}"
+        return "-" if self.mean is None else f"{self.mean:.1f}{spread}"
+
+
+Status = Literal["finished", "running", "unfinished"]
+
+
+class BestSoFar(Document):
+    """The best configuration so far, in few words."""
+
+    metric: str
+    label: str
+    overrides: dict[str, Any]
+    objective: OverSeeds
+    status: Status
+
+
+class Links(Document):
+    """Paths of a study."""
+
+    self: str
+    trials: str
+    stages: str
+    best: str
+    events: str
+
+
+class StudySummary(Document):
+    """A study in a list."""
+
+    id: str
+    name: str
+    owner: str
+    state: State
+    reason: str
+    """Why it is in that state, or not yet in the next one; may be empty."""
+    state_since: Time
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    priority: int
+    max_concurrent_trials: int | Literal["auto"]
+    legal: list[Action]
+    """What may be asked of it now."""
+    progress: Progress
+    best: BestSoFar | None
+    mlflow_url: str | None
+    """Its run in MLflow."""
+    last_event: int
+    """Number of its latest event, for following it from now on."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def links(self) -> Links:
+        """Where to read more."""
+        parts = {name: f"/studies/{self.id}/{name}" for name in ("trials", "stages", "best", "events")}
+        return Links.model_validate({"self": f"/studies/{self.id}", **parts})
+
+    @property
+    def over(self) -> bool:
+        """Whether it succeeded, failed or was cancelled."""
+        return self.state in ENDED
+
+
+class Study(StudySummary):
+    """A study."""
+
+    cost: dict[str, Any] | None
+    """Epochs and seconds (lncis.studies.report.cost); null before its journal has any."""
+    spec: dict[str, Any]
+
+
+class StudyPage(Document):
+    """Some studies, newest first."""
+
+    studies: list[StudySummary]
+    next_cursor: str | None
+    """For ?cursor=; null on the last page."""
+
+
+class Trial(Document):
+    """One training with fixed hyperparameters and seeds."""
+
+    name: str
+    configuration: int
+    label: str
+    overrides: dict[str, Any]
+    baseline: str | None
+    seed: int
+    noise_seed: int | None
+    state: Literal["running", "finished", "pruned", "failed"]
+    reason: str
+    started_at: Time
+    ended_at: Time | None
+    epoch: int
+    """Finished epochs."""
+    epochs: int
+    """Requested epochs."""
+    objective: float | None
+    """At its last evaluation."""
+    metrics: dict[str, float | None]
+    stages: list[str]
+    """Keys, in order."""
+
+
+class TrialPage(Document):
+    """Some trials, in the order in which they were started."""
+
+    trials: list[Trial]
+    next_cursor: str | None
+
+
+class Stage(Document):
+    """A stretch of training that several trials may share."""
+
+    key: str
+    after: str | None
+    """Key of the stage that it forks from."""
+    first_epoch: int
+    last_epoch: int
+    epoch: int
+    """Finished epochs, counted from the beginning of the training."""
+    reused: bool
+    """Whether an earlier study trained it."""
+    users_total: int
+    users: list[str]
+    """Names of the first 100 trials that use it."""
+
+
+class StagePage(Document):
+    """Some stages; each one comes after the stage that it forks from."""
+
+    stages: list[Stage]
+    next_cursor: str | None
+
+
+class Configuration(Document):
+    """One of the best configurations of a study."""
+
+    rank: int
+    status: Status
+    """Whether it finished with every seed; the others come after those, by their last evaluation."""
+    configuration: int
+    label: str
+    overrides: dict[str, Any]
+    objective: OverSeeds
+    metrics: dict[str, OverSeeds]
+    seeds_finished: int
+    seeds_total: int
+    epoch: int
+    epochs: int
+    trials: list[str]
+    config: dict[str, Any]
+    """A TrainConfig, whole."""
+
+
+class BestConfigurations(Document):
+    """The best configurations of a study."""
+
+    study: str
+    state: State
+    objective: dict[str, Any]
+    configurations: list[Configuration]
+
+
+class Event(Document):
+    """Something that happened to a study: one server-sent event."""
+
+    number: int
+    """Its id; the next one to come is `number + 1`."""
+    type: str
+    """state, trial_started, epoch_finished, trial_ended or trial_retried; the last one is `end`."""
+    data: dict[str, Any]
+
+
+class QueueEntry(Document):
+    """A study that is not over."""
+
+    position: int | None
+    """From 1, among those that wait for their turn; null for the others."""
+    id: str
+    name: str
+    owner: str
+    state: State
+    priority: int
+    waiting_since: Time
+    why: str
+    """Why it is not running; empty if it is."""
+
+
+class Dependency(Document):
+    """Something that the service needs: its database, Ray or MLflow."""
+
+    ok: bool
+    detail: str
+    since: Time | None = None
+    """When `ok` last changed."""
+
+
+class Queue(Document):
+    """The studies that are not over, in the order in which they get their turn."""
+
+    ray: Dependency
+    max_running: int
+    max_running_per_user: int
+    running: int
+    studies: list[QueueEntry]
+
+
+class Readiness(Document):
+    """Which dependencies answer: without the database nothing works, without Ray studies wait."""
+
+    ready: bool
+    database: Dependency
+    ray: Dependency
+    mlflow: Dependency
+
+
+class Preset(Document):
+    """A shipped study."""
+
+    name: str
+    question: str
+    spec: dict[str, Any]
+
+
+class Presets(Document):
+    """The shipped studies."""
+
+    presets: list[Preset]
+
+
+class PlannedTrial(Document):
+    """A trial that a study would run."""
+
+    name: str
+    label: str
+    seed: int
+    noise_seed: int | None
+    stages: list[str]
+
+
+class PlannedStage(Document):
+    """A stage that a study would train."""
+
+    key: str
+    after: str | None
+    first_epoch: int
+    last_epoch: int
+    users: list[str]
+
+
+class Plan(Document):
+    """What a study would do: the answer to a dry run. It lists the first 1,000 trials and stages."""
+
+    exact: bool
+    """False if the sampler decides during the study: then these trials are draws from its space."""
+    trials_total: int
+    epochs_to_train: int
+    epochs_without_sharing: int
+    trials: list[PlannedTrial]
+    stages: list[PlannedStage]
+    spec: dict[str, Any]
+    estimate: dict[str, Any]
+    """Wall time in seconds and checkpoint bytes; null where unknown."""
+
+
+class Adjustment(Document):
+    """What may be changed of a study that is not over."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 10}]})
+
+    priority: int | None = Field(default=None, ge=-1000, le=1000, strict=True)
+    """Studies with a higher priority run first."""
+    max_concurrent_trials: (
+        Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True)] | Literal["auto"], NUMBER_OR_AUTO] | None
+    ) = None
+    """Takes effect at the next start of the study."""
+
+
+class FieldError(Document):
+    """One mistake in a request."""
+
+    path: str
+    """Dotted path of the field; empty if the mistake concerns several fields."""
+    problem: str
+    """What the field must be, and what it is."""
+
+
+class Difference(Document):
+    """A field in which two requests with the same Idempotency-Key differ; null where a request lacks it."""
+
+    path: str
+    earlier: Any
+    now: Any
+
+
+class ProblemDocument(Document):
+    """RFC 9457: every answer from 400 up."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
+    """Every mistake in the request."""
+    differing: list[Difference] = []
+    """The fields in which a request differs from the earlier one with its Idempotency-Key."""
+    legal: list[Action] | None = None
+    """What may be asked of the study instead."""
