@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,52 @@ from service.store.database import Database
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
+
+STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
+"""Fixtures whose tests are marked `processes`: Ray's, mount's, the browser's."""
+
+processes_allowed = True
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes by a fixture, and those that are nothing but that."""
+    for item in items:
+        starts = STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ()))
+        if starts or item.get_closest_marker("torture") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.processes)
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if not processes_allowed and event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"):
+        pytest.fail(f"a test that starts a process needs @pytest.mark.processes: {event} {arguments[:2]}")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Let a test and its fixtures start processes only where it is marked so; `make quick` leaves the marked out."""
+    with _processes_as_marked(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """As for its fixtures."""
+    with _processes_as_marked(item):
+        return (yield)
+
+
+@contextmanager
+def _processes_as_marked(item: pytest.Item) -> Iterator[None]:
+    global processes_allowed
+    processes_allowed = item.get_closest_marker("processes") is not None
+    try:
+        yield
+    finally:
+        processes_allowed = True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ resources: {max_concurrent_trials: 1}
 """
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_a_study_and_all_its_processes() -> None:
     Path("long.yaml").write_text(STUDY)
     study = subprocess.Popen(
@@ -68,19 +69,20 @@ for again in range(2):
         queue = training.start_queue(come_and_go=True)
         folder = Path(f"{again}").absolute()
         ray.get(queue.submit.remote("owner", [Task(key="long", config=large, until=2, directory=folder)]))
-        worker groups = [training.start_worker_group("at work", queue, Workers())]
-        worker groups.append(training.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
+        groups = [training.start_worker_group("at work", queue, Workers())]
+        groups.append(training.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
         while not (folder / ".trainer").exists():
             time.sleep(0.1)
         started = time.monotonic()
-        training.stop_worker_groups(queue, worker groups)
-        assert not any(worker group.is_alive() or worker group.lost for worker group in worker groups)
+        training.stop_worker_groups(queue, groups)
+        assert not any(group.is_alive() or group.lost for group in groups)
         assert time.monotonic() - started < 10
 print("alive")
 """
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_lanes_that_do_not_go_home_are_gone_before_ray_is() -> None:
     """One that waits for Ray while Ray shuts down may end the process with code 1; the next Ray would hang, or too."""
     script = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=400)

@@ -136,6 +136,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.processes
 def test_what_a_killed_process_left_is_removed_by_the_next_and_that_of_a_living_one_is_not(base, node):
     processes = [
         subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -254,6 +254,7 @@ storage.publish(Path("mine"), sys.argv[1], 2)
 
 @pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
 @pytest.mark.parametrize("when", ["0", "0.5", "1", "2", "delete"])
+@pytest.mark.processes
 def test_a_publisher_that_is_killed_leaves_the_old_state_or_the_new_one(place, when):
     storage.publish(folder(FIRST), place.url, 1)
     new = {"checkpoint.pt": b"two" * 100_000, "noise.json": b"[]"}

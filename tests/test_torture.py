@@ -31,6 +31,8 @@ from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 
+pytestmark = pytest.mark.processes
+
 STUDY = """
 name: tortured
 base:
