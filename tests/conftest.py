@@ -9,14 +9,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import small_study
 import torch
+import yaml
 from fake_ray import FakeRay
 
+from lncis import documents
 from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from lncis.studies.report.result import StudyResult
+from lncis.studies.spec import StudySpec
 from service.store.database import Database
 
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how soon it sees that a worker began, ended or died
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
@@ -94,6 +101,31 @@ def local_ray() -> Iterator[None]:
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def small(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """The small study, finished, in a folder of runs with a store: to be read, and to go on from."""
+    return run_in(tmp_path_factory.mktemp("small"), small_study.spec(), study_id="small")
+
+
+@pytest.fixture(scope="session")
+def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, small_study.Watch]:
+    """A study with baselines that fail, finished, with what its observer saw: to be read."""
+    watch = small_study.Watch()
+    spec = documents.parse(StudySpec, yaml.safe_load(small_study.WHOLE), source="test")
+    return run_in(tmp_path_factory.mktemp("whole"), spec, observers=[watch]), watch
+
+
+def run_in(folder: Path, spec: StudySpec, **options: Any) -> StudyResult:
+    """Return what a study found that ran in a folder of its own, with an MLflow of its own."""
+    from lncis.studies.run import run_study
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/tracking.db")
+        patch.delenv("LNCIS_STORAGE", raising=False)
+        return run_study(spec, runs=folder / "runs", **options)
+
+
 @contextmanager
 def disk(folder: Path, kilobytes: int) -> Iterator[None]:
     """Within the block `folder` is a file system of its own, which really fills up; where none can be had, skip."""
@@ -115,7 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "disk"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> TrainConfig:
     """Four epochs of eight scenes, a second each; the loss switches after two.
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,10 +44,17 @@ def assert_same_training(one: str, other: str) -> None:
         assert all(torch.equal(torch.as_tensor(left[key]), torch.as_tensor(right[key])) for key in left)
 
 
+@pytest.fixture(scope="module")
+def trained(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "undisturbed"
+    run(tiny, str(folder))
+    return folder
+
+
 @pytest.fixture
-def undisturbed(tiny: TrainConfig) -> str:
-    run(tiny, "undisturbed")
-    return "undisturbed"
+def undisturbed(trained: Path) -> str:
+    """The folder of a training from begin to end, to do with as one likes."""
+    return str(shutil.copytree(trained, "undisturbed"))
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit(tiny, undisturbed):

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 from lncis.config import Schedule, TrainConfig
 from lncis.execution import worker_groups as training
 from lncis.execution.queue import Task
+from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
@@ -19,6 +21,7 @@ from lncis.studies.spec.space import Categorical
 from lncis.studies.stages import chains
 from lncis.studies.trials import Observer, TrialScheduler
 from lncis.studies.tuning import StudyQueue, follow
+from lncis.testing import SimulatedWorkerGroup
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -49,14 +52,17 @@ class Held(Observer):
         self.at_once = 1 if self.ended < 2 else 3
 
 
-def worker_group(name: str, queue: Any) -> None:
-    while (task := ray.get(queue.take.remote(name))) != "stop":
-        if isinstance(task, Task):
-            time.sleep(SECONDS)
-            ray.get(queue.report.remote(task.key, {"epoch": 1.0, "seconds": SECONDS}, True))
-            ray.get(queue.report.remote(task.key, {"epoch": float(task.until), "seconds": SECONDS}))
-            ray.get(queue.finish.remote(task.key))
-        time.sleep(0.05)
+def ask(queue: Any, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(queue, method).remote(*arguments))
+
+
+def train(task: Task, epoch: int) -> Record:
+    time.sleep(SECONDS)
+    return {"epoch": float(epoch), "seconds": SECONDS}
+
+
+def first_epoch(task: Task) -> list[Record]:
+    return [{"epoch": 1.0, "seconds": SECONDS}]
 
 
 def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
@@ -70,7 +76,11 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     queue.actor = training.start_queue()
     journal = Journal(tmp_path)
     trials = TrialScheduler(spec, Suggester(spec), chains(spec, tmp_path), queue, journal, observers=[held])
-    worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
+    simulated = [
+        SimulatedWorkerGroup(f"{n}", partial(ask, queue.actor), train, found=first_epoch, published=True)
+        for n in range(4)
+    ]
+    worker_groups = [threading.Thread(target=each.run, args=(0.05,), daemon=True) for each in simulated]
     for thread in worker_groups:
         thread.start()
     said: list[logging.LogRecord] = []
