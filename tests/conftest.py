@@ -1,6 +1,7 @@
 """What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,9 @@ import torch
 import yaml
 from fake_ray import FakeRay
 
-from lncis import documents
+from lncis import datasets, documents
 from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from lncis.detection import engine
 from lncis.studies.report.result import StudyResult
 from lncis.studies.spec import StudySpec
 from service.store.database import Database
@@ -31,6 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell st
 STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
 """Fixtures whose tests are marked `processes`: Ray's, mount's, the browser's."""
 
+platform.processor()  # is a process (uname), which MLflow asks for sooner or later, once
 processes_allowed = True
 
 
@@ -159,6 +162,14 @@ def tiny() -> TrainConfig:
         schedule=Schedule(epochs=4),
         optimizer=Optimizer(lr=1e-5),
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: TrainConfig, digits_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of `tiny` from begin to end: to be read."""
+    folder = tmp_path_factory.mktemp("trained") / "undisturbed"
+    engine.train(tiny, datasets.load(tiny), folder)
+    return folder
 
 
 @pytest.fixture

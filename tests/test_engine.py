@@ -44,13 +44,6 @@ def assert_same_training(one: str, other: str) -> None:
         assert all(torch.equal(torch.as_tensor(left[key]), torch.as_tensor(right[key])) for key in left)
 
 
-@pytest.fixture(scope="module")
-def trained(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "undisturbed"
-    run(tiny, str(folder))
-    return folder
-
-
 @pytest.fixture
 def undisturbed(trained: Path) -> str:
     """The folder of a training from begin to end, to do with as one likes."""
