@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study serve test test-slow torture cluster-test check format lock mlflow clean
+.PHONY: help study serve quick test test-slow torture cluster-test check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,8 +25,13 @@ study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the ta
 serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl-C
 	@$(BIN)/python -m service.serve
 
-test: $(STAMP)  ## all fast tests, twenty to twenty-five minutes on two cores
-	@$(BIN)/python -m pytest
+QUICK := not processes and not slow
+
+quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once; for all day
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(QUICK)'
+
+test: quick  ## those of `make quick`, then those with Ray, services and other processes
+	@$(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'
 
 test-slow: $(STAMP)  ## the tests that take a minute and more each
 	@$(BIN)/python -m pytest -m slow

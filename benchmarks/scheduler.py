@@ -7,13 +7,17 @@ import argparse
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from lncis.config import Schedule, TrainConfig, Workers
 from lncis.execution import cluster
+from lncis.execution.queue import Task
 from lncis.execution.worker_groups import start_queue
+from lncis.metrics import Record
 from lncis.studies import folders
 from lncis.studies.driver import follow
 from lncis.studies.journal import Journal
@@ -25,6 +29,7 @@ from lncis.studies.stages import StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, TuneTrials
+from lncis.testing import SimulatedWorkerGroup
 
 WORKER_GROUPS = 8
 
@@ -54,9 +59,8 @@ def main() -> None:
         trials = TrialScheduler(run, Suggester(spec), queue)
         trials.resume()
         queue.actor = start_queue()
-        worker_groups = [
-            threading.Thread(target=_simulate, args=(str(n), queue.actor), daemon=True) for n in range(WORKER_GROUPS)
-        ]
+        simulated = [SimulatedWorkerGroup(str(n), partial(_ask, queue.actor), _train) for n in range(WORKER_GROUPS)]
+        worker_groups = [threading.Thread(target=each.run, daemon=True) for each in simulated]
         for worker_group in worker_groups:
             worker_group.start()
         started = time.monotonic()
@@ -73,15 +77,12 @@ def main() -> None:
     print(f"{sampled}, {WORKER_GROUPS} at a time: {seconds:.0f} s, {each:.0f} ms a trial")
 
 
-def _simulate(worker_group: str, queue: ray.actor.ActorHandle) -> None:
-    while (task := ray.get(queue.take.remote(worker_group))) != "stop":
-        if task == "wait":
-            time.sleep(0.01)
-            continue
-        for epoch in range(task.after.until if task.after else 0, task.until):
-            record = {"epoch": epoch + 1.0, "seconds": 0.0, "val/segm_AP": task.config.loss.gamma}
-            ray.get(queue.report.remote(task.key, record))
-        ray.get(queue.finish.remote(task.key))
+def _ask(queue: ray.actor.ActorHandle, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(queue, method).remote(*arguments))
+
+
+def _train(task: Task, epoch: int) -> Record:
+    return {"epoch": float(epoch), "seconds": 0.0, "val/segm_AP": task.config.loss.gamma}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -50,10 +50,21 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return document
 
 
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
+
+
 def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Config:
     """Return the config that a mapping describes; `source` is named in a ConfigError."""
     try:
-        return TypeAdapter(schema).validate_python(document)
+        config: Config = _adapter(schema).validate_python(document)
+        return config
     except ValidationError as error:
         problems = [line for e in error.errors() for line in _problem(schema, e).splitlines()]
         raise ConfigError(source, problems) from error
@@ -61,7 +72,7 @@ def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Con
 
 def dump(config: Any) -> dict[str, Any]:
     """Return a config as plain lists, dicts and scalars; `parse` gives the config again."""
-    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    plain: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json")
     return plain
 
 
@@ -103,7 +114,7 @@ def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schem
     Where `schema` says that a path is the tag of a union, another tag begins a new branch: fields of the old one go.
     """
     result = dict(document)
-    hints = get_type_hints(schema, include_extras=True) if is_dataclass(schema) else {}
+    hints = _hints(schema) if is_dataclass(schema) else {}
     for path, value in sorted(overrides.items(), key=lambda item: not _is_tag(hints, item[0])):  # tags first
         head, _, rest = path.partition(".")
         inner = result.get(head)
@@ -119,7 +130,7 @@ def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schem
 
 def overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict[str, Any]:
     """Return `below` with the fields of `above`, mapping by mapping; one of another tag takes the other's place."""
-    result, hints = dict(below), get_type_hints(schema, include_extras=True) if is_dataclass(schema) else {}
+    result, hints = dict(below), _hints(schema) if is_dataclass(schema) else {}
     for key, value in above.items():
         inner = result.get(key)
         if isinstance(value, dict) and isinstance(inner, dict):

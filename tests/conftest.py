@@ -1,24 +1,81 @@
 """What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import small_study
 import torch
+import yaml
 from fake_ray import FakeRay
 
+from lncis import datasets, documents
 from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from lncis.detection import engine
+from lncis.studies.report.result import StudyResult
+from lncis.studies.spec import StudySpec
 from service.store.database import Database
 
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how soon it sees that a worker began, ended or died
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
 torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
+
+STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
+"""Fixtures whose tests are marked `processes`: Ray's, mount's, the browser's."""
+
+platform.processor()  # is a process (uname), which MLflow asks for sooner or later, once
+processes_allowed = True
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes by a fixture, and those that are nothing but that."""
+    for item in items:
+        starts = STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ()))
+        if starts or item.get_closest_marker("torture") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.processes)
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if not processes_allowed and event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"):
+        pytest.fail(f"a test that starts a process needs @pytest.mark.processes: {event} {arguments[:2]}")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Let a test and its fixtures start processes only where it is marked so; `make quick` leaves the marked out."""
+    with _processes_as_marked(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """As for its fixtures."""
+    with _processes_as_marked(item):
+        return (yield)
+
+
+@contextmanager
+def _processes_as_marked(item: pytest.Item) -> Iterator[None]:
+    global processes_allowed
+    processes_allowed = item.get_closest_marker("processes") is not None
+    try:
+        yield
+    finally:
+        processes_allowed = True
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +104,31 @@ def local_ray() -> Iterator[None]:
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def small(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """The small study, finished, in a folder of runs with a store: to be read, and to go on from."""
+    return run_in(tmp_path_factory.mktemp("small"), small_study.spec(), study_id="small")
+
+
+@pytest.fixture(scope="session")
+def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, small_study.Watch]:
+    """A study with baselines that fail, finished, with what its observer saw: to be read."""
+    watch = small_study.Watch()
+    spec = documents.parse(StudySpec, yaml.safe_load(small_study.WHOLE), source="test")
+    return run_in(tmp_path_factory.mktemp("whole"), spec, observers=[watch]), watch
+
+
+def run_in(folder: Path, spec: StudySpec, **options: Any) -> StudyResult:
+    """Return what a study found that ran in a folder of its own, with an MLflow of its own."""
+    from lncis.studies.run import run_study
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/tracking.db")
+        patch.delenv("LNCIS_STORAGE", raising=False)
+        return run_study(spec, runs=folder / "runs", **options)
+
+
 @contextmanager
 def disk(folder: Path, kilobytes: int) -> Iterator[None]:
     """Within the block `folder` is a file system of its own, which really fills up; where none can be had, skip."""
@@ -68,7 +150,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "disk"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> TrainConfig:
     """Four epochs of eight scenes, a second each; the loss switches after two.
 
@@ -80,6 +162,14 @@ def tiny() -> TrainConfig:
         schedule=Schedule(epochs=4),
         optimizer=Optimizer(lr=1e-5),
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: TrainConfig, digits_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of `tiny` from begin to end: to be read."""
+    folder = tmp_path_factory.mktemp("trained") / "undisturbed"
+    engine.train(tiny, datasets.load(tiny), folder)
+    return folder
 
 
 @pytest.fixture

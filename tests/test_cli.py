@@ -34,6 +34,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         ("{schedule.epoch: 12}", "base.schedule.epoch: no such field; did you mean epochs?"),
     ],
 )
+@pytest.mark.processes
 def test_a_mistake_is_one_line_with_file_field_value_and_remedy(change: str, complaint: str) -> None:
     import yaml
 
@@ -47,6 +48,7 @@ def test_a_mistake_is_one_line_with_file_field_value_and_remedy(change: str, com
     assert list(Path().iterdir()) == [Path("mistake.yaml")], "nothing was begun"
 
 
+@pytest.mark.processes
 def test_an_unknown_metric_is_refused_with_those_that_are_known() -> None:
     Path("mistake.yaml").write_text(SWEEP.read_text().replace("val/segm_AP,", "val/mAP,"))
     ran = command("-m", "lncis", "study", "run", "mistake.yaml", "--dry-run")
@@ -65,6 +67,7 @@ def test_workers_that_cannot_be_are_refused_before_anything_starts() -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.processes
 def test_a_data_folder_that_cannot_be_written_is_said_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").touch()
     monkeypatch.setenv("LNCIS_CACHE", str(Path("file/cache").absolute()))
@@ -90,6 +93,7 @@ def paced() -> None:
 
 
 @pytest.mark.parametrize("entry", [["lncis.studies.gamma_sweep"], ["lncis", "study", "run"]])
+@pytest.mark.processes
 def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> None:
     ran = command("-m", *entry, SWEEP, "--dry-run")
     assert ran.returncode == 0, ran.stderr
@@ -141,6 +145,7 @@ def test_help_names_the_options_of_a_run() -> None:
         assert option in output
 
 
+@pytest.mark.processes
 def test_reading_a_study_loads_neither_torch_nor_ray_nor_mlflow() -> None:
     """A mistake in a file is answered in under a second."""
     code = (
@@ -159,6 +164,7 @@ def test_lncis_train_runs_a_configuration_to_its_checkpoint(local_ray: None, tin
     assert Path("trained/checkpoint.pt").exists()
 
 
+@pytest.mark.processes
 def test_lncis_train_without_workers_gives_the_same_and_loads_no_ray(tiny: TrainConfig) -> None:
     Path("config.yaml").write_text(documents.to_yaml(tiny))
     engine.train(tiny, datasets.load(tiny), Path("plain"))

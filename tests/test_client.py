@@ -162,6 +162,7 @@ def test_a_connection_that_breaks_is_asked_once_more_where_that_is_safe():
     assert asked == ["POST /studies k", "POST /studies k", "GET /studies/a", "GET /studies/a", "POST /studies/a/resume"]
 
 
+@pytest.mark.processes
 def test_a_watcher_outlives_a_service_that_is_killed(tmp_path):
     ray = FakeRay(tmp_path / "runs", epoch_seconds=0.3)
     service = Service(tmp_path, ray.address)
@@ -259,6 +260,7 @@ def test_no_service_is_one_line():
     assert "LNCIS_SERVICE_URL" in ran.stderr
 
 
+@pytest.mark.processes
 def test_ctrl_c_leaves_the_study_and_says_so(idle):
     with Client(idle) as service:
         study = service.submit(SPEC).id
@@ -290,6 +292,7 @@ def test_what_others_wrote_cannot_steer_a_terminal(database, idle):
     assert "\x1b" not in watched.output + watched.stderr
 
 
+@pytest.mark.processes
 def test_the_client_needs_no_service_code():
     unwanted = {"service", "fastapi", "torch", "ray"}
     code = f"import sys, lncis.client, lncis.commands.service; print({unwanted} & {{*sys.modules}})"

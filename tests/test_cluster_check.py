@@ -17,6 +17,8 @@ from lncis.commands import app as cli
 from lncis.commands import cluster as cluster_check
 from lncis.commands import cluster_aws
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 AWS, OWN = ROOT / "cluster.yaml", ROOT / "service" / "deploy" / "own-machines.yaml"
 POLICIES = sorted((OWN.parent / "aws").glob("*.json"))

@@ -60,6 +60,7 @@ def test_each_head_offers_the_resource_that_trials_are_driven_by_and_no_cpu():
 
 
 @pytest.mark.parametrize("file", [AWS, OWN], ids=lambda file: file.name)
+@pytest.mark.processes
 def test_its_commands_are_valid_bash_as_they_are_and_as_ray_sends_them(file):
     commands = [command for _, command in cluster_check.commands(yaml.safe_load(file.read_text()))]
     assert len(commands) > 6
@@ -73,6 +74,7 @@ def test_its_commands_are_valid_bash_as_they_are_and_as_ray_sends_them(file):
 
 
 @pytest.mark.parametrize("file", [AWS, OWN], ids=lambda file: file.name)
+@pytest.mark.processes
 def test_its_settings_reach_a_command(file, tmp_path):
     settings = yaml.safe_load(file.read_text())["setup_commands"][0]
     (tmp_path / "lncis").mkdir()
@@ -86,6 +88,7 @@ def test_its_settings_reach_a_command(file, tmp_path):
     assert said.stdout.split() == [data, f"{data}/torch", "token", "http://127.0.0.1:5000", program]
 
 
+@pytest.mark.processes
 def test_the_scripts_are_those_that_the_files_call_and_shellcheck_finds_nothing():
     called = {
         name
@@ -101,6 +104,7 @@ def test_the_scripts_are_those_that_the_files_call_and_shellcheck_finds_nothing(
         subprocess.run([shellcheck, *SCRIPTS], check=True)
 
 
+@pytest.mark.processes
 def test_data_are_fetched_once_and_an_interrupted_copy_is_taken_up_again(tmp_path):
     if shutil.which("rsync") is None:
         pytest.skip("rsync is not installed")

@@ -416,6 +416,7 @@ def weights(folder: str) -> dict:
     return checkpoint.load(Path(folder) / engine.CHECKPOINT).model
 
 
+@pytest.mark.processes
 def test_it_trains_and_evaluates_and_a_resumed_training_with_flips_equals_an_undisturbed_one(flipping):
     data = datasets.load(flipping)
     history = engine.train(flipping, data, Path("undisturbed"))
@@ -430,6 +431,7 @@ def test_it_trains_and_evaluates_and_a_resumed_training_with_flips_equals_an_und
 
 
 @pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.processes
 def test_an_image_that_cannot_be_read_ends_the_training_with_one_line(flipping, processes):
     data = datasets.load(flipping)
     for image in data.train.document["images"]:

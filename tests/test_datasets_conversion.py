@@ -356,6 +356,7 @@ def test_an_interrupted_conversion_goes_on_to_the_same_file(vocdevkit, monkeypat
     assert os.listdir("part") == ["train.json"]  # noqa: PTH208
 
 
+@pytest.mark.processes
 def test_a_killed_conversion_goes_on(vocdevkit):
     code = (
         "import time; from pathlib import Path; from lncis.datasets import conversion, voc\n"

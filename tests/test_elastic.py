@@ -25,12 +25,12 @@ from ray.cluster_utils import Cluster
 
 from lncis import documents
 from lncis.studies import journal
-from lncis.studies import worker_pool as worker groups
+from lncis.studies import worker_pool
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.observer import Observer
 
-worker groups.IDLE_TIMEOUT_SECONDS = 3.0
+worker_pool.IDLE_TIMEOUT_SECONDS = 3.0
 digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}
 cluster = Cluster(
     initialize_head=True,

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,9 +45,9 @@ def assert_same_training(one: str, other: str) -> None:
 
 
 @pytest.fixture
-def undisturbed(tiny: TrainConfig) -> str:
-    run(tiny, "undisturbed")
-    return "undisturbed"
+def undisturbed(trained: Path) -> str:
+    """The folder of a training from begin to end, to do with as one likes."""
+    return str(shutil.copytree(trained, "undisturbed"))
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit(tiny, undisturbed):
@@ -96,6 +97,7 @@ engine.train(config, replace(data, train=Held(data.train)), Path("killed"))
 """
 
 
+@pytest.mark.processes
 def test_a_training_killed_in_an_epoch_resumes_to_the_same_result(tiny, undisturbed):
     Path("config.yaml").write_text(documents.to_yaml(tiny))
     for finished, resumed_from in ((1, 0), (3, 1)):  # in stage 1, and in stage 2
@@ -247,6 +249,7 @@ def _rank_of_two(rank: int, config: TrainConfig) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.processes
 def test_two_ranks_predict_what_one_does_and_train_one_model(tiny):
     torch.multiprocessing.spawn(_rank_of_two, (tiny,), nprocs=2)
     (found0, weights0, *counted0), (found1, weights1, *counted1) = (torch.load(f"rank{rank}.pt") for rank in (0, 1))

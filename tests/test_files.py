@@ -31,6 +31,7 @@ def test_a_full_disk_leaves_the_old_file(small_disk):
     assert list(small_disk.iterdir()) == [path]
 
 
+@pytest.mark.processes
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
     path = tmp_path / "there" / "lock"
     code = "import sys, time; from pathlib import Path; from lncis import files\n"

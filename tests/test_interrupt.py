@@ -22,6 +22,7 @@ resources: {max_concurrent_trials: 1}
 """
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_a_study_and_all_its_processes() -> None:
     Path("long.yaml").write_text(STUDY)
     study = subprocess.Popen(
@@ -81,6 +82,7 @@ print("alive")
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_lanes_that_do_not_go_home_are_gone_before_ray_is() -> None:
     """One that waits for Ray while Ray shuts down may end the process with code 1; the next Ray would hang, or too."""
     script = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=400)

@@ -261,6 +261,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch):
     assert folder() == {"in.json"}
 
 
+@pytest.mark.processes
 def test_the_command_itself():
     """A real process; it loads no torch."""
     code = "import sys; from lncis.commands.app import main\ntry: main()\nfinally: print('torch' in sys.modules)"

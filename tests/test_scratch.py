@@ -49,10 +49,9 @@ def publish(at: Task, epoch: int, content: str) -> None:
     storage.publish(made, at.shared, epoch)
 
 
-def test_a_chain_trained_on_two_nodes_ends_with_the_weights_of_one_training(tiny, monkeypatch):
+def test_a_chain_trained_on_two_nodes_ends_with_the_weights_of_one_training(tiny, trained, monkeypatch):
     """Node one dies after a local epoch that it did not publish; node two goes on from the bucket alone."""
     data = datasets.load(tiny)
-    engine.train(tiny, data, Path("undisturbed"))
     with serving() as s3:
         first = task(s3.url("lncis"), "one", 2, config=tiny)
         second = task(s3.url("lncis"), "two", 4, after=first, config=tiny)
@@ -82,7 +81,7 @@ def test_a_chain_trained_on_two_nodes_ends_with_the_weights_of_one_training(tiny
         assert train(second, "two", publishes=4) == [1, 2, 3, 4]
         assert not list(Path("one/lncis").glob("*/*")) and not list(Path("two/lncis").glob("*/*"))
         assert storage.fetch(second.shared, Path("result")) == 4
-    mine, theirs = (checkpoint.load(Path(name) / engine.CHECKPOINT) for name in ("result", "undisturbed"))
+    mine, theirs = (checkpoint.load(folder / engine.CHECKPOINT) for folder in (Path("result"), trained))
     assert mine.model.keys() == theirs.model.keys()
     assert all(torch.equal(mine.model[key], theirs.model[key]) for key in theirs.model)
     assert [r["train/loss"] for r in mine.history] == [r["train/loss"] for r in theirs.history]
@@ -136,6 +135,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.processes
 def test_what_a_killed_process_left_is_removed_by_the_next_and_that_of_a_living_one_is_not(base, node):
     processes = [
         subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

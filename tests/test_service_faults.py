@@ -17,6 +17,8 @@ import pytest
 from fake_ray import SPEC, FakeRay
 from served import Service, eventually
 
+pytestmark = pytest.mark.processes
+
 ROUNDS = int(os.environ.get("LNCIS_SERVICE_KILLS", "8"))
 
 

@@ -13,6 +13,8 @@ from service import serve
 from service.dispatch.jobs import RayJobs
 from service.settings import Settings
 
+pytestmark = pytest.mark.processes
+
 TINY = {
     "name": "tiny",
     "base": {

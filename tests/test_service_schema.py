@@ -17,6 +17,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from served import ROOT, Service
 
+pytestmark = pytest.mark.processes
+
 CASES = int(os.environ.get("LNCIS_SCHEMA_CASES", "8"))
 """For each operation; 150 make more than 2,000."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

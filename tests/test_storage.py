@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from object_store import KEY, SECRET, ObjectStore, serving
+from pyarrow import fs
 
 from lncis.errors import StorageAwayError, StorageError
 from lncis.execution import storage
@@ -254,6 +256,7 @@ storage.publish(Path("mine"), sys.argv[1], 2)
 
 @pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
 @pytest.mark.parametrize("when", ["0", "0.5", "1", "2", "delete"])
+@pytest.mark.processes
 def test_a_publisher_that_is_killed_leaves_the_old_state_or_the_new_one(place, when):
     storage.publish(folder(FIRST), place.url, 1)
     new = {"checkpoint.pt": b"two" * 100_000, "noise.json": b"[]"}
@@ -311,9 +314,22 @@ def test_a_server_that_answers_that_it_is_not_well_is_asked_again(s3, monkeypatc
         assert fetched(url) == (1, FIRST)
 
 
-def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_asked_again(s3, monkeypatch):
+@pytest.fixture
+def impatient(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amazon's library insists for two requests, and not for six seconds."""
+
+    def opened(url: str) -> tuple[Any, str]:
+        twice = fs.AwsStandardS3RetryStrategy(max_attempts=2)
+        where = {"endpoint_override": s3.endpoint, "scheme": "http", "region": "us-east-1"}
+        system = fs.S3FileSystem(access_key=KEY, secret_key=SECRET, retry_strategy=twice, **where)
+        return system, f"{s3.bucket}{urlsplit(url).path}"
+
+    monkeypatch.setattr(storage, "_opened", opened)
+
+
+def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_asked_again(s3, impatient, monkeypatch):
     monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
-    with s3.failing(503, 40):
+    with s3.failing(503, 3):
         assert storage.publish(folder(FIRST), s3.url("overloaded"), 1)
 
 
@@ -330,8 +346,8 @@ def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch
             pytest.fail("it may not be better the next time")
 
 
-def test_a_server_that_stays_away_is_told_in_one_line(s3, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())  # Amazon's own library insists for six seconds
+def test_a_server_that_stays_away_is_told_in_one_line(s3, impatient, monkeypatch):
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())
     url = s3.url("away-for-good")
     s3.stop()
     try:

@@ -1,22 +1,31 @@
 """What a study survives, and what it shares with others: real workers, a really full disk, memory really exhausted."""
 
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 import torch
 from conftest import disk
-from small_study import STUDY, figures, spec
+from small_study import STUDY, figures, spec, without_time
 
-from lncis.detection import checkpoint
+from lncis import datasets
+from lncis.config import Workers
+from lncis.detection import checkpoint, engine
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError
+from lncis.execution import worker_groups
+from lncis.execution.queue import Task
+from lncis.metrics import Record
 from lncis.studies import folders, journal
 from lncis.studies.estimate import checkpoint_bytes
 from lncis.studies.journal import End, SessionStarted
-from lncis.studies.observer import Observer
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
+from lncis.testing import SimulatedWorkerGroup
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -26,34 +35,29 @@ def weights(result: StudyResult, label: str) -> dict[str, torch.Tensor]:
     return checkpoint.load(trial.directory / CHECKPOINT).model
 
 
-def test_stages_are_shared_across_studies_and_equal_those_of_trials_trained_alone():
-    first = run_study(spec(), study_id="first")
+def test_stages_are_shared_across_studies_and_equal_those_of_trials_trained_alone(small: StudyResult):
+    runs = small.directory.parent
     wider = spec(search={"loss.gamma": {"type": "categorical", "choices": [2.4, 6.0, 50.0]}})
-    second = run_study(wider, study_id="second")
-    alone = run_study(spec(sharing=False), study_id="alone")
-    assert (first.cost.trained, first.cost.shared, first.cost.reused) == (6, 2, 0)
+    second = run_study(wider, runs=runs, study_id="second")
+    assert (small.cost.trained, small.cost.shared, small.cost.reused) == (6, 2, 0)
     # two trials are there whole, of the third its first stage
     assert (second.cost.requested, second.cost.trained, second.cost.reused, second.cost.shared) == (12, 2, 6, 4)
-    assert (alone.cost.trained, alone.cost.shared, alone.cost.reused) == (8, 0, 0)
-    for label, records in figures(first).items():
-        assert figures(second)[label] == figures(alone)[label] == records
-        one, two, three = (weights(result, label) for result in (first, second, alone))
+    for t in small.trials:
+        label, config = t.trial.label, t.trial.config
+        alone = engine.train(config, datasets.load(config), Path(label))
+        assert figures(second)[label] == figures(small)[label] == [without_time(record) for record in alone]
+        one, two, three = (
+            weights(small, label),
+            weights(second, label),
+            checkpoint.load(Path(label) / CHECKPOINT).model,
+        )
         assert all(torch.equal(one[key], two[key]) and torch.equal(one[key], three[key]) for key in one)
 
-    again = run_study(spec(), study_id="first")
-    assert figures(again) == figures(first)
+    again = run_study(spec(), runs=runs, study_id="small")
+    assert figures(again) == figures(small)
     assert sum(isinstance(event, SessionStarted) for event in journal.read(again.directory)) == 1, "it is only read"
-    with pytest.raises(ConfigError, match=r"first: base.batch_size: was 4, now 2"):
-        run_study(spec(base=STUDY["base"] | {"batch_size": 2}), study_id="first")
-
-
-def test_a_trial_that_runs_out_of_memory_fails_alone():
-    huge = {"model": {"min_size": 400_000, "max_size": 400_000}}  # terabytes
-    result = run_study(spec(baselines={"huge": huge}))
-    ends = {t.trial.label: t.end for t in result.trials}
-    assert ends == {"huge": End.FAILED, "gamma = 2.4": End.FINISHED, "gamma = 6": End.FINISHED}
-    (huge,) = (t for t in result.trials if t.end is End.FAILED)
-    assert huge.reason.startswith("out of memory; lower batch_size (4)")
+    with pytest.raises(ConfigError, match=r"small: base.batch_size: was 4, now 2"):
+        run_study(spec(base=STUDY["base"] | {"batch_size": 2}), runs=runs, study_id="small")
 
 
 @pytest.mark.slow
@@ -75,29 +79,25 @@ def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again(
     assert figures(mended) == figures(undisturbed)
 
 
-def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials():
+def start_probing(name: str, queue: Any, workers: Workers) -> Any:
+    """Start a worker group of this process, which probes as a real one does; to Ray its run is over already."""
+
+    def ask(method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(queue, method).remote(*arguments))
+
+    def probe(task: Task, epoch: int) -> Record:
+        return engine.probe(task.config, datasets.load(task.config))
+
+    made = threading.Thread(target=SimulatedWorkerGroup(name, ask, probe).run, name=name, daemon=True)
+    made.start()
+    return SimpleNamespace(name=name, run=ray.put(""), is_alive=made.is_alive, lost=lambda: "")
+
+
+def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker_groups, "start_worker_group", start_probing)
     dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
     with pytest.raises(ConfigError, match=r"search.optimizer.momentum: has no effect here: 0.5, 0.9 gave"):
         run_study(spec(search=dead, sensitivity_check=True))
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def test_a_parameter_that_changes_stage_1_is_told_and_one_of_stage_2_is_not():
-    watch = Notes()
-    both = {
-        "loss.gamma": {"type": "categorical", "choices": [2.4, 6.0]},
-        "optimizer.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]},
-    }
-    run_study(spec(search=both, sensitivity_check=True), observers=[watch])
-    (note,) = watch.notes
-    assert note.startswith("optimizer.weight_decay changes stage 1 as well")
 
 
 def test_asha_ends_whole_configurations_after_stage_1():

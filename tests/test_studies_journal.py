@@ -156,6 +156,7 @@ with sole_driver(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.processes
 def test_one_process_drives_a_study_and_a_killed_one_holds_nothing(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as other:
         try:

@@ -436,6 +436,7 @@ def test_names_are_not_taken_for_markup():
     assert "[red]a[/red] $x_ <b>" in text
 
 
+@pytest.mark.processes
 def test_the_table_needs_no_matplotlib():
     unwanted = ("matplotlib", "jinja2", "torch")
     code = f"import sys, lncis.studies.report.table; print([m for m in {unwanted} if m in sys.modules])"

@@ -184,6 +184,7 @@ def test_a_resumed_search_goes_on_as_it_would_have(type_, pruner):
         assert drive(study, undisturbed, replay) == undisturbed
 
 
+@pytest.mark.processes
 def test_suggestions_are_the_same_in_another_process():
     code = (
         "import json; from lncis.studies.search import Suggester; from lncis.studies.spec import StudySpec\n"

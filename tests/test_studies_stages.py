@@ -251,6 +251,7 @@ def test_other_code_that_computes_nothing_leaves_the_keys(copied, module):
     assert keys(BASE) == before
 
 
+@pytest.mark.processes
 def test_every_module_that_a_training_loads_is_known_to_compute_or_not_to():
     loaded = subprocess.run(
         [

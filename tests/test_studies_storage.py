@@ -18,6 +18,7 @@ from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies import journal, run, trained
 from lncis.studies.observer import Observer
+from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
 
@@ -51,18 +52,17 @@ class Watch(Observer):
 
 
 def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_stages(
-    local_ray: None, s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: StudyResult, s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     url = s3.url("lncis")
-    disk = run_study(spec(), study_id="disk", runs=Path("disk"))
     bucket = run_study(spec(), study_id="bucket", storage=url, observers=[Watch(kills=True)])
-    assert figures(bucket) == figures(disk)
+    assert figures(bucket) == figures(small)
     assert (bucket.cost.trained, bucket.cost.shared, bucket.cost.reused) == (6, 2, 0)
     for t in bucket.trials:
         assert storage.published_epoch(storage.below(url, "stages", t.directory.name)) == 4
         storage.fetch(storage.below(url, "stages", t.directory.name), Path(t.directory.name))
-        (twin,) = (other for other in disk.trials if other.trial.label == t.trial.label)
+        (twin,) = (other for other in small.trials if other.trial.label == t.trial.label)
         assert same_weights(Path(t.directory.name), twin.directory)
     assert len({name.partition("/")[0] for name in s3.objects("lncis/stages")}) == 3
 
@@ -73,7 +73,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
 
     watch = Watch(kills=False)
     again = run_study(spec(), study_id="again", storage=url, observers=[watch])
-    assert figures(again) == figures(disk)
+    assert figures(again) == figures(small)
     assert (again.cost.trained, again.cost.shared, again.cost.reused) == (0, 2, 6)
     assert same_weights(again.best.trials[0].directory, best)
 

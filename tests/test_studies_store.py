@@ -171,6 +171,7 @@ print("reused", len(list(Path().glob(f"reused-{sys.argv[1]}-*"))))
 """
 
 
+@pytest.mark.processes
 def test_two_processes_publish_reuse_and_trim_the_same_stages_at_once():
     for number in range(5):
         trained(f"k{number}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lncis import documents
+from lncis.errors import DivergedError
 from lncis.execution.queue import State, Task, TaskQueue
 from lncis.metrics import Record
 from lncis.studies import journal as journals
@@ -19,6 +20,7 @@ from lncis.studies.stages import STAGES, StageTree
 from lncis.studies.store import StageStore
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
+from lncis.testing import SimulatedWorkerGroup, directly
 
 METRIC = "val/segm_AP"
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0, 8.0]}
@@ -63,7 +65,10 @@ class Session:
         run = StudyRun(spec=spec, folder=folder, tree=tree, journal=self.journal, observers=[self], published=None)
         self.trials = TrialScheduler(run, Suggester(spec), self, store)
         self.trials.resume(retry_failed=retry_failed)
-        self.worker_groups: dict[str, Task | None] = {f"worker group {i}": None for i in range(worker_groups)}
+        self.worker_groups = [
+            SimulatedWorkerGroup(f"worker group {i}", directly(self.queue), self._train, self._found)
+            for i in range(worker_groups)
+        ]
         self.relays = worker_groups if spec.pruner.type == "none" else worker_groups + len(spec.replicates) - 1
         self.followed: dict[str, int] = {}
 
@@ -87,8 +92,8 @@ class Session:
     def run(self, epochs: int | None = None) -> "Session":
         """Work to the end, or until so many epochs have been trained."""
         while self._start() and (epochs is None or self.trained.total() < epochs):
-            trained = [self._train(worker_group) for worker_group in self.worker_groups]
-            assert self._follow() or any(trained), "nothing goes on"
+            steps = [worker_group.step() for worker_group in self.worker_groups]
+            assert self._follow() or "trained" in steps, "nothing goes on"
         self.journal.close()
         return self
 
@@ -97,34 +102,19 @@ class Session:
             self.followed[trial.name] = 0
         return bool(self.followed)
 
-    def _train(self, worker_group: str) -> bool:
+    def _train(self, task: Task, epoch: int) -> Record:
         """Train one epoch, from the checkpoint on the disk, which outlives the session."""
-        task = self.worker_groups[worker_group]
-        if task is None:
-            taken = self.queue.take(worker_group)
-            if not isinstance(taken, Task):
-                return False
-            task = self.worker_groups[worker_group] = taken
-            for epoch in range(1, self._checkpoint(task) + 1):
-                self.queue.report(task.key, made_up(task.config, epoch))
-        done = self._checkpoint(task)
-        if self.diverges(task.config) == done + 1:
-            self.queue.fail(task.key, "the loss is nan")
-            self.worker_groups[worker_group] = None
-            return True
-        wanted = True
-        if done < task.until:
-            self.trained[task.key, done + 1] += 1
-            task.directory.mkdir(parents=True, exist_ok=True)
-            partial = task.directory / ".partial"  # as the engine does: the store may hold a link to the earlier one
-            partial.write_text(str(done + 1))
-            partial.replace(task.directory / "checkpoint.pt")
-            done += 1
-            wanted = self.queue.report(task.key, made_up(task.config, done))
-        if done == task.until or not wanted:
-            self.queue.finish(task.key)
-            self.worker_groups[worker_group] = None
-        return True
+        if self.diverges(task.config) == epoch:
+            raise DivergedError("the loss is nan")
+        self.trained[task.key, epoch] += 1
+        task.directory.mkdir(parents=True, exist_ok=True)
+        partial = task.directory / ".partial"  # as the engine does: the store may hold a link to the earlier one
+        partial.write_text(str(epoch))
+        partial.replace(task.directory / "checkpoint.pt")
+        return made_up(task.config, epoch)
+
+    def _found(self, task: Task) -> list[Record]:
+        return [made_up(task.config, epoch) for epoch in range(1, self._checkpoint(task) + 1)]
 
     @staticmethod
     def _checkpoint(task: Task) -> int:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 from lncis.config import Schedule, TrainConfig
 from lncis.execution.queue import Task
 from lncis.execution.worker_groups import start_queue
+from lncis.metrics import Record
 from lncis.studies.driver import follow
 from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.observer import Observer
@@ -22,6 +24,7 @@ from lncis.studies.stages import StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.studies.tuning import StudyQueue, TuneTrials
+from lncis.testing import SimulatedWorkerGroup
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -53,14 +56,17 @@ class Held(Observer):
         self.at_once = 1 if self.ended < 2 else 3
 
 
-def worker_group(name: str, queue: Any) -> None:
-    while (task := ray.get(queue.take.remote(name))) != "stop":
-        if isinstance(task, Task):
-            time.sleep(SECONDS)
-            ray.get(queue.report.remote(task.key, {"epoch": 1.0, "seconds": SECONDS}, True))
-            ray.get(queue.report.remote(task.key, {"epoch": float(task.until), "seconds": SECONDS}))
-            ray.get(queue.finish.remote(task.key))
-        time.sleep(0.05)
+def ask(queue: Any, method: str, *arguments: Any) -> Any:
+    return ray.get(getattr(queue, method).remote(*arguments))
+
+
+def train(task: Task, epoch: int) -> Record:
+    time.sleep(SECONDS)
+    return {"epoch": float(epoch), "seconds": SECONDS}
+
+
+def first_epoch(task: Task) -> list[Record]:
+    return [{"epoch": 1.0, "seconds": SECONDS}]
 
 
 def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
@@ -77,7 +83,11 @@ def test_trials_that_are_held_back_are_asked_for_again(tmp_path: Path) -> None:
     run = StudyRun(spec=spec, folder=tmp_path, tree=tree, journal=journal, observers=[held], published=None)
     trials = TrialScheduler(run, Suggester(spec), queue)
     trials.resume()
-    worker_groups = [threading.Thread(target=worker_group, args=(f"{n}", queue.actor), daemon=True) for n in range(4)]
+    simulated = [
+        SimulatedWorkerGroup(f"{n}", partial(ask, queue.actor), train, found=first_epoch, published=True)
+        for n in range(4)
+    ]
+    worker_groups = [threading.Thread(target=each.run, args=(0.05,), daemon=True) for each in simulated]
     for thread in worker_groups:
         thread.start()
     said: list[logging.LogRecord] = []

@@ -21,6 +21,8 @@ import psutil
 import pytest
 import torch
 import yaml
+from conftest import run_in
+from small_study import WHOLE, Watch
 
 from lncis import documents
 from lncis.detection import checkpoint
@@ -28,8 +30,9 @@ from lncis.detection.engine import CHECKPOINT
 from lncis.studies import folders, journal
 from lncis.studies.journal import End, EpochFinished
 from lncis.studies.report.result import StudyResult
-from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
+
+pytestmark = pytest.mark.processes
 
 STUDY = """
 name: tortured
@@ -44,6 +47,7 @@ baselines:
   diverging: {optimizer.lr: 1e30}
 seeds: [0, 1]
 """
+"""What processes are killed in for an hour; the short form has that of `small_study`, whose outcome others read too."""
 
 HUNG_SECONDS = 300
 """A study that writes nothing into its journal for so long hangs; a start takes a minute on two busy cores."""
@@ -62,6 +66,7 @@ VICTIMS = {
 class Study:
     """A study in its own process, begun and resumed as a user does it, and an MLflow server beside it."""
 
+    name: str
     runs: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
@@ -133,13 +138,13 @@ class Study:
 
 
 @contextmanager
-def study(runs: Path) -> Iterator[Study]:
-    Path("study.yaml").write_text(STUDY)
+def study(text: str, runs: Path) -> Iterator[Study]:
+    Path("study.yaml").write_text(text)
     runs.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = Study(runs=runs.absolute(), port=port)
+    running = Study(name=yaml.safe_load(text)["name"], runs=runs.absolute(), port=port)
     try:
         yield running
     finally:
@@ -179,7 +184,7 @@ def assert_equal(disturbed: StudyResult, undisturbed: StudyResult) -> None:
 def assert_mlflow_knows_all(running: Study) -> None:
     result = running.result()
     client = mlflow.MlflowClient(f"sqlite:///{running.runs}/tracking.db")
-    runs = client.search_runs([client.get_experiment_by_name("tortured").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(running.name).experiment_id])
     parts = [run.data.tags["lncis.part"] for run in runs if "lncis.part" in run.data.tags]
     assert len(parts) == len(set(parts)), "no trial is logged twice"
     by_trial = {run.data.tags.get("lncis.part"): run for run in runs}
@@ -205,26 +210,25 @@ def assert_no_epoch_is_told_twice(result: StudyResult) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return run_study(documents.parse(StudySpec, yaml.safe_load(STUDY), source="test"), runs=folder / "runs")
+    spec = documents.parse(StudySpec, yaml.safe_load(STUDY), source="test")
+    return run_in(tmp_path_factory.mktemp("undisturbed"), spec)
 
 
 @pytest.mark.timeout(1500)
-def test_a_study_of_which_one_process_of_each_kind_is_killed(undisturbed: StudyResult) -> None:
+def test_a_study_of_which_one_process_of_each_kind_is_killed(watched: tuple[StudyResult, Watch]) -> None:
     chance = random.Random(0)
     left = ["mlflow", "worker", "relay", "driver", "queue"]
-    kill_beyond = 2000
+    kill_beyond = 1000
 
     def disturb(running: Study) -> None:
-        """Kill whenever the journal has grown by some epochs, however long they take."""
+        """Kill whenever the journal has grown by an epoch or two, however long they take."""
         nonlocal kill_beyond
         if left and running.journal_size() > kill_beyond and running.kill(left[0], chance):
             left.pop(0)
-            kill_beyond = running.journal_size() + 2000
+            kill_beyond = running.journal_size() + 1000
 
-    with study(Path("runs")) as running:
+    undisturbed, _ = watched
+    with study(WHOLE, Path("runs")) as running:
         run_to_its_end(running, disturb)
         assert not left, f"{left} were never killed"
         assert_equal(running.result(), undisturbed)
@@ -258,7 +262,7 @@ def test_studies_of_which_processes_are_killed_at_random(undisturbed: StudyResul
     number = 0
     while len(kills) < wanted:
         number += 1
-        with study(Path(f"runs-{number}")) as running:
+        with study(STUDY, Path(f"runs-{number}")) as running:
             run_to_its_end(running, disturb)
             assert_equal(running.result(), undisturbed)
             assert_no_epoch_is_told_twice(running.result())

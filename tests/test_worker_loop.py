@@ -62,15 +62,15 @@ def stage(s3: ObjectStore, config: TrainConfig) -> Task:
 
 
 def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_and_no_trial(
-    tiny: TrainConfig, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+    tiny: TrainConfig, trained: Path, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())
-    trained, epoch, away = [], engine.train_epoch, ExitStack()
+    begun, epoch, away = [], engine.train_epoch, ExitStack()
 
     def then_away(*arguments: Any, **options: Any) -> Any:
-        trained.append(arguments[5] + 1)
+        begun.append(arguments[5] + 1)
         result = epoch(*arguments, **options)
-        if trained == [1, 2]:
+        if begun == [1, 2]:
             away.enter_context(s3.failing(501))
         return result
 
@@ -82,11 +82,10 @@ def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_an
             away.close()
 
     progress = train(queue, stage(s3, tiny), back_after_the_second_pause, monkeypatch)
-    assert trained == [1, 2, 2, 3], "what could not be published is trained again, once there is where to publish it"
+    assert begun == [1, 2, 2, 3], "what could not be published is trained again, once there is where to publish it"
     assert [record["epoch"] for record in progress.records] == [1, 2, 3]
     assert progress.state is not State.FAILED
-    data = datasets.load(tiny)
-    undisturbed = engine.train(tiny, data, Path("undisturbed"), until=3)
+    undisturbed = checkpoint.load(trained / engine.CHECKPOINT).history[:3]
     assert [without_time(record) for record in progress.records] == [without_time(record) for record in undisturbed]
     assert queue.lost_seconds() > 0
 
