@@ -13,7 +13,7 @@ import pytest
 import torch
 from fake_ray import FakeRay
 
-from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from lncis.config import AdamWOptimizer, DigitsData, LncisLoss, Schedule, TrainConfig, Workers
 from service.store.database import Database
 
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
@@ -78,7 +78,7 @@ def tiny() -> TrainConfig:
         dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4),
         loss=LncisLoss(gamma=2.4),
         schedule=Schedule(epochs=4),
-        optimizer=Optimizer(lr=1e-5),
+        optimizer=AdamWOptimizer(lr=1e-5),
     )
 
 

@@ -155,7 +155,7 @@ def test_a_key_makes_one_study_however_often_and_by_whom_at_once(database):
     assert created
     assert other.id != made[0][0].id
     with pytest.raises(store.KeyTaken) as caught:
-        database.write(lambda c: store.create(c, new(key="k1", request={"name": "other"})))
+        database.write(lambda c: store.create(c, new(key="k1", request={"type": "other"})))
     assert (caught.value.study_id, caught.value.earlier) == (made[0][0].id, {"name": "sweep"})
 
 

@@ -24,13 +24,13 @@ SPEC = """
 name: two gammas
 question: does a whole study run?
 base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {type: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 2}
-  optimizer: {lr: 1e-5}
+  optimizer: {type: adamw, lr: 1e-5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 baselines:
-  cross entropy: {loss: {name: cross_entropy}}
+  cross entropy: {loss: {type: cross_entropy}}
   diverging: {optimizer.lr: 1e30}
 """.replace("two gammas", "two-gammas")
 
@@ -126,7 +126,7 @@ def test_mlflow_holds_study_and_trials_with_their_curves(study):
         (run,) = (run for run in children if run.info.run_name == f"{t.trial.label}, seed 0")
         curve = client.get_metric_history(run.info.run_id, "train/loss")
         assert [(point.step, point.value) for point in curve] == [(r["epoch"], r["train/loss"]) for r in t.records]
-        assert run.data.params["loss.name"] == t.trial.config.loss.name
+        assert run.data.params["loss.type"] == t.trial.config.loss.type
         assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["noise.json"]
     (failed,) = (run for run in children if run.info.status == "FAILED")
     assert "the loss is" in failed.data.tags["lncis.reason"]

@@ -71,7 +71,7 @@ def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_an
     trained, epoch, away = [], engine.train_epoch, ExitStack()
 
     def then_away(*arguments: Any, **options: Any) -> Any:
-        trained.append(arguments[5] + 1)
+        trained.append(arguments[4] + 1)
         result = epoch(*arguments, **options)
         if trained == [1, 2]:
             away.enter_context(s3.failing(501))

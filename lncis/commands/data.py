@@ -124,7 +124,7 @@ def _convert(conversions: "list[Conversion]", out: Path) -> None:
 def _hand_over(data: CocoData, out: Path) -> None:
     """Print, and leave in the folder, what a training's file says to use the data."""
     said = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
-    snippet = yaml.safe_dump({"dataset": {"name": data.name, **said}}, sort_keys=False)
+    snippet = yaml.safe_dump({"dataset": {"type": data.type, **said}}, sort_keys=False)
     try:
         files.replace(out / SNIPPET, snippet)
     except OSError as error:

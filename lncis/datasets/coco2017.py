@@ -17,15 +17,13 @@ def look_through(source: Path, *, accept_subset: bool = False) -> CocoData:
     Raises DataError where files are missing, corrupt or not the release.
     """
     files = {part: source / "annotations" / f"instances_{part}.json" for part in COUNTS}
-    conversion.see_that_there_is(
+    conversion.require_paths(
         dict.fromkeys(files.values(), "annotations_trainval2017.zip")
         | {source / part: f"{part}.zip" for part in COUNTS}
     )
     for part, (images, instances) in COUNTS.items():
         document = annotations.read(files[part])
-        conversion.see_that_all_are_there(
-            str(files[part]), len(document["images"]), images, accept_subset=accept_subset
-        )
+        conversion.require_all(str(files[part]), len(document["images"]), images, accept_subset=accept_subset)
         if len(document["annotations"]) != instances and not accept_subset:
             raise DataError(
                 f"{files[part]}: has {len(document['annotations']):,} annotations where the release has "

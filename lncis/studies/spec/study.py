@@ -140,7 +140,7 @@ def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
     names = short if len(set(short)) == len(short) else list(overrides)
     values = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in overrides.values()]
     return ", ".join(
-        value if name == "name" else f"{name} = {value}" for name, value in zip(names, values, strict=True)
+        value if name == "type" else f"{name} = {value}" for name, value in zip(names, values, strict=True)
     )
 
 
@@ -161,7 +161,7 @@ class StudySpec:
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     """Training seeds; they replace base.seed."""
     noise_seeds: list[Annotated[int, Field(ge=0)]] = field(default_factory=list)
-    """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
+    """Noise draws, each with every training seed; they replace noise.seed, where there is noise. Empty: that alone."""
     objective: SelectionObjective = field(default_factory=SelectionObjective)
     secondary_objectives: list[Objective] = field(default_factory=list)
     """Further objectives: the sampler pursues all, the report shows the Pareto front, `objective` names the best."""
@@ -264,13 +264,14 @@ class StudySpec:
     def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
         """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
 
-        E1 is rounded to whole epochs. Another `loss.name` than the base's begins from that loss's defaults.
+        E1 is rounded to whole epochs. Another `loss.type` than the base's begins from that loss's defaults.
         """
-        seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
         switch = overrides.get(STAGE1_EPOCHS)
         rounded = {STAGE1_EPOCHS: round(switch)} if isinstance(switch, float) and math.isfinite(switch) else {}
-        changes = {**overrides, **rounded, **seeds}
+        changes = {**overrides, **rounded, "seed": seed}
         document = documents.with_overrides(documents.dump(self.base), changes, schema=TrainConfig)
+        if noise_seed is not None and document["noise"] != {"type": "none"}:  # without noise there is none to draw
+            document = documents.with_overrides(document, {"noise.seed": noise_seed})
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
