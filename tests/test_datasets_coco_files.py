@@ -297,7 +297,7 @@ def test_paths_are_kept_absolute_and_survive_yaml(tree, monkeypatch, tmp_path):
     ("dataset", "complaint"),
     [
         ({"type": "coc"}, "dataset.type: must be one of 'digits', 'coco' but got 'coc'"),
-        ({"images": "x"}, "dataset: needs name"),
+        ({"images": "x"}, "dataset: needs type, one of"),
         ({"type": "coco", "images": "i", "train": "t"}, "dataset.test: is required but missing"),
         ({"type": "coco", "images": "i", "train": "t", "test": "u", "vall": "v"}, "no such field; did you mean val?"),
         (
