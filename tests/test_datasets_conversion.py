@@ -210,7 +210,7 @@ def test_coco_2017_is_used_as_it_is(tmp_path):
 def test_the_snippet_is_printed(streets):
     printed = lncis("prepare", "cityscapes", "--source", streets, "--out", "out", "--accept-subset").stdout
     head, snippet = printed.split("\n", 1)
-    assert head == "for a training's file, also in out/dataset.yaml:"
+    assert head == "the dataset of a training, also in out/dataset.yaml:"
     assert yaml.safe_load(snippet) == yaml.safe_load(Path("out/dataset.yaml").read_text())
 
 

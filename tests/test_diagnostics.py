@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lncis.config import CrossEntropyLoss, LncisLoss
 from lncis.detection import diagnostics
 from lncis.detection.diagnostics import clean_labels, count_samples, loss_histogram, no_samples, sample_metrics
 from lncis.detection.histograms import BIN_NATS, BINS
+from lncis.detection.losses import lncis_stage2
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS
 
 CPU = torch.device("cpu")
@@ -116,7 +118,17 @@ def test_an_epoch_of_background_alone_is_fine():
     assert not set(FLIP_METRICS) & set(found)
 
 
-def test_no_samples_are_no_sample_metrics():
+def test_roles_and_counts_take_one_cross_entropy_each(monkeypatch):
+    calls, computed = [], functional.cross_entropy
+    monkeypatch.setattr(functional, "cross_entropy", lambda *a, **options: calls.append(1) or computed(*a, **options))
+    logits, labels, clean = batch()
+    lncis_stage2(logits, labels, gamma=GAMMA)
+    assert len(calls) == 1
+    count_samples(no_samples(CPU), logits, labels, clean, GAMMA)
+    assert len(calls) == 2
+
+
+def test_no_samples_have_no_metrics():
     empty = (torch.zeros(0, 3), torch.zeros(0).long(), torch.zeros(0).long())
     assert sample_metrics(counted(empty), LNCIS)["roles/samples"] == 0
 

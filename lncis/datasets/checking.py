@@ -1,4 +1,4 @@
-"""What is wrong with a COCO file, all of it, before anyone trains on it."""
+"""All faults of a COCO file, found before anyone trains on it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ MASKS_PER_CALL = 255
 """Masks measured in one call; from 256 on rle.area overflows (pycocotools 2.0.11)."""
 
 OnProgress = Callable[[str, int, int], object]
-"""Called with what is looked at, how many of them are done, and all."""
+"""Called with what is checked, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A COCO file, looked through."""
+    """What a check of a COCO file found."""
 
     findings: list[Finding]
     images: int
@@ -46,7 +46,7 @@ class Checked:
 
 
 def check(path: Path, images: Path | None = None, on_progress: OnProgress = lambda what, done, total: None) -> Checked:
-    """Return what is wrong with a COCO file, and what it holds; image files are looked at where their folder is given.
+    """Return the faults of a COCO file, and what it holds; image files are checked where their folder is given.
 
     Raises DataError where the file is missing or no JSON. Masks are judged only in a file whose structure holds.
     """

@@ -1,4 +1,4 @@
-"""COCO 2017 as it is: only looked through, and named to a training. val2017 stands in for test-dev."""
+"""COCO 2017, which needs no conversion, only a check. val2017 stands in for test-dev."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ COUNTS = {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)}
 """Images and annotations of each release."""
 
 
-def look_through(source: Path, *, accept_subset: bool = False) -> CocoData:
+def check_release(source: Path, *, accept_subset: bool = False) -> CocoData:
     """Return the data of a training; `source` holds `annotations`, `train2017` and `val2017`.
 
     Raises DataError where files are missing, corrupt or not the release.
