@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lncis.config import Noise
+from lncis.config import AsymmetricNoise, ReleaseCompatNoise, SymmetricNoise
 from lncis.noise import Document, corrupt
 from lncis.noise.names import SUPER_CLASSES
 
@@ -29,10 +29,10 @@ def main() -> None:
         started = clocks()
         document = json.loads(path.read_bytes())
         print(f"reading: {since(started)}")
-        for noise in (Noise(kind="symmetric"), Noise(kind="asymmetric"), Noise(kind="release-compat")):
+        for noise in (SymmetricNoise(), AsymmetricNoise(), ReleaseCompatNoise()):
             started = clocks()
             noisy, manifest = corrupt(document, noise, stream="train")
-            print(f"{noise.kind} noise: {since(started)}, {manifest['realised_rate']:.1%} flipped")
+            print(f"{noise.type} noise: {since(started)}, {manifest['realised_rate']:.1%} flipped")
         started = clocks()
         path.write_text(json.dumps(noisy))
         print(f"writing: {since(started)}")

@@ -3,8 +3,9 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, partial, reduce
@@ -16,9 +17,15 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lncis import files
-from lncis.errors import ConfigError
+from lncis.errors import ConfigError, DataError
 
 Config = TypeVar("Config")
+
+TAG = "type"
+"""The field that says which member of a union a mapping is."""
+
+TAG_SYNONYMS = ("kind", "name")
+"""What people write for it."""
 
 
 def load(schema: type[Config], path: Path) -> Config:
@@ -50,14 +57,24 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return document
 
 
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(schema)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
-@cache
-def _hints(schema: Any) -> dict[str, Any]:
-    return get_type_hints(schema, include_extras=True)
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Return what a JSON file holds, unchecked; DataError where it is missing or no JSON."""
+    try:
+        with path.open("rb") as file:
+            return json.load(file, object_hook=object_hook, parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error}); was it written or copied to its end?") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which no JSON does")
 
 
 def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Config:
@@ -108,102 +125,18 @@ def claim(directory: Path, config: Config) -> None:
         raise ConfigError(str(directory), ["holds the training of another config (config.yaml); name another folder"])
 
 
-def with_overrides(document: dict[str, Any], overrides: dict[str, Any], *, schema: Any = None) -> dict[str, Any]:
+def with_overrides(document: dict[str, Any], overrides: Mapping[str, Any], *, schema: Any = None) -> dict[str, Any]:
     """Return a copy of a nested mapping with dotted paths replaced: `{"loss.gamma": 5}`.
 
-    Where `schema` says that a path is the tag of a union, another tag begins a new branch: fields of the old one go.
+    A value replaces what stands at its path, also where both are mappings. Where `schema` says that a path is the tag
+    of a union, another tag begins a new branch: the fields of the old one go.
     """
-    result = dict(document)
-    hints = _hints(schema) if is_dataclass(schema) else {}
-    for path, value in sorted(overrides.items(), key=lambda item: not _is_tag(hints, item[0])):  # tags first
-        head, _, rest = path.partition(".")
-        inner = result.get(head)
-        below = inner if isinstance(inner, dict) else {}
-        if not rest:
-            result[head] = value
-        elif _is_tag(hints, path) and below.get(rest) != value:
-            result[head] = {rest: value}
-        else:
-            result[head] = with_overrides(below, {rest: value}, schema=hints.get(head))
-    return result
+    return _with_values(document, [(tuple(path.split(".")), value) for path, value in overrides.items()], schema)
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """Return `below` with the fields of `above`, mapping by mapping; one of another tag takes the other's place."""
-    result, hints = dict(below), _hints(schema) if is_dataclass(schema) else {}
-    for key, value in above.items():
-        inner = result.get(key)
-        if isinstance(value, dict) and isinstance(inner, dict):
-            tags = [tag for tag in value if _is_tag(hints, f"{key}.{tag}")]
-            if all(inner.get(tag) == value[tag] for tag in tags):
-                value = overlaid(inner, value, hints.get(key))
-        result[key] = value
-    return result
-
-
-def _is_tag(hints: dict[str, Any], path: str) -> bool:
-    """Say whether a path such as `loss.name` is what tells the members of a union apart."""
-    head, _, rest = path.partition(".")
-    hint = hints.get(head)
-    marks = [getattr(mark, "discriminator", None) for mark in get_args(hint)] if get_origin(hint) is Annotated else []
-    return bool(rest) and rest in marks
-
-
-def _problem(schema: type, error: Any) -> str:
-    """Return one line: the path, what it must be, what it got, and the nearest name for a typo."""
-    location = [str(part) for part in error["loc"]]
-    kind, context, got = error["type"], error.get("ctx", {}), error.get("input")
-    keys, known = _walk(schema, location)
-    path = ".".join(keys)
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        return f"{path}: no such field; {hint}"
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{path}: is required but missing"
-    if kind == "union_tag_not_found":
-        tag = context["discriminator"].strip("'")
-        return f"{path}: needs {tag}, which says what kind it is"
-    if kind == "union_tag_invalid":
-        tag = context["discriminator"].strip("'")
-        return f"{path}.{tag}: must be one of {context['expected_tags']} but got {context['tag']!r}"
-    if kind == "value_error":
-        return f"{path}: {context['error']}" if path else str(context["error"])
-    if kind == "dataclass_type":
-        return f"{path}: must be a mapping of its fields but got {got!r}"
-    message = str(error["msg"])
-    if message.startswith("Input should be "):
-        return f"{path}: must be {message.removeprefix('Input should be ')} but got {got!r}"
-    return f"{path}: {message[0].lower()}{message[1:]}"
-
-
-def _walk(schema: Any, location: list[str]) -> tuple[list[str], list[str]]:
-    """Return the keys of a pydantic location, without the tags of unions, and the field names beside the last."""
-    keys: list[str] = []
-    beside: list[str] = []
-    for part in location:
-        if get_origin(schema) is Annotated:
-            schema = get_args(schema)[0]
-        if get_origin(schema) in (Union, UnionType):
-            members = [member for member in get_args(schema) if member is not NoneType]
-            tagged = [member for member in members if part in _tags(member)]
-            schema = (tagged or members)[0]
-            if tagged:
-                continue
-        keys.append(part)
-        beside = [f.name for f in fields(schema)] if is_dataclass(schema) else []
-        if is_dataclass(schema):
-            schema = get_type_hints(schema, include_extras=True).get(part)
-        else:
-            schema = (get_args(schema) or (None,))[-1]  # the values of a dict, the items of a list
-    return keys, beside
-
-
-def _tags(schema: Any) -> list[Any]:
-    """Return the literal values among a dataclass's fields, by which a union knows its branch."""
-    return (
-        [value for hint in get_type_hints(schema).values() for value in get_args(hint)] if is_dataclass(schema) else []
-    )
+    """Return `below` with the fields of `above`, mapping by mapping; here, too, another tag begins a new branch."""
+    return _with_values(below, list(_leaves(above)), schema)
 
 
 def differences(earlier: Any, now: Any, path: str = "") -> list[dict[str, Any]]:
@@ -224,3 +157,120 @@ def differences(earlier: Any, now: Any, path: str = "") -> list[dict[str, Any]]:
 
 
 _ABSENT = object()
+
+Keys = tuple[Any, ...]
+"""The keys from the top of a document to a value in it."""
+
+
+def _leaves(document: dict[str, Any], above: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Yield each value that is no mapping, with its path; an empty mapping has nothing to say."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _with_values(document: dict[str, Any], values: list[tuple[Keys, Any]], schema: Any) -> dict[str, Any]:
+    for path, value in sorted(values, key=lambda item: not _is_tag(schema, item[0])):  # a tag before its fields
+        document = _with_value(document, path, value, schema)
+    return dict(document)
+
+
+def _with_value(document: dict[str, Any], path: Keys, value: Any, schema: Any) -> dict[str, Any]:
+    key, *rest = path
+    if rest:
+        part, hint = document.get(key), _hint_of(schema, key)
+        new_branch = rest == [TAG] and _branches(hint) and isinstance(part, dict) and part.get(TAG) != value
+        value = _with_value(part if isinstance(part, dict) and not new_branch else {}, (*rest,), value, hint)
+    return {**document, key: value}
+
+
+def _is_tag(schema: Any, path: Keys) -> bool:
+    *above, last = path
+    return last == TAG and bool(_branches(reduce(_hint_of, above, schema)))
+
+
+def _hint_of(schema: Any, key: Any) -> Any:
+    """Return the type hint of a field, of the values of a dict or of the items of a list; None where there is none."""
+    schema = _plain_hint(schema)
+    if isinstance(schema, type) and is_dataclass(schema):
+        return _hints_of(schema).get(key)
+    return next(reversed(get_args(schema)), None)
+
+
+def _plain_hint(hint: Any) -> Any:
+    """Return a hint without its annotations, and without the None of an optional field."""
+    if get_origin(hint) is Annotated:
+        return _plain_hint(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return next(member for member in get_args(hint) if member is not NoneType)
+    return hint
+
+
+@cache
+def _hints_of(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
+
+
+def _branches(hint: Any) -> dict[str, Any]:
+    """Return the members of a tagged union by their tags; none for any other hint."""
+    if get_origin(hint) is not Annotated or not any(getattr(mark, "discriminator", None) for mark in get_args(hint)):
+        return {}
+    return {tag: member for member in get_args(get_args(hint)[0]) for tag in get_args(_hints_of(member)[TAG])}
+
+
+def _problem(schema: Any, error: Any) -> str:
+    """Return one line: the path, what it must be, what it got, and the nearest name for a typo."""
+    location = [str(part) for part in error["loc"]]
+    kind, context, got = error["type"], error.get("ctx", {}), error.get("input")
+    keys, known, tags, others = _walk(schema, location)
+    path = ".".join(keys)
+    at = f"{path}: " if path else ""
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        if TAG in known and location[-1] in TAG_SYNONYMS:
+            return f"{path}: no such field; the tag is called {TAG}"
+        if others:
+            return f"{path}: no such field with {TAG} {location[-2]}, only with {' or '.join(others)}"
+        near = get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{path}: no such field; {hint}"
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{path}: is required but missing"
+    if kind == "union_tag_not_found":
+        instead = next((key for key in TAG_SYNONYMS if isinstance(got, dict) and key in got), None)
+        remedy = f"; write {TAG} for {instead}" if instead else ""
+        return f"{at}needs {TAG}, one of {', '.join(map(repr, tags))}{remedy}"
+    if kind == "union_tag_invalid":
+        return f"{'.'.join([*keys, TAG])}: must be one of {context['expected_tags']} but got {context['tag']!r}"
+    if kind == "value_error":
+        return f"{at}{context['error']}"
+    if kind == "dataclass_type":
+        return f"{path}: must be a mapping of its fields but got {got!r}"
+    message = str(error["msg"])
+    if message.startswith("Input should be "):
+        return f"{path}: must be {message.removeprefix('Input should be ')} but got {got!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}"
+
+
+def _walk(schema: Any, location: list[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return of a pydantic location its keys, and the field names beside the last one.
+
+    Then the tags of the union that is there, and those whose members have the last key, if it is within a union.
+    """
+    keys: list[str] = []
+    known: list[str] = []
+    owners: list[str] = []
+    for part in location:
+        branches = _branches(schema)
+        if part in branches:  # pydantic names the branch that it took: no key of the document
+            schema, owners = (
+                branches[part],
+                [tag for tag, member in branches.items() if location[-1] in _hints_of(member)],
+            )
+            continue
+        keys.append(part)
+        beside = _plain_hint(schema)
+        known = [f.name for f in fields(beside)] if is_dataclass(beside) else []
+        schema = _hint_of(schema, part)
+    return keys, known, list(_branches(schema)), owners

@@ -7,13 +7,13 @@
     ├── DataError           a data set is missing, corrupt or not what it claims
     ├── CheckpointError     a checkpoint is missing, truncated or of another training
     ├── DivergedError       a training loss became NaN or infinite
-    ├── StorageError        what is kept at a URL cannot be reached, written or read, or is damaged
-    │   └── StorageAwayError    it may be reached when it is asked again later
+    ├── StorageError        an object at a URL cannot be reached, written or read, or is damaged
+    │   └── StorageAwayError    a later retry may succeed
     ├── StudyError          a study could not run: its workers, trials or cluster failed
     └── ServiceError        the service refused a request, or does not answer
 
 A message names the place, the value and the remedy. The command line prints it on one line, without a
-traceback, and exits with `exit_code`: 2 where the user can mend the input, 1 otherwise.
+traceback, and exits with `exit_code`: 2 where the user can correct the input, 1 otherwise.
 """
 
 
@@ -48,26 +48,26 @@ class CheckpointError(LncisError):
 
 
 class DivergedError(LncisError):
-    """A loss is NaN or infinite; the training that met it cannot go on, others can."""
+    """A loss is NaN or infinite; this training cannot go on, others can."""
 
 
 class StorageError(LncisError):
-    """A storage (`s3://...`) cannot be reached or refuses, or what lies there is not what was written."""
+    """A storage (`s3://...`) cannot be reached or refuses, or an object there is not what was written."""
 
 
 class StorageAwayError(StorageError):
-    """A storage did not answer as it should for about a minute, and does not say that asking again is of no use."""
+    """A storage failed for about a minute, with errors that a later retry may overcome."""
 
 
 class StudyError(LncisError):
-    """A study could not be carried out; says which part failed and what remains on disk."""
+    """A study could not run; the message says which part failed and what remains on disk."""
 
 
 class ServiceError(LncisError):
     """The service refused a request, or does not answer.
 
     `status` is the answer's, None without one; `problems` are the mistakes it names, each with its dotted path;
-    `legal` is what could be asked of the study instead.
+    `legal` are the actions that the study allows instead.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all, and locks that a killed process does not keep."""
+"""Files and folders that are there whole or not at all, and locks that a killed process does not keep."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,9 +13,9 @@ from filelock import FileLock
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Within the block a new file is written; at its end it is on the disk, and takes the place of `path` at once.
+    """Yield a new file to write; at the end of the block it is on the disk, and takes the place of `path` at once.
 
-    Who reads `path` meanwhile finds the old file whole, and so it stays where the block, or the process, breaks off.
+    Until then readers of `path` find the old file whole; it stays if the block, or the process, breaks off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -33,6 +34,21 @@ def replace(path: Path, content: str | bytes) -> None:
     """Give `path` a new content at once."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; at the end of the block it takes the name `folder` at once, or else it vanishes.
+
+    Raises OSError where it cannot be written, or where a folder of that name holds something already.
+    """
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def lock(path: Path, *, timeout_seconds: float = 0) -> FileLock:

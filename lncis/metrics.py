@@ -19,20 +19,20 @@ ROLE_METRICS = (
     "roles/potential_noisy",
     "roles/other",
 )
-"""What the box head was trained on in the epoch: its samples, and the percentage of each role (NEG, PSN, PON, OS).
+"""Samples that the box head was trained on in the epoch, and the percentage of each role (NEG, PSN, PON, OS).
 
-Roles are drawn at the loss's gamma, and at 6 nats under a loss that has none, as in stage 1; whether they matter to the
-loss is another question: `train/isolated` is the percentage of foreground samples that it left out.
+Roles are assigned at the loss's gamma, and at 6 nats under a loss that has none, as in stage 1. Not every loss uses
+them: `train/isolated` is the percentage of foreground samples that it left out.
 """
 
 FLIP_METRICS = (
+    "roles/clean_above_gamma",
+    "roles/flipped_above_gamma",
     "roles/isolation_precision",
     "roles/isolation_recall",
-    "roles/flipped_above_gamma",
-    "roles/clean_above_gamma",
 )
-"""Percentages of foreground samples where their clean labels are known; one of no samples is absent.
+"""Percentages of foreground samples whose clean labels are known; absent where there are no such samples.
 
-Of PON those with a flipped label, of the flipped those in PON; then, whatever they were called, of the flipped and of
-the clean those with a cross entropy above gamma: after stage 1 the paper has 88.5 and 2.31 (Figure 5).
+Of the samples with a clean and with a flipped label, those with a cross entropy above gamma: after stage 1 the paper
+has 2.31 and 88.5 (Figure 5). Then of PON those with a flipped label, and of the flipped ones those in PON.
 """

@@ -19,7 +19,7 @@ import yaml
 from fake_ray import FakeRay
 
 from lncis import datasets, documents
-from lncis.config import DigitsData, LncisLoss, Optimizer, Schedule, TrainConfig, Workers
+from lncis.config import AdamWOptimizer, DigitsData, LncisLoss, Schedule, TrainConfig, Workers
 from lncis.detection import engine
 from lncis.studies.report.result import StudyResult
 from lncis.studies.spec import StudySpec
@@ -160,7 +160,7 @@ def tiny() -> TrainConfig:
         dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4),
         loss=LncisLoss(gamma=2.4),
         schedule=Schedule(epochs=4),
-        optimizer=Optimizer(lr=1e-5),
+        optimizer=AdamWOptimizer(lr=1e-5),
     )
 
 

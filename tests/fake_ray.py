@@ -217,7 +217,7 @@ SPEC = {
     "name": "tiny",
     "base": {
         "schedule": {"epochs": 4},
-        "dataset": {"name": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4},
+        "dataset": {"type": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4},
     },
     "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}},
     "seeds": [0, 1],

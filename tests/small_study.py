@@ -15,9 +15,9 @@ from lncis.studies.spec import StudySpec, Trial
 STUDY: dict[str, Any] = yaml.safe_load("""
 name: small
 base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {type: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 4, stage1_epochs: 2}
-  optimizer: {lr: 1e-5}
+  optimizer: {type: adamw, lr: 1e-5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 resources: {max_concurrent_trials: 1}

@@ -18,7 +18,7 @@ ROWS = {
     int(number): [float(cell) for cell in cells.split("|")[:-1]]
     for number, cells in re.findall(r"^\| (\d): [^|]*\|(.*)$", TEXT, re.MULTILINE)
 }
-NOISES: list[dict[str, Any]] = [{"kind": "none"}] + [
+NOISES: list[dict[str, Any]] = [{"type": "none"}] + [
     {"kind": kind, "rate": rate}
     for kind, rates in {"symmetric": (0.2, 0.4, 0.6, 0.8), "asymmetric": (0.2, 0.4)}.items()
     for rate in rates
@@ -47,7 +47,7 @@ def test_hours_and_money_are_what_the_formula_gives(row):
 
 @pytest.mark.parametrize(("table", "epochs", "other_losses"), [(1, 12, 4), (2, 12, 1), (3, 64, 1)])
 def test_lncis_shares_stage_1_with_cross_entropy_of_the_same_noise(table, epochs, other_losses):
-    baselines = {"cross entropy": {"loss": {"name": "cross_entropy"}}}
+    baselines = {"cross entropy": {"loss": {"type": "cross_entropy"}}}
     two = [
         chain
         for noise in NOISES

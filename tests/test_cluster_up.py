@@ -36,7 +36,7 @@ SMALL = "--object-store-memory=100000000"
 STUDY = """
 name: NAME
 base:
-  dataset: {name: coco, images: data/digits/images, train: data/digits/train.json,
+  dataset: {type: coco, images: data/digits/images, train: data/digits/train.json,
             val: data/digits/val.json, test: data/digits/test.json}
   schedule: {epochs: 10, stage1_epochs: 0, evaluate_every: 5}
 search:

@@ -7,27 +7,35 @@ from pydantic import ValidationError
 
 from lncis.config import (
     ActivePassiveLoss,
+    AdamWOptimizer,
+    AsymmetricNoise,
     ClassLossConfig,
     CocoData,
     CrossEntropyLoss,
     DigitsData,
+    DigitsRCNN,
     GeneralizedCrossEntropyLoss,
     JointOptimizationLoss,
     LabelSmoothingLoss,
     LncisLoss,
-    Model,
-    Noise,
-    Optimizer,
+    MaskRCNNResNet50FPN,
+    MatrixNoise,
+    NoNoise,
+    ReleaseCompatNoise,
     ReverseCrossEntropyLoss,
     Schedule,
+    SGDOptimizer,
     SymmetricCrossEntropyLoss,
+    SymmetricNoise,
     TrainConfig,
     Workers,
     loss_in_stage,
 )
 
 LOSSES = get_args(get_args(ClassLossConfig)[0])
-PARTS = [DigitsData, Noise, Model, *LOSSES, Schedule, Optimizer, TrainConfig, Workers]
+NOISES = [NoNoise, SymmetricNoise, AsymmetricNoise, ReleaseCompatNoise]
+MODELS, OPTIMIZERS = [DigitsRCNN, MaskRCNNResNet50FPN], [AdamWOptimizer, SGDOptimizer]
+PARTS = [DigitsData, *NOISES, *MODELS, *LOSSES, Schedule, *OPTIMIZERS, TrainConfig, Workers]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -59,26 +67,31 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (DigitsData, "val_scenes", 0, 1),
         (DigitsData, "test_scenes", 0, 1),
         (DigitsData, "seed", -1, 0),
-        (Noise, "rate", -0.01, 0),
-        (Noise, "rate", 1.01, 1),
-        (Noise, "rate", math.nan, 0.5),
-        (Noise, "seed", -1, 0),
-        (Model, "min_size", 31, 32),
-        (Model, "other_train_sizes", (31,), (32, 64)),
-        (Model, "trainable_layers", -1, None),
-        (Model, "trainable_layers", 6, None),
-        (Model, "box_beta", 0, 1),
-        (Model, "box_beta", math.inf, 1 / 9),
-        (Model, "class_init_std", 0, 0.01),
-        (Model, "box_init_std", math.inf, None),
+        (SymmetricNoise, "rate", -0.01, 0),
+        (SymmetricNoise, "rate", 1.01, 1),
+        (SymmetricNoise, "rate", math.nan, 0.5),
+        (SymmetricNoise, "seed", -1, 0),
+        (AsymmetricNoise, "rate", 1.01, 1),
+        (AsymmetricNoise, "seed", -1, 0),
+        (ReleaseCompatNoise, "rate", -0.01, 0),
+        (ReleaseCompatNoise, "seed", -1, 0),
+        (DigitsRCNN, "min_size", 31, 32),
+        (DigitsRCNN, "other_train_sizes", (31,), (32, 64)),
+        (MaskRCNNResNet50FPN, "trainable_layers", -1, None),
+        (MaskRCNNResNet50FPN, "trainable_layers", 6, None),
+        (DigitsRCNN, "box_beta", 0, 1),
+        (DigitsRCNN, "box_beta", math.inf, 1 / 9),
+        (DigitsRCNN, "class_init_std", 0, 0.01),
+        (DigitsRCNN, "box_init_std", math.inf, None),
         (LncisLoss, "gamma", 0, 1e-9),
         (LncisLoss, "gamma", -1, math.inf),
         (LncisLoss, "gamma", math.nan, 6),
         (LncisLoss, "A", 0, -1e-9),
         (LncisLoss, "A", 1, -4),
         (LncisLoss, "A", -math.inf, -1e9),
-        (LncisLoss, "A", 0.5, None),
-        (LncisLoss, "preset", "published", "release"),
+        (LncisLoss, "A", None, -0.5),
+        (LncisLoss, "isolation", None, False),
+        (LncisLoss, "clamped", None, True),
         (LabelSmoothingLoss, "epsilon", -0.1, 0),
         (LabelSmoothingLoss, "epsilon", 1, 0.9),
         (GeneralizedCrossEntropyLoss, "q", 0, 1e-3),
@@ -97,13 +110,13 @@ def test_all_parts_of_a_training_are_among_the_tested():
         (Schedule, "lr_drops", (0,), (1,)),
         (Schedule, "warmup_iterations", -1, 0),
         (Schedule, "evaluate_every", 0, 1),
-        (Optimizer, "lr", 0, 1e-9),
-        (Optimizer, "lr", math.inf, 1),
-        (Optimizer, "weight_decay", -1e-9, 0),
-        (Optimizer, "max_grad_norm", 0, 35),
-        (Optimizer, "max_grad_norm", math.inf, None),
-        (Optimizer, "momentum", 1, 0),
-        (Optimizer, "momentum", -0.1, 0.999),
+        (AdamWOptimizer, "lr", 0, 1e-9),
+        (AdamWOptimizer, "lr", math.inf, 1),
+        (AdamWOptimizer, "weight_decay", -1e-9, 0),
+        (AdamWOptimizer, "max_grad_norm", 0, 35),
+        (AdamWOptimizer, "max_grad_norm", math.inf, None),
+        (SGDOptimizer, "momentum", 1, 0),
+        (SGDOptimizer, "momentum", -0.1, 0.999),
         (TrainConfig, "batch_size", 0, 1),
         (TrainConfig, "seed", -1, 0),
         (TrainConfig, "flip", -0.1, 0.5),
@@ -157,23 +170,36 @@ def test_learning_rate_must_drop_before_the_end(drop):
 
 def test_model_sizes_must_be_in_order():
     with pytest.raises(ValidationError, match=r"min_size must be at most max_size \(128\) but got 129"):
-        Model(min_size=129)
+        DigitsRCNN(min_size=129)
     with pytest.raises(ValidationError, match=r"other_train_sizes must be at most max_size \(128\) but got 160"):
-        Model(other_train_sizes=(96, 160))
+        DigitsRCNN(other_train_sizes=(96, 160))
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "complaint"),
+    ("kind", "other", "field", "value"),
     [
-        ("weights", "coco", "weights must be none or a file with name digits_rcnn but got 'coco'"),
-        ("trainable_layers", 3, "trainable_layers must be null with name digits_rcnn"),
-        ("batch_norm", "frozen", "batch_norm must be null with name digits_rcnn"),
+        (MaskRCNNResNet50FPN, DigitsRCNN, "trainable_layers", 3),
+        (MaskRCNNResNet50FPN, DigitsRCNN, "batch_norm", "frozen"),
+        (MaskRCNNResNet50FPN, DigitsRCNN, "weights", "coco"),
+        (SGDOptimizer, AdamWOptimizer, "momentum", 0.5),
+        *((AsymmetricNoise, noise, "map", {"a": "b"}) for noise in (NoNoise, SymmetricNoise, ReleaseCompatNoise)),
+        *((noise, NoNoise, "rate", 0.2) for noise in (SymmetricNoise, AsymmetricNoise, ReleaseCompatNoise)),
     ],
 )
-def test_what_the_small_model_lacks_cannot_be_set(field, value, complaint):
-    Model(name="maskrcnn_resnet50_fpn", **{field: value})
-    with pytest.raises(ValidationError, match=complaint):
-        Model(**{field: value})
+def test_what_one_type_has_and_another_lacks(kind, other, field, value):
+    assert getattr(kind(**{field: value}), field) == value
+    with pytest.raises(ValidationError, match=field):
+        other(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("part", "members"), [("noise", [*NOISES, MatrixNoise]), ("model", MODELS), ("optimizer", OPTIMIZERS)]
+)
+def test_types_tell_the_members_of_a_union_apart(part, members):
+    needed = {MatrixNoise: {"classes": ["a"], "rows": [[1]]}}
+    for member in members:
+        config = TrainConfig(**{part: {"type": fields(member)[0].default, **needed.get(member, {})}})
+        assert type(getattr(config, part)) is member
 
 
 @pytest.mark.parametrize(
@@ -211,7 +237,7 @@ def test_only_stagewise_lncis_begins_with_cross_entropy(loss):
     assert loss_in_stage(LncisLoss(stagewise=False), 1) == LncisLoss(stagewise=False)
 
 
-def test_names_of_the_losses_tell_them_apart():
-    assert len({loss().name for loss in LOSSES}) == len(LOSSES) == 8
+def test_types_of_the_losses_tell_them_apart():
+    assert len({loss().type for loss in LOSSES}) == len(LOSSES) == 8
     for loss in LOSSES:
-        assert TrainConfig(loss={"name": loss().name}).loss == loss()
+        assert TrainConfig(loss={"type": loss().type}).loss == loss()

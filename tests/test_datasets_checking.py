@@ -50,7 +50,7 @@ def test_a_sound_file_has_no_findings(document):
     lines = ran.stdout.splitlines()
     assert lines[0] == "2 images, 4 instances, 1 crowds"
     assert [line.split() for line in lines[1:3]] == [["2", "ell"], ["2", "[triangle]"]]
-    assert lines[3:] == ["nothing wrong was found"]
+    assert lines[3:] == ["no fault found"]
 
 
 def edit(change):

@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from lncis import datasets, documents
-from lncis.config import CocoData, LncisLoss, Noise, Schedule, TrainConfig
+from lncis.config import CocoData, LncisLoss, NoNoise, Schedule, SymmetricNoise, TrainConfig
 from lncis.datasets import annotations
 from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, DataError
@@ -100,7 +100,7 @@ def tree(tmp_path: Path) -> CocoData:
 
 
 def training(data: CocoData, **changes: object) -> TrainConfig:
-    return replace(TrainConfig(dataset=data, noise=Noise(kind="none"), schedule=Schedule(epochs=2)), **changes)
+    return replace(TrainConfig(dataset=data, noise=NoNoise(), schedule=Schedule(epochs=2)), **changes)
 
 
 def change(path: Path, edit: object) -> None:
@@ -212,7 +212,7 @@ def test_the_share_held_out_is_at_least_one_image_and_never_all(tree, fraction, 
 
 
 def test_val_is_noisy_as_train_test_is_clean(tree):
-    config = training(replace(tree, val_fraction=0.5), noise=Noise(kind="symmetric", rate=1.0))
+    config = training(replace(tree, val_fraction=0.5), noise=SymmetricNoise(rate=1.0))
     data = datasets.load(config)
     for split in (data.train, data.val):
         assert all((target["labels"] != target["clean_labels"]).all() for _, target in split)
@@ -242,8 +242,10 @@ def test_noise_injected_beforehand_is_trained_on_and_taken_out_of_the_test(tree)
 
 def test_noise_on_top_of_noise_is_refused(tree):
     change(tree.train, inject)
-    with pytest.raises(DataError, match=r"holds label noise already; set noise: \{kind: none\}"):
-        datasets.load(training(tree, noise=Noise()))
+    with pytest.raises(
+        DataError, match="it holds label noise already; give the clean document, or take the labels as they are"
+    ):
+        datasets.load(training(tree, noise=SymmetricNoise()))
 
 
 def test_clean_labels_are_not_made_up(tree):
@@ -283,7 +285,7 @@ def test_what_a_file_leaves_out_is_measured(tree):
 
 def test_paths_are_kept_absolute_and_survive_yaml(tree, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    plain = {"name": "coco", "images": "images", "train": "train.json", "test": "test.json", "val_fraction": 0.2}
+    plain = {"type": "coco", "images": "images", "train": "train.json", "test": "test.json", "val_fraction": 0.2}
     config = documents.parse(TrainConfig, {"dataset": plain}, source="x")
     assert config.dataset == tree
     Path("config.yaml").write_text(documents.to_yaml(config))
@@ -294,12 +296,12 @@ def test_paths_are_kept_absolute_and_survive_yaml(tree, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "complaint"),
     [
-        ({"name": "coc"}, "dataset.name: must be one of 'digits', 'coco' but got 'coc'"),
-        ({"images": "x"}, "dataset: needs name"),
-        ({"name": "coco", "images": "i", "train": "t"}, "dataset.test: is required but missing"),
-        ({"name": "coco", "images": "i", "train": "t", "test": "u", "vall": "v"}, "no such field; did you mean val?"),
+        ({"type": "coc"}, "dataset.type: must be one of 'digits', 'coco' but got 'coc'"),
+        ({"images": "x"}, "dataset: needs type, one of"),
+        ({"type": "coco", "images": "i", "train": "t"}, "dataset.test: is required but missing"),
+        ({"type": "coco", "images": "i", "train": "t", "test": "u", "vall": "v"}, "no such field; did you mean val?"),
         (
-            {"name": "coco", "images": "i", "train": "t", "test": "u", "val_fraction": 1},
+            {"type": "coco", "images": "i", "train": "t", "test": "u", "val_fraction": 1},
             "must be less than 1 but got 1",
         ),
     ],
@@ -408,7 +410,12 @@ def test_stages_are_keyed_by_the_content_of_the_files(tree):
 @pytest.fixture
 def flipping(tree: CocoData) -> TrainConfig:
     return training(
-        tree, noise=Noise(rate=0.5), flip=0.5, loss=LncisLoss(gamma=2.0), schedule=Schedule(epochs=2), batch_size=2
+        tree,
+        noise=SymmetricNoise(rate=0.5),
+        flip=0.5,
+        loss=LncisLoss(gamma=2.0),
+        schedule=Schedule(epochs=2),
+        batch_size=2,
     )
 
 

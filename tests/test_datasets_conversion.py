@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from lncis import datasets, documents
 from lncis.commands import app as cli
-from lncis.config import Noise, TrainConfig
+from lncis.config import SymmetricNoise, TrainConfig
 from lncis.datasets import cityscapes, conversion, voc
 from lncis.errors import DataError
 
@@ -125,7 +125,7 @@ def masks_of(path: Path) -> dict[str, list[tuple[str, np.ndarray, dict]]]:
 def trains(out: Path) -> datasets.Data:
     """The snippet that was left is the data of a training."""
     snippet = yaml.safe_load((out / "dataset.yaml").read_text())
-    config = documents.parse(TrainConfig, {**snippet, "noise": {"kind": "none"}}, source="dataset.yaml")
+    config = documents.parse(TrainConfig, {**snippet, "noise": {"type": "none"}}, source="dataset.yaml")
     return datasets.load(config)
 
 
@@ -176,8 +176,8 @@ def test_digits(tmp_path):
     ran = lncis("prepare", "digits", "--out", "out", "--train-scenes", 3, "--val-scenes", 2, "--test-scenes", 2)
     assert ran.exit_code == 0, ran.output
     data = trains(Path("out"))
-    embedded = {"name": "digits", "train_scenes": 3, "val_scenes": 2, "test_scenes": 2}
-    direct = datasets.load(documents.parse(TrainConfig, {"dataset": embedded, "noise": {"kind": "none"}}, source="x"))
+    embedded = {"type": "digits", "train_scenes": 3, "val_scenes": 2, "test_scenes": 2}
+    direct = datasets.load(documents.parse(TrainConfig, {"dataset": embedded, "noise": {"type": "none"}}, source="x"))
     for split in ("train", "val", "test"):
         for (image, target), (other, same) in zip(getattr(data, split), getattr(direct, split), strict=True):
             assert image.equal(other)
@@ -210,7 +210,7 @@ def test_coco_2017_is_used_as_it_is(tmp_path):
 def test_the_snippet_is_printed(streets):
     printed = lncis("prepare", "cityscapes", "--source", streets, "--out", "out", "--accept-subset").stdout
     head, snippet = printed.split("\n", 1)
-    assert head == "for a training's file, also in out/dataset.yaml:"
+    assert head == "the dataset of a training, also in out/dataset.yaml:"
     assert yaml.safe_load(snippet) == yaml.safe_load(Path("out/dataset.yaml").read_text())
 
 
@@ -407,5 +407,5 @@ def test_a_full_disk_is_told_and_mended(vocdevkit, small_disk):
 def test_noise_by_class_name_fits_what_was_converted(streets):
     prepared("cityscapes", "--source", streets)
     snippet = yaml.safe_load(Path("out/dataset.yaml").read_text())
-    config = documents.parse(TrainConfig, {**snippet, "noise": documents.dump(Noise(rate=1.0))}, source="x")
+    config = documents.parse(TrainConfig, {**snippet, "noise": documents.dump(SymmetricNoise(rate=1.0))}, source="x")
     assert all((target["labels"] != target["clean_labels"]).all() for _, target in datasets.load(config).train)

@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lncis.config import CrossEntropyLoss, LncisLoss
 from lncis.detection import diagnostics
-from lncis.detection.diagnostics import clean_labels, count_samples, figures, loss_histogram, no_samples
+from lncis.detection.diagnostics import clean_labels, count_samples, loss_histogram, no_samples, sample_metrics
 from lncis.detection.histograms import BIN_NATS, BINS
+from lncis.detection.losses import lncis_stage2
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS
 
 CPU = torch.device("cpu")
@@ -69,7 +71,7 @@ def test_figures_and_histogram_are_those_of_a_slow_count(gamma):
     samples = batch()
     expected, clean, flipped = slow(*samples, gamma)
     counts = counted(samples, gamma=gamma)
-    assert figures(counts, LncisLoss(gamma=gamma)) == pytest.approx(expected)
+    assert sample_metrics(counts, LncisLoss(gamma=gamma)) == pytest.approx(expected)
     assert set(expected) == {"train/isolated", *ROLE_METRICS, *FLIP_METRICS}
     histogram = loss_histogram(counts, 7)
     assert (histogram.epoch, histogram.clean, histogram.flipped) == (7, clean, flipped)
@@ -96,34 +98,44 @@ def test_without_clean_labels_there_are_roles_and_nothing_of_flips():
     logits, labels, _ = batch()
     counts = counted((logits, labels, None))
     assert loss_histogram(counts, 1) is None
-    found = figures(counts, LNCIS)
+    found = sample_metrics(counts, LNCIS)
     assert not set(FLIP_METRICS) & set(found)
-    assert found == {key: value for key, value in figures(counted(batch()), LNCIS).items() if key in found}
+    assert found == {key: value for key, value in sample_metrics(counted(batch()), LNCIS).items() if key in found}
     assert set(ROLE_METRICS) <= set(found)
 
 
-def test_where_nothing_is_flipped_only_the_clean_have_figures():
+def test_where_nothing_is_flipped_only_the_clean_have_sample_metrics():
     logits, _, clean = batch()
-    found = figures(counted((logits, clean, clean)), LNCIS)
+    found = sample_metrics(counted((logits, clean, clean)), LNCIS)
     assert set(FLIP_METRICS) & set(found) == {"roles/clean_above_gamma"}
 
 
 def test_an_epoch_of_background_alone_is_fine():
     logits = torch.zeros(5, 3)
-    found = figures(counted((logits, torch.zeros(5).long(), torch.ones(5).long())), LNCIS)
+    found = sample_metrics(counted((logits, torch.zeros(5).long(), torch.ones(5).long())), LNCIS)
     assert found["roles/negative"] == 100
     assert found["train/isolated"] == 0
     assert not set(FLIP_METRICS) & set(found)
 
 
-def test_no_samples_are_no_figures():
+def test_roles_and_counts_take_one_cross_entropy_each(monkeypatch):
+    calls, computed = [], functional.cross_entropy
+    monkeypatch.setattr(functional, "cross_entropy", lambda *a, **options: calls.append(1) or computed(*a, **options))
+    logits, labels, clean = batch()
+    lncis_stage2(logits, labels, gamma=GAMMA)
+    assert len(calls) == 1
+    count_samples(no_samples(CPU), logits, labels, clean, GAMMA)
+    assert len(calls) == 2
+
+
+def test_no_samples_have_no_metrics():
     empty = (torch.zeros(0, 3), torch.zeros(0).long(), torch.zeros(0).long())
-    assert figures(counted(empty), LNCIS)["roles/samples"] == 0
+    assert sample_metrics(counted(empty), LNCIS)["roles/samples"] == 0
 
 
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(), LncisLoss(gamma=GAMMA, isolation=False)])
 def test_what_a_loss_would_have_isolated_is_counted_and_not_called_isolated(loss):
-    found = figures(counted(batch()), loss)
+    found = sample_metrics(counted(batch()), loss)
     assert found["train/isolated"] == 0
     assert found["roles/potential_noisy"] > 0
 
@@ -131,7 +143,7 @@ def test_what_a_loss_would_have_isolated_is_counted_and_not_called_isolated(loss
 def test_a_loss_without_gamma_is_seen_at_the_papers():
     assert diagnostics.gamma_of(CrossEntropyLoss()) == LncisLoss().gamma == 6.0
     assert diagnostics.gamma_of(LncisLoss(gamma=math.inf)) == math.inf
-    found = figures(counted(batch(), gamma=math.inf), LncisLoss(gamma=math.inf))
+    found = sample_metrics(counted(batch(), gamma=math.inf), LncisLoss(gamma=math.inf))
     assert (found["train/isolated"], found["roles/flipped_above_gamma"]) == (0, 0)
 
 
@@ -146,7 +158,7 @@ def test_counting_is_for_any_float_type_and_leaves_no_graph():
 def test_counting_draws_no_random_numbers():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    figures(counted(batch()), LNCIS)
+    sample_metrics(counted(batch()), LNCIS)
     assert torch.equal(torch.get_rng_state(), before)
 
 

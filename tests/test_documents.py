@@ -7,28 +7,31 @@ import yaml
 
 from lncis import documents
 from lncis.config import (
+    AdamWOptimizer,
+    AsymmetricNoise,
     ClassLossConfig,
     CrossEntropyLoss,
     DigitsData,
+    DigitsRCNN,
     LncisLoss,
-    Model,
-    Noise,
-    Optimizer,
+    MaskRCNNResNet50FPN,
+    NoNoise,
     Schedule,
+    SGDOptimizer,
     TrainConfig,
     Workers,
 )
 from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec
 
-LOSS_NAMES = ", ".join(repr(loss().name) for loss in get_args(get_args(ClassLossConfig)[0]))
+LOSS_NAMES = ", ".join(repr(loss().type) for loss in get_args(get_args(ClassLossConfig)[0]))
 ELABORATE = TrainConfig(
     dataset=DigitsData(train_scenes=6, seed=2),
-    noise=Noise(kind="asymmetric", rate=0.25, seed=3),
-    model=Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=96),
+    noise=AsymmetricNoise(rate=0.25, seed=3),
+    model=MaskRCNNResNet50FPN(min_size=64, max_size=96),
     loss=LncisLoss(gamma=math.inf, A=-9.21),
     schedule=Schedule(epochs=9, stage1_epochs=4, lr_drops=(6, 8), warmup_iterations=10, evaluate_every=2),
-    optimizer=Optimizer(name="sgd", lr=1e-4, weight_decay=0),
+    optimizer=SGDOptimizer(lr=1e-4, weight_decay=0),
     batch_size=2,
     precision="bf16",
     seed=11,
@@ -53,15 +56,26 @@ def load(tmp_path, text: str) -> TrainConfig:
     [
         ({"batchsize": 1}, "batchsize: no such field; did you mean batch_size?"),
         (
-            {"dataset": {"name": "digits", "train_scene": 3}},
+            {"dataset": {"type": "digits", "train_scene": 3}},
             "dataset.train_scene: no such field; did you mean train_scenes?",
         ),
-        ({"noise": {"rte": 0.1}}, "noise.rte: no such field; did you mean rate?"),
-        ({"model": {"minsize": 64}}, "model.minsize: no such field; did you mean min_size?"),
-        ({"loss": {"name": "lncis", "gama": 5}}, "loss.gama: no such field; did you mean gamma?"),
-        ({"loss": {"name": "cross_entropy", "gamma": 5}}, "loss.gamma: no such field; known are name"),
+        ({"noise": {"type": "symmetric", "rte": 0.1}}, "noise.rte: no such field; did you mean rate?"),
+        ({"model": {"type": "digits_rcnn", "minsize": 64}}, "model.minsize: no such field; did you mean min_size?"),
+        ({"loss": {"type": "lncis", "gama": 5}}, "loss.gama: no such field; did you mean gamma?"),
+        (
+            {"loss": {"type": "cross_entropy", "gamma": 5}},
+            "loss.gamma: no such field with type cross_entropy, only with lncis",
+        ),
         ({"schedule": {"epoch": 5}}, "schedule.epoch: no such field; did you mean epochs?"),
-        ({"optimizer": {"weight_decai": 0}}, "optimizer.weight_decai: no such field; did you mean weight_decay?"),
+        (
+            {"optimizer": {"type": "adamw", "momentum": 0}},
+            "optimizer.momentum: no such field with type adamw, only with sgd",
+        ),
+        ({"loss": {"type": "lncis", "name": "lncis"}}, "loss.name: no such field; the tag is called type"),
+        (
+            {"optimizer": {"type": "sgd", "weight_decai": 0}},
+            "optimizer.weight_decai: no such field; did you mean weight_decay?",
+        ),
     ],
 )
 def test_unknown_key_names_the_near_field(document, expected):
@@ -84,14 +98,17 @@ def test_unknown_key_far_from_all_lists_what_is_known():
             {"schedule": {"epochs": 6, "stage1_epochs": 6}},
             "schedule: stage1_epochs must be below epochs (6) but got 6",
         ),
-        ({"loss": {"name": "lncis", "A": 0}}, "loss.A: must be less than 0 but got 0"),
-        ({"loss": {"name": "lncis", "A": 2.5}}, "loss.A: must be less than 0 but got 2.5"),
-        ({"loss": {"name": "lncis", "gamma": 0}}, "loss.gamma: must be greater than 0 but got 0"),
-        ({"loss": {"name": "lncis", "gamma": -6}}, "loss.gamma: must be greater than 0 but got -6"),
-        ({"noise": {"rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
-        ({"noise": {"rate": -0.5}}, "noise.rate: must be greater than or equal to 0 but got -0.5"),
-        ({"loss": {"name": "lnci"}}, f"loss.name: must be one of {LOSS_NAMES} but got 'lnci'"),
-        ({"dataset": {"name": "voc"}}, "dataset.name: must be one of 'digits', 'coco' but got 'voc'"),
+        ({"loss": {"type": "lncis", "A": 0}}, "loss.A: must be less than 0 but got 0"),
+        ({"loss": {"type": "lncis", "A": 2.5}}, "loss.A: must be less than 0 but got 2.5"),
+        ({"loss": {"type": "lncis", "gamma": 0}}, "loss.gamma: must be greater than 0 but got 0"),
+        ({"loss": {"type": "lncis", "gamma": -6}}, "loss.gamma: must be greater than 0 but got -6"),
+        ({"noise": {"type": "symmetric", "rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
+        (
+            {"noise": {"type": "asymmetric", "rate": -0.5}},
+            "noise.rate: must be greater than or equal to 0 but got -0.5",
+        ),
+        ({"loss": {"type": "lnci"}}, f"loss.type: must be one of {LOSS_NAMES} but got 'lnci'"),
+        ({"dataset": {"type": "voc"}}, "dataset.type: must be one of 'digits', 'coco' but got 'voc'"),
         ({"precision": "fp8"}, "precision: must be 'fp32' or 'bf16' but got 'fp8'"),
         ({"schedule": 5}, "schedule: must be a mapping of its fields but got 5"),
         ({"batch_size": None}, "batch_size: must be a valid integer but got None"),
@@ -101,17 +118,29 @@ def test_one_line_names_path_requirement_and_value(document, expected):
     assert problems(document) == [expected]
 
 
-def test_loss_without_a_name_says_what_is_missing():
-    (problem,) = problems({"loss": {"gamma": 5}})
-    assert problem.startswith("loss: needs ")
-    assert "name" in problem
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"loss": {"gamma": 5}}, f"loss: needs type, one of {LOSS_NAMES}"),
+        ({"loss": {"name": "lncis"}}, f"loss: needs type, one of {LOSS_NAMES}; write type for name"),
+        ({"optimizer": {"lr": 1e-3}}, "optimizer: needs type, one of 'adamw', 'sgd'"),
+        (
+            {"noise": {"kind": "none"}},
+            "noise: needs type, one of 'none', 'symmetric', 'asymmetric', 'matrix', 'release-compat'; "
+            "write type for kind",
+        ),
+    ],
+)
+def test_a_union_without_its_tag_says_which_there_are(document, expected):
+    assert problems(document) == [expected]
 
 
 def test_all_mistakes_are_reported_at_once():
     found = problems(
         {
-            "noise": {"kind": "symmetrc", "rate": 2},
-            "loss": {"name": "lncis", "gama": 5},
+            "noise": {"type": "symmetrc"},
+            "optimizer": {"type": "sgd", "lr": 0},
+            "loss": {"type": "lncis", "gama": 5},
             "batch_size": 0,
             "optimiser": {},
         }
@@ -119,9 +148,9 @@ def test_all_mistakes_are_reported_at_once():
     assert [problem.partition(":")[0] for problem in sorted(found)] == [
         "batch_size",
         "loss.gama",
-        "noise.kind",
-        "noise.rate",
+        "noise.type",
         "optimiser",
+        "optimizer.lr",
     ]
 
 
@@ -152,12 +181,12 @@ def test_dump_is_plain():
 
 def test_infinite_gamma_is_written_as_yaml_writes_it(tmp_path):
     assert "gamma: .inf" in documents.to_yaml(ELABORATE)
-    assert load(tmp_path, "loss: {name: lncis, gamma: .inf}").loss == LncisLoss(gamma=math.inf)
+    assert load(tmp_path, "loss: {type: lncis, gamma: .inf}").loss == LncisLoss(gamma=math.inf)
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001"])
 def test_numbers_may_be_written_without_a_dot(tmp_path, text):
-    assert load(tmp_path, f"optimizer: {{lr: {text}}}").optimizer.lr == 1e-4
+    assert load(tmp_path, f"optimizer: {{type: adamw, lr: {text}}}").optimizer.lr == 1e-4
 
 
 def test_comment_precedes_the_yaml(tmp_path):
@@ -201,30 +230,30 @@ def test_yaml_does_not_run_code(tmp_path):
 
 
 def test_overrides_reach_nested_fields_and_leave_the_original():
-    document = {"loss": {"name": "lncis", "gamma": 6}, "seed": 0}
+    document = {"loss": {"type": "lncis", "gamma": 6}, "seed": 0}
     found = documents.with_overrides(document, {"loss.gamma": 5, "schedule.epochs": 4, "seed": 1})
-    assert found == {"loss": {"name": "lncis", "gamma": 5}, "schedule": {"epochs": 4}, "seed": 1}
-    assert document == {"loss": {"name": "lncis", "gamma": 6}, "seed": 0}
+    assert found == {"loss": {"type": "lncis", "gamma": 5}, "schedule": {"epochs": 4}, "seed": 1}
+    assert document == {"loss": {"type": "lncis", "gamma": 6}, "seed": 0}
 
 
 def test_override_of_a_whole_part_replaces_it():
-    document = {"loss": {"name": "lncis", "gamma": 6}}
-    assert documents.with_overrides(document, {"loss": {"name": "cross_entropy"}}) == {
-        "loss": {"name": "cross_entropy"}
+    document = {"loss": {"type": "lncis", "gamma": 6}}
+    assert documents.with_overrides(document, {"loss": {"type": "cross_entropy"}}) == {
+        "loss": {"type": "cross_entropy"}
     }
 
 
-UNION = {"loss": {"name": "lncis", "gamma": 6.0, "A": -4.0}, "optimizer": {"name": "adamw", "lr": 0.1}}
+UNION = {"loss": {"type": "lncis", "gamma": 6.0, "A": -4.0}, "optimizer": {"type": "adamw", "lr": 0.1}}
 
 
 @pytest.mark.parametrize(
     ("overrides", "loss"),
     [
-        ({"loss.name": "cross_entropy"}, {"name": "cross_entropy"}),
-        ({"loss.name": "lncis"}, UNION["loss"]),
-        ({"loss.name": "lncis", "loss.gamma": 5.0}, {"name": "lncis", "gamma": 5.0, "A": -4.0}),
-        ({"loss.A": -1.0, "loss.name": "other"}, {"name": "other", "A": -1.0}),
-        ({"loss": {"name": "cross_entropy"}}, {"name": "cross_entropy"}),
+        ({"loss.type": "cross_entropy"}, {"type": "cross_entropy"}),
+        ({"loss.type": "lncis"}, UNION["loss"]),
+        ({"loss.type": "lncis", "loss.gamma": 5.0}, {"type": "lncis", "gamma": 5.0, "A": -4.0}),
+        ({"loss.A": -1.0, "loss.type": "other"}, {"type": "other", "A": -1.0}),
+        ({"loss": {"type": "cross_entropy"}}, {"type": "cross_entropy"}),
     ],
 )
 def test_another_tag_begins_a_new_branch(overrides, loss):
@@ -233,19 +262,69 @@ def test_another_tag_begins_a_new_branch(overrides, loss):
     assert UNION["loss"]["gamma"] == 6.0
 
 
+def test_every_union_begins_a_new_branch():
+    document = documents.dump(ELABORATE)
+    overrides = {"noise.type": "none", "optimizer.type": "adamw", "model.type": "digits_rcnn"}
+    found = documents.parse(TrainConfig, documents.with_overrides(document, overrides, schema=TrainConfig), source="x")
+    assert (found.noise, found.optimizer, found.model) == (NoNoise(), AdamWOptimizer(), DigitsRCNN())
+
+
 def test_what_looks_like_a_tag_but_is_none_replaces_one_field():
-    found = documents.with_overrides(UNION, {"optimizer.name": "sgd", "dataset.name": "digits"}, schema=TrainConfig)
-    assert found["optimizer"] == {"name": "sgd", "lr": 0.1}
-    assert documents.with_overrides(UNION, {"loss.name": "cross_entropy"})["loss"]["gamma"] == 6.0, "without a schema"
+    found = documents.with_overrides(UNION, {"schedule.type": "x", "optimizer.name": "y"}, schema=TrainConfig)
+    assert found == {"loss": UNION["loss"], "optimizer": {**UNION["optimizer"], "name": "y"}, "schedule": {"type": "x"}}
+    assert documents.with_overrides(UNION, {"loss.type": "cross_entropy"})["loss"]["gamma"] == 6.0, "without a schema"
 
 
 def test_tags_below_other_parts_are_found():
     study = {"base": UNION, "sampler": {"type": "tpe", "configurations": 3}}
     found = documents.with_overrides(
-        study, {"sampler.type": "grid", "base.loss.name": "cross_entropy"}, schema=StudySpec
+        study, {"sampler.type": "grid", "base.loss.type": "cross_entropy"}, schema=StudySpec
     )
     assert found["sampler"] == {"type": "grid"}
-    assert found["base"]["loss"] == {"name": "cross_entropy"}
+    assert found["base"]["loss"] == {"type": "cross_entropy"}
+    found = documents.with_overrides(study, {"base.loss.A": -1.0, "base.loss.type": "other"}, schema=StudySpec)
+    assert found["base"]["loss"] == {"type": "other", "A": -1.0}, "whatever the order"
+
+
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ({"loss": {"gamma": 5.0}}, {"loss": {"type": "lncis", "gamma": 5.0, "A": -4.0}}),
+        ({"loss": {"A": -1.0, "type": "other"}}, {"loss": {"A": -1.0, "type": "other"}}),
+        ({"loss": {"type": "lncis"}}, {}),
+        ({"loss": {}, "flip": 0.5}, {"flip": 0.5}),
+        ({"loss": 5}, {"loss": 5}),
+        (
+            {"noise": {"type": "asymmetric", "map": {1: 7, "a.b": 8}}},
+            {"noise": {"type": "asymmetric", "map": {1: 7, "a.b": 8}}},
+        ),
+    ],
+)
+def test_one_mapping_over_another(above, expected):
+    assert documents.overlaid(UNION, above, schema=TrainConfig) == {**UNION, **expected}
+
+
+def test_an_override_replaces_a_mapping_and_a_layer_merges_with_it():
+    below, above = {"search": {"loss.A": {"type": "float", "low": 0}}}, {"search": {"loss.gamma": {"type": "int"}}}
+    assert documents.with_overrides(below, above, schema=StudySpec) == above
+    assert documents.overlaid(below, above, schema=StudySpec) == {"search": below["search"] | above["search"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"a": {"b": 1, "c": [2]}}, {"a": {"b": 1, "c": [2]}}, []),
+        ({"a": {"b": 1}, "s": "x"}, {"a": {"b": 2}, "s": "y"}, ["a.b: was 1, now 2", "s: was 'x', now 'y'"]),
+        (
+            {"a": 1, "b": None},
+            {"c": {"d": 0}},
+            ["a: was 1, now absent", "b: was None, now absent", "c: was absent, now {'d': 0}"],
+        ),
+        ({"a": {"x": 1}}, {"a": [1]}, ["a: was {'x': 1}, now [1]"]),
+    ],
+)
+def test_differences_of_documents(before, after, expected):
+    assert documents.differences(before, after) == expected
 
 
 def test_infinity_among_the_choices_of_a_study_survives_its_spec_yaml():

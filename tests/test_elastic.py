@@ -31,7 +31,7 @@ from lncis.studies.spec import StudySpec
 from lncis.studies.observer import Observer
 
 worker_pool.IDLE_TIMEOUT_SECONDS = 3.0
-digits = {"name": "digits", "val_scenes": 4, "test_scenes": 4}
+digits = {"type": "digits", "val_scenes": 4, "test_scenes": 4}
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"num_cpus": 0, "include_dashboard": False, "resources": {"trial_driver": 100}},

@@ -12,12 +12,13 @@ import torch.distributed as dist
 
 from lncis import datasets, documents
 from lncis.config import (
+    AdamWOptimizer,
     CrossEntropyLoss,
     GeneralizedCrossEntropyLoss,
     LncisLoss,
-    Noise,
-    Optimizer,
     Schedule,
+    SGDOptimizer,
+    SymmetricNoise,
     TrainConfig,
 )
 from lncis.detection import checkpoint, engine, histograms
@@ -163,7 +164,7 @@ def test_each_epoch_says_what_its_samples_were(tiny, undisturbed):
 def test_flips_are_known_from_the_annotations_and_not_from_the_labels(tiny):
     """Where nothing is flipped no sample is called so, whatever the losses; where all is, none is called clean."""
     for rate, absent in ((0.0, "flipped"), (1.0, "clean")):
-        run(replace(tiny, noise=Noise(rate=rate)), f"rate {rate}", until=1)
+        run(replace(tiny, noise=SymmetricNoise(rate=rate)), f"rate {rate}", until=1)
         (found,) = histograms.read(Path(f"rate {rate}"))
         assert sum(getattr(found, absent)) == 0
         assert sum(found.clean) + sum(found.flipped) > 0
@@ -196,13 +197,13 @@ def test_test_scenes_are_evaluated_after_the_last_epoch_only(tiny):
 def test_a_diverging_training_says_so_and_keeps_its_last_good_checkpoint(tiny):
     run(tiny, "run", until=1)
     with pytest.raises(DivergedError, match=r"the loss is .* in epoch 2, iteration \d.*lower optimizer.lr \(1e\+30\)"):
-        run(replace(tiny, optimizer=Optimizer(lr=1e30)), "run")
+        run(replace(tiny, optimizer=AdamWOptimizer(lr=1e30)), "run")
     assert checkpoint.load(Path("run") / engine.CHECKPOINT).epoch == 1
 
 
 def test_the_learning_rate_warms_up_from_a_third_and_drops():
     config = TrainConfig(
-        optimizer=Optimizer(lr=0.3), schedule=Schedule(epochs=12, lr_drops=(8, 11), warmup_iterations=10)
+        optimizer=AdamWOptimizer(lr=0.3), schedule=Schedule(epochs=12, lr_drops=(8, 11), warmup_iterations=10)
     )
     rates = [engine.learning_rate(config, epoch, i, 4) for epoch, i in ((0, 0), (1, 1), (2, 2), (8, 0), (11, 3))]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.03, 0.003])
@@ -210,7 +211,7 @@ def test_the_learning_rate_warms_up_from_a_third_and_drops():
 
 def test_clipped_gradients_move_the_weights_no_further_than_their_norm(tiny):
     """One step of plain SGD moves all weights by lr times the gradient, and so by lr times the norm it is cut to."""
-    optimizer = Optimizer(name="sgd", lr=0.5, momentum=0, weight_decay=0)
+    optimizer = SGDOptimizer(lr=0.5, momentum=0, weight_decay=0)
     config = replace(tiny, batch_size=8, optimizer=optimizer)
     engine.seed_all(config.seed, epoch=-1, rank=0)
     before = engine.build_model(config.model, 10).state_dict()
@@ -242,10 +243,9 @@ def _rank_of_two(rank: int, config: TrainConfig) -> None:
     model = engine.build_model(config.model, 10)
     found = engine.predict(model, data.test, engine.CPU)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
-    record, samples = engine.train_epoch(
-        parallel, model, engine.build_optimizer(model, config.optimizer), config, data.train, 0, engine.CPU
-    )
-    torch.save((json.dumps(found), model.state_dict(), record, samples), f"rank{rank}.pt")
+    optimizer, loader = engine.build_optimizer(model, config.optimizer), engine.training_loader(config, data.train, 0)
+    record, counts = engine.train_epoch(parallel, optimizer, loader, config, 0)
+    torch.save((json.dumps(found), model.state_dict(), record, counts), f"rank{rank}.pt")
     dist.destroy_process_group()
 
 

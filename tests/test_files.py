@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,26 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
         holder.kill()
     with files.lock(path), pytest.raises(TimeoutError), files.lock(path):
         pass
+
+
+def test_a_folder_appears_with_all_that_was_written():
+    with files.appearing(Path("made/here")) as folder:
+        (folder / "a").write_text("1")
+        assert not Path("made/here").exists()
+    assert [path.name for path in Path("made").iterdir()] == ["here"]
+    assert Path("made/here/a").read_text() == "1"
+
+
+def test_a_folder_whose_block_fails_vanishes():
+    with pytest.raises(KeyboardInterrupt), files.appearing(Path("made/here")) as folder:
+        (folder / "a").write_text("1")
+        raise KeyboardInterrupt
+    assert not list(Path("made").iterdir())
+
+
+def test_a_folder_that_holds_something_is_kept():
+    Path("here").mkdir()
+    Path("here/mine").touch()
+    with pytest.raises(OSError, match="not empty"), files.appearing(Path("here")) as folder:
+        (folder / "a").write_text("1")
+    assert sorted(str(path) for path in Path().rglob("*")) == ["here", "here/mine"]

@@ -14,7 +14,7 @@ import pytest
 STUDY = """
 name: long
 base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {type: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 100000}
 search:
   loss.gamma: {type: categorical, choices: [6.0]}
@@ -55,13 +55,13 @@ import threading, time
 from pathlib import Path
 import ray
 from lncis.execution import cluster, worker_groups
-from lncis.config import DigitsData, Model, Schedule, TrainConfig, Workers
+from lncis.config import DigitsData, DigitsRCNN, Schedule, TrainConfig, Workers
 from lncis.execution.queue import Task
 
 worker_groups.STOP_TIMEOUT_SECONDS = 3
 large = TrainConfig(  # an epoch takes minutes
     dataset=DigitsData(train_scenes=80, val_scenes=4, test_scenes=4),
-    model=Model(min_size=1000, max_size=1000),
+    model=DigitsRCNN(min_size=1000, max_size=1000),
     schedule=Schedule(epochs=2),
 )
 for again in range(2):

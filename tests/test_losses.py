@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lncis import documents
 from lncis.config import (
     ActivePassiveLoss,
     ClassLossConfig,
@@ -19,9 +22,11 @@ from lncis.config import (
     LncisLoss,
     ReverseCrossEntropyLoss,
     SymmetricCrossEntropyLoss,
+    TrainConfig,
 )
 from lncis.detection.losses import (
     BACKGROUND,
+    SampleRoles,
     active_passive,
     class_loss,
     cross_entropy,
@@ -35,6 +40,8 @@ from lncis.detection.losses import (
 )
 
 GAMMA, A = 3.0, -4.0
+ROOT = Path(__file__).parents[1]
+RELEASE = LncisLoss(A=math.log(1e-4), isolation=False, clamped=True)
 SWITCHES = ("negatives", "pseudo_negatives", "isolation")
 LOSSES = {
     "cross_entropy": cross_entropy,
@@ -45,7 +52,7 @@ LOSSES = {
     "joint_optimization": joint_optimization,
     "active_passive": active_passive,
     "lncis_stage2": lncis_stage2,
-    "lncis_stage2 of the release": class_loss(LncisLoss(preset="release"), stage=2),
+    "lncis_stage2 of the release": class_loss(RELEASE, stage=2),
     "lncis_stage2 without switches": partial(lncis_stage2, **dict.fromkeys(SWITCHES, False)),
     "lncis_stage1": class_loss(LncisLoss(), stage=1),
 }
@@ -55,6 +62,10 @@ CONFIGS = get_args(get_args(ClassLossConfig)[0])
 @pytest.fixture(params=LOSSES)
 def any_loss(request):
     return LOSSES[request.param]
+
+
+def roles_of(logits: Tensor, labels: Tensor, gamma: float) -> SampleRoles:
+    return sample_roles(logits, labels, cross_entropy(logits, labels, reduction="none"), gamma)
 
 
 def batch(n: int = 200, classes: int = 6, seed: int = 0, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -166,12 +177,12 @@ def test_stage_2_is_eq_4_sample_by_sample(gamma, log_0):
     found = lncis_stage2(logits, labels, gamma=gamma, A=log_0, reduction="none")
     assert found.tolist() == pytest.approx(losses, rel=1e-5, abs=1e-5)
     assert lncis_stage2(logits, labels, gamma=gamma, A=log_0).item() == pytest.approx(sum(losses) / 2000, rel=1e-5)
-    for name, mask in sample_roles(logits, labels, gamma)._asdict().items():
+    for name, mask in roles_of(logits, labels, gamma)._asdict().items():
         assert mask.tolist() == [role == name for role in roles]
 
 
 def test_roles_are_a_partition():
-    roles = sample_roles(*batch(n=2000), gamma=GAMMA)
+    roles = roles_of(*batch(n=2000), gamma=GAMMA)
     assert (torch.stack(list(roles)).sum(dim=0) == 1).all()
     assert all(mask.any() for mask in roles)
 
@@ -179,7 +190,7 @@ def test_roles_are_a_partition():
 def test_role_at_a_tie_follows_the_first_class():
     # argmax takes the first of equals: a tie with background is called background, one among foreground is not
     logits = torch.tensor([[2.0, 2.0, 0.0], [0.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
-    roles = sample_roles(logits, torch.tensor([1, 2, 2]), gamma=GAMMA)
+    roles = roles_of(logits, torch.tensor([1, 2, 2]), gamma=GAMMA)
     assert roles.pseudo_negative.tolist() == [True, False, True]
     assert roles.other.tolist() == [False, True, False]
 
@@ -187,19 +198,19 @@ def test_role_at_a_tie_follows_the_first_class():
 def test_cross_entropy_equal_to_gamma_is_not_isolated():
     logits, labels = torch.tensor([[-9.0, 5.0, 1.0]]), torch.tensor([2])
     at = cross_entropy(logits, labels).item()
-    assert sample_roles(logits, labels, gamma=at).other.item()
-    assert sample_roles(logits, labels, gamma=at - 1e-3).potential_noisy.item()
+    assert roles_of(logits, labels, gamma=at).other.item()
+    assert roles_of(logits, labels, gamma=at - 1e-3).potential_noisy.item()
 
 
 def test_infinite_gamma_isolates_none():
     logits, labels = batch(scale=1000.0)
-    assert sample_roles(logits, labels, gamma=50.0).potential_noisy.any()
-    assert not sample_roles(logits, labels, gamma=math.inf).potential_noisy.any()
+    assert roles_of(logits, labels, gamma=50.0).potential_noisy.any()
+    assert not roles_of(logits, labels, gamma=math.inf).potential_noisy.any()
 
 
 def test_isolated_samples_have_no_gradient_but_count_in_the_mean():
     logits, labels = batch(n=500)
-    isolated = sample_roles(logits, labels, GAMMA).potential_noisy
+    isolated = roles_of(logits, labels, GAMMA).potential_noisy
     assert 0 < isolated.sum() < 500
     gradient = gradient_at(lambda z, y: lncis_stage2(z, y, gamma=GAMMA), logits, labels)
     assert (gradient[isolated] == 0).all()
@@ -210,7 +221,7 @@ def test_isolated_samples_have_no_gradient_but_count_in_the_mean():
 
 def test_roles_carry_no_gradient():
     logits, labels = batch(n=20)
-    assert not any(mask.requires_grad for mask in sample_roles(logits.requires_grad_(), labels, GAMMA))
+    assert not any(mask.requires_grad for mask in roles_of(logits.requires_grad_(), labels, GAMMA))
 
 
 def test_empty_batch_gives_zero_and_zero_gradient(any_loss):
@@ -225,13 +236,13 @@ def test_all_background_is_plain_cross_entropy():
     logits, labels = batch()
     labels.zero_()
     torch.testing.assert_close(lncis_stage2(logits, labels), cross_entropy(logits, labels))
-    assert sample_roles(logits, labels, GAMMA).negative.all()
+    assert roles_of(logits, labels, GAMMA).negative.all()
 
 
 def test_one_foreground_class_is_never_isolated_below_ln_2():
     # a sample called class 1 has p_1 > 1/2: with K = 1 every role but PON is possible
     logits, labels = batch(classes=2)
-    roles = sample_roles(logits, labels, gamma=math.log(2))
+    roles = roles_of(logits, labels, gamma=math.log(2))
     assert not roles.potential_noisy.any()
     losses, _ = slow_stage2(logits, labels, 6.0, A)
     assert lncis_stage2(logits, labels, reduction="none").tolist() == pytest.approx(losses, rel=1e-5, abs=1e-5)
@@ -290,7 +301,7 @@ def test_defaults_are_the_papers():
     losses, roles = slow_stage2(logits, labels, 6.0, -4.0)
     assert "potential_noisy" in roles
     assert lncis_stage2(logits, labels).item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert (LncisLoss().gamma, LncisLoss().log_0) == (6.0, -4.0)
+    assert (LncisLoss().gamma, LncisLoss().A) == (6.0, -4.0)
 
 
 def slow_eq_4(logits: Tensor, labels: Tensor, gamma: float, log_0: float, **switches: bool) -> list[float]:
@@ -323,7 +334,7 @@ def test_each_switch_changes_its_role_and_no_other(on):
     assert found(logits, labels).item() == pytest.approx(np.mean(expected), rel=1e-5)
     whole = lncis_stage2(logits, labels, gamma=GAMMA, A=-2.5, reduction="none")
     other = found(logits, labels, reduction="none") != whole
-    roles = sample_roles(logits, labels, GAMMA)
+    roles = roles_of(logits, labels, GAMMA)
     for switch, mask in zip(on, (roles.negative, roles.pseudo_negative, roles.potential_noisy), strict=True):
         assert other[mask].any() == (not switch)
     assert not other[roles.other].any()
@@ -352,7 +363,7 @@ def test_every_row_of_table_4_is_a_config(row):
     }
     for stage, losses in zip((1, 2), stages, strict=True):
         found = class_loss(config, stage=stage)(logits, labels, reduction="none")
-        for mask, name in zip(sample_roles(logits, labels, 6.0), losses.split(), strict=True):
+        for mask, name in zip(roles_of(logits, labels, 6.0), losses.split(), strict=True):
             assert mask.any()
             torch.testing.assert_close(found[mask], by_name[name][mask])
 
@@ -387,20 +398,27 @@ def slow_release(logits: Tensor, labels: Tensor) -> list[float]:
 @pytest.mark.parametrize("scale", [1.0, 3.0, 12.0])
 def test_release_is_the_published_code(scale):
     logits, labels = batch(n=1000, scale=scale)
-    release = class_loss(LncisLoss(preset="release"), stage=2)
+    release = class_loss(RELEASE, stage=2)
     expected = slow_release(logits, labels)
     assert release(logits, labels, reduction="none").tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert release(logits, labels).item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_release_isolates_none_and_has_its_own_a_unless_told():
-    assert LncisLoss(preset="release").log_0 == math.log(1e-4) == pytest.approx(-9.21, abs=1e-3)
-    assert not LncisLoss(preset="release").isolates
-    told = LncisLoss(preset="release", A=-2.0, isolation=True)
-    assert (told.log_0, told.isolates) == (-2.0, True)
+def test_release_is_the_shipped_recipe():
+    assert documents.load(TrainConfig, ROOT / "studies/recipes/release_loss.yaml").loss == RELEASE
+    assert (RELEASE.A, RELEASE.isolation, RELEASE.clamped) == (math.log(1e-4), False, True)
+
+
+def test_release_is_stage_2_with_its_constants_to_the_bit():
+    logits, labels = batch(n=1000, scale=6.0)
+    expected = lncis_stage2(logits, labels, gamma=6.0, A=math.log(1e-4), isolation=False, clamped=True)
+    assert torch.equal(class_loss(RELEASE, stage=2)(logits, labels), expected)
+
+
+def test_clamps_leave_isolation_as_it_is():
     logits, labels = batch(scale=6.0)
-    loss = class_loss(LncisLoss(preset="release", isolation=True), stage=2)(logits, labels, reduction="none")
-    isolated = sample_roles(logits, labels, 6.0).potential_noisy
+    loss = class_loss(replace(RELEASE, isolation=True), stage=2)(logits, labels, reduction="none")
+    isolated = roles_of(logits, labels, 6.0).potential_noisy
     assert isolated.any()
     assert torch.equal(loss == 0, isolated)
 
@@ -489,12 +507,12 @@ def test_normalized_cross_entropy_sums_over_labels_to_one():
 def test_gradients_are_finite_differences(any_loss):
     logits, labels = batch(n=12, seed=3)
     gradient, step = gradient_at(any_loss, logits, labels), 1e-2
-    roles = sample_roles(logits, labels, 6.0)
+    roles = roles_of(logits, labels, 6.0)
     for i, j in product(range(12), range(6)):
         up, down = logits.clone(), logits.clone()
         up[i, j] += step
         down[i, j] -= step
-        moved = [torch.stack(list(sample_roles(z, labels, 6.0))) for z in (up, down)]
+        moved = [torch.stack(list(roles_of(z, labels, 6.0))) for z in (up, down)]
         if not all(torch.equal(found, torch.stack(list(roles))) for found in moved):
             continue  # it lies on the border between two roles
         slope = (any_loss(up, labels) - any_loss(down, labels)).item() / (2 * step)
@@ -528,7 +546,7 @@ def test_mean_is_the_mean_over_all_samples(any_loss):
         (JointOptimizationLoss(alpha=0.2, beta=3.0), partial(joint_optimization, alpha=0.2, beta=3.0)),
         (ActivePassiveLoss(alpha=0.2, beta=3.0, A=-2.0), partial(active_passive, alpha=0.2, beta=3.0, A=-2.0)),
     ],
-    ids=lambda value: getattr(value, "name", ""),
+    ids=lambda value: getattr(value, "type", ""),
 )
 def test_baselines_use_their_loss_in_both_stages(config, expected):
     logits, labels = batch()
@@ -540,7 +558,7 @@ def test_baselines_use_their_loss_in_both_stages(config, expected):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
 def test_defaults_of_a_config_are_those_of_its_function(config):
     logits, labels = batch(scale=6.0)
-    name = config().name.replace("lncis", "lncis_stage2")
+    name = config().type.replace("lncis", "lncis_stage2")
     assert torch.equal(class_loss(config(), stage=2)(logits, labels), LOSSES[name](logits, labels))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
-from lncis.config import Model
+from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN
 from lncis.detection.checkpoint import Checkpoint, save
 from lncis.detection.losses import cross_entropy
 from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
@@ -15,18 +15,18 @@ from lncis.detection.roi_heads import ClassLossRoIHeads
 
 
 def resnet50(num_foreground_classes: int):
-    return build_model(Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=96), num_foreground_classes)
+    return build_model(MaskRCNNResNet50FPN(min_size=64, max_size=96), num_foreground_classes)
 
 
 def test_digits_rcnn_has_about_0_7_million_parameters():
-    assert 0.7e6 < sum(p.numel() for p in build_model(Model(), 10).parameters()) < 0.8e6
+    assert 0.7e6 < sum(p.numel() for p in build_model(DigitsRCNN(), 10).parameters()) < 0.8e6
 
 
 @pytest.mark.parametrize("num_foreground_classes", [1, 10])
-@pytest.mark.parametrize("name", ["digits_rcnn", "maskrcnn_resnet50_fpn"])
-def test_heads_have_one_output_for_each_class_and_background(name, num_foreground_classes):
+@pytest.mark.parametrize("kind", [DigitsRCNN, MaskRCNNResNet50FPN])
+def test_heads_have_one_output_for_each_class_and_background(kind, num_foreground_classes):
     outputs = num_foreground_classes + 1
-    heads = build_model(Model(name=name), num_foreground_classes).roi_heads
+    heads = build_model(kind(), num_foreground_classes).roi_heads
     assert heads.box_predictor.cls_score.out_features == outputs
     assert heads.box_predictor.bbox_pred.out_features == 4 * outputs
     assert heads.mask_predictor.mask_fcn_logits.out_channels == outputs
@@ -39,9 +39,9 @@ def test_resnet50_has_the_state_dict_of_torchvisions():
     ours.load_state_dict(stock.state_dict())
 
 
-@pytest.mark.parametrize("name", ["digits_rcnn", "maskrcnn_resnet50_fpn"])
-def test_model_starts_with_cross_entropy_and_the_asked_size(name):
-    model = build_model(Model(name=name, min_size=64, max_size=96), 2)
+@pytest.mark.parametrize("kind", [DigitsRCNN, MaskRCNNResNet50FPN])
+def test_model_starts_with_cross_entropy_and_the_requested_size(kind):
+    model = build_model(kind(min_size=64, max_size=96), 2)
     assert isinstance(model.roi_heads, ClassLossRoIHeads)
     assert model.roi_heads.class_loss is cross_entropy
     assert (model.transform.min_size, model.transform.max_size) == ((64,), 96)
@@ -50,7 +50,7 @@ def test_model_starts_with_cross_entropy_and_the_asked_size(name):
 def test_same_seed_gives_the_same_weights():
     def weights(seed):
         torch.manual_seed(seed)
-        return torch.cat([p.flatten() for p in build_model(Model(), 10).parameters()])
+        return torch.cat([p.flatten() for p in build_model(DigitsRCNN(), 10).parameters()])
 
     assert torch.equal(weights(3), weights(3))
     assert not torch.equal(weights(3), weights(4))
@@ -58,7 +58,7 @@ def test_same_seed_gives_the_same_weights():
 
 def test_digits_rcnn_detects_at_the_scenes_scale():
     torch.manual_seed(0)
-    model = build_model(Model(), 10).eval()
+    model = build_model(DigitsRCNN(), 10).eval()
     with torch.no_grad():
         (output,) = model([torch.rand(3, 128, 128)])
     n = len(output["boxes"])
@@ -94,7 +94,7 @@ def trained_a_step(model: MaskRCNN, rate: float = 0.01) -> dict[str, Tensor]:
     return losses
 
 
-def changed_by_a_step(config: Model) -> set[str]:
+def changed_by_a_step(config: MaskRCNNResNet50FPN) -> set[str]:
     torch.manual_seed(0)
     model = build_model(config, 3)
     before = deepcopy(model.state_dict())
@@ -109,7 +109,7 @@ def kinds(changed: set[str]) -> set[str]:
     return {key.split(".")[0] for key in body} | {"BN " + key.rpartition(".")[2] for key in norm}
 
 
-R50 = Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=64)
+R50 = MaskRCNNResNet50FPN(min_size=64, max_size=64)
 AFFINE, STATISTICS = {"BN weight", "BN bias"}, {"BN running_mean", "BN running_var", "BN num_batches_tracked"}
 
 
@@ -147,7 +147,7 @@ def test_frozen_statistics_compute_what_batch_norm_does_in_evaluation():
 
 
 def test_heads_begin_with_the_asked_spread_and_without_bias():
-    predictor = build_model(replace(Model(), class_init_std=0.01, box_init_std=0.001), 10).roi_heads.box_predictor
+    predictor = build_model(replace(DigitsRCNN(), class_init_std=0.01, box_init_std=0.001), 10).roi_heads.box_predictor
     for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
         assert layer.weight.std().item() == pytest.approx(std, rel=0.1)
         assert layer.weight.mean().abs() < std / 10
@@ -155,7 +155,7 @@ def test_heads_begin_with_the_asked_spread_and_without_bias():
 
 
 def test_each_training_image_is_resized_to_one_of_the_sizes_and_tests_to_the_last():
-    model = build_model(replace(Model(), min_size=96, other_train_sizes=(64, 96, 80), max_size=128), 3)
+    model = build_model(replace(DigitsRCNN(), min_size=96, other_train_sizes=(64, 96, 80), max_size=128), 3)
     image = [torch.rand(3, 60, 60)]
     torch.manual_seed(0)
     drawn = {model.transform.train()(image)[0].image_sizes[0] for _ in range(40)}
@@ -165,7 +165,7 @@ def test_each_training_image_is_resized_to_one_of_the_sizes_and_tests_to_the_las
 
 def tied(agnostic: MaskRCNN) -> MaskRCNN:
     """A stock model whose classes all have the agnostic model's box regression and mask."""
-    stock = build_model(Model(min_size=64, max_size=64), 3)
+    stock = build_model(DigitsRCNN(min_size=64, max_size=64), 3)
     state = agnostic.state_dict()
     for layer, times in (("box_predictor.bbox_pred", 4), ("mask_predictor.mask_fcn_logits", 4)):
         for part in ("weight", "bias"):
@@ -177,7 +177,7 @@ def tied(agnostic: MaskRCNN) -> MaskRCNN:
 
 def test_class_agnostic_heads_are_stock_ones_whose_classes_are_all_alike():
     torch.manual_seed(0)
-    config = Model(min_size=64, max_size=64, class_agnostic_boxes=True, class_agnostic_masks=True)
+    config = DigitsRCNN(min_size=64, max_size=64, class_agnostic_boxes=True, class_agnostic_masks=True)
     ours = build_model(config, 3)
     predictor = ours.roi_heads.box_predictor
     assert predictor.bbox_pred.out_features == 4
@@ -203,14 +203,14 @@ def test_class_agnostic_heads_are_stock_ones_whose_classes_are_all_alike():
 
 
 def test_one_agnostic_head_leaves_the_other_alone():
-    heads = build_model(Model(class_agnostic_masks=True), 3).roi_heads
+    heads = build_model(DigitsRCNN(class_agnostic_masks=True), 3).roi_heads
     assert (heads.box_predictor.bbox_pred.out_features, heads.mask_predictor.mask_fcn_logits.out_channels) == (16, 1)
 
 
 def test_under_bf16_proposals_and_targets_keep_their_pixels():
     """A box at 1000.5 pixels is 1000 in bf16, and 1003 is 1004."""
     torch.manual_seed(0)
-    model = build_model(Model(min_size=64, max_size=64), 3).train()
+    model = build_model(DigitsRCNN(min_size=64, max_size=64), 3).train()
     seen = []
     model.roi_heads.box_roi_pool.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     with torch.autocast("cpu", torch.bfloat16):

@@ -12,12 +12,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from lncis.commands import app as cli
-from lncis.config import Noise
+from lncis.config import SymmetricNoise
 from lncis.noise import corrupt
 from lncis.noise.names import CITYSCAPES
 
 IN, OUT, MANIFEST = Path("in.json"), Path("out.json"), Path("out.noise.json")
-SYMMETRIC = ["--kind", "symmetric", "--rate", "0.4", "--seed", "7"]
+SYMMETRIC = ["--type", "symmetric", "--rate", "0.4", "--seed", "7"]
 
 
 def clean() -> dict:
@@ -60,7 +60,7 @@ def folder() -> set[str]:
 def test_the_copy_and_its_manifest_are_those_of_the_library():
     ran = run(IN, OUT, *SYMMETRIC)
     assert ran.exit_code == 0, ran.output
-    noisy, manifest = corrupt(clean(), Noise(kind="symmetric", rate=0.4, seed=7), stream="train")
+    noisy, manifest = corrupt(clean(), SymmetricNoise(rate=0.4, seed=7), stream="train")
     assert json.loads(OUT.read_text()) == noisy
     assert json.loads(MANIFEST.read_text()) == manifest
     assert json.loads(IN.read_text()) == clean()
@@ -76,7 +76,7 @@ def test_all_fields_but_the_labels_are_those_of_the_input():
 
 
 def test_the_table_says_rates_and_most_frequent_flips():
-    output = run(IN, OUT, "--kind", "release-compat", "--rate", "0.8", "--seed", "0").stdout
+    output = run(IN, OUT, "--type", "release-compat", "--rate", "0.8", "--seed", "0").stdout
     manifest = json.loads(MANIFEST.read_text())
     flipped = sum(a["category_id"] != a["clean_category_id"] for a in json.loads(OUT.read_text())["annotations"])
     assert f"{flipped:,} of 1,960 labels flipped" in output
@@ -105,51 +105,59 @@ def test_streams_are_independent_draws():
     run(IN, "val.json", *SYMMETRIC, "--stream", "val")
     train, val = (json.loads(Path(name).read_text()) for name in ("out.noise.json", "val.noise.json"))
     assert train["labels_sha256"] != val["labels_sha256"]
-    assert val == corrupt(clean(), Noise(rate=0.4, seed=7), stream="val")[1]
+    assert val == corrupt(clean(), SymmetricNoise(rate=0.4, seed=7), stream="val")[1]
 
 
 def test_maps_and_matrices_come_from_files():
     Path("map.yaml").write_text("car: truck\nbus: truck\n")
-    assert run(IN, "a.json", "--kind", "asymmetric", "--rate", "1", "--seed", "0", "--map", "map.yaml").exit_code == 0
+    assert run(IN, "a.json", "--type", "asymmetric", "--rate", "1", "--seed", "0", "--map", "map.yaml").exit_code == 0
     found = json.loads(Path("a.noise.json").read_text())
     assert found["realised_rate_by_class"] == dict.fromkeys(CITYSCAPES, 0) | {"car": 1, "bus": 1}
     rows = [[float(n == (c + 1) % 8) for n in range(8)] for c in range(8)]
     Path("matrix.yaml").write_text(yaml.safe_dump({"classes": list(CITYSCAPES), "rows": rows}))
-    assert run(IN, "b.json", "--kind", "matrix", "--seed", "0", "--matrix", "matrix.yaml").exit_code == 0
+    assert run(IN, "b.json", "--type", "matrix", "--seed", "0", "--matrix", "matrix.yaml").exit_code == 0
     assert json.loads(Path("b.noise.json").read_text())["transition_matrix"] == rows
 
 
 def test_the_map_is_chosen_by_the_classes_or_by_name():
-    asked = ["--kind", "asymmetric", "--rate", "0.4", "--seed", "0"]
-    assert run(IN, OUT, *asked).exit_code == 0
+    requested = ["--type", "asymmetric", "--rate", "0.4", "--seed", "0"]
+    assert run(IN, OUT, *requested).exit_code == 0
     assert json.loads(MANIFEST.read_text())["requested_rate_by_class"]["rider"] == 0.4
     MANIFEST.unlink()
-    complaint = refused(run(IN, "other.json", *asked, "--map-of", "coco"))
+    complaint = refused(run(IN, "other.json", *requested, "--map-of", "coco"))
     assert "in.json: asymmetric noise goes by class names, and coco lacks rider" in complaint
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--kind", "symmetric", "--seed", "0", "--rate", "1.5"], "lncis noise: rate: must be less than or equal to 1"),
-        (["--kind", "symmetric", "--seed", "0", "--rate", "-0.1"], "rate: must be greater than or equal to 0 but got"),
-        (["--kind", "symmetric", "--seed", "0", "--rate", "nan"], "rate: must be "),
-        (["--kind", "symmetric", "--seed", "0", "--rate", "40%"], "rate: must be a valid number"),
-        (["--kind", "symmetric", "--seed", "1.5", "--rate", "0.4"], "seed: must be a valid integer"),
-        (["--kind", "uniform", "--seed", "0", "--rate", "0.4"], "kind: must be 'none', 'symmetric', 'asymmetric',"),
-        (["--rate", "0.4"], "lncis noise: needs --kind, --seed; see lncis noise --help"),
-        (["--kind", "symmetric"], "needs --seed, --rate"),
-        (["--kind", "matrix", "--seed", "0"], "needs --matrix"),
-        (["--kind", "matrix", "--seed", "0", "--matrix", "no.yaml"], "no.yaml: no such file; check the path"),
-        (["--kind", "matrix", "--seed", "0", "--rate", "0", "--matrix", "no.yaml"], "--rate must not be given with"),
-        ([*SYMMETRIC, "--pair"], "pair must stand with kind: asymmetric"),
-        (["--kind", "asymmetric", "--rate", "0.4", "--seed", "0", "--pair"], "coco lacks rider"),
-        (["--kind", "asymmetric", "--rate", "0.4", "--seed", "0", "--map", "list.yaml"], "map.bus: must be a valid"),
-        (["--kind", "asymmetric", "--rate", "0.4", "--seed", "0", "--map", "map.yaml"], "Car (did you mean car?)"),
+        (["--type", "symmetric", "--seed", "0", "--rate", "1.5"], "lncis noise: rate: must be less than or equal to 1"),
+        (["--type", "symmetric", "--seed", "0", "--rate", "-0.1"], "rate: must be greater than or equal to 0 but got"),
+        (["--type", "symmetric", "--seed", "0", "--rate", "nan"], "rate: must be "),
+        (["--type", "symmetric", "--seed", "0", "--rate", "40%"], "rate: must be a valid number"),
+        (["--type", "symmetric", "--seed", "1.5", "--rate", "0.4"], "seed: must be a valid integer"),
+        (
+            ["--type", "uniform", "--seed", "0", "--rate", "0.4"],
+            "lncis noise: type: must be one of 'none', 'symmetric',",
+        ),
+        (["--rate", "0.4"], "lncis noise: needs --type, --seed; see lncis noise --help"),
+        (["--type", "symmetric"], "needs --rate, --seed"),
+        (["--type", "matrix", "--seed", "0"], "needs --matrix"),
+        (["--type", "matrix", "--seed", "0", "--matrix", "no.yaml"], "no.yaml: no such file; check the path"),
+        (
+            ["--type", "matrix", "--seed", "0", "--rate", "0", "--matrix", "matrix.yaml"],
+            "rate: no such field with type matrix, only with ",
+        ),
+        ([*SYMMETRIC, "--pair"], "pair: no such field with type symmetric, only with asymmetric"),
+        (["--type", "none", "--seed", "0"], "seed: no such field with type none, only with symmetric or "),
+        (["--type", "asymmetric", "--rate", "0.4", "--seed", "0", "--pair"], "coco lacks rider"),
+        (["--type", "asymmetric", "--rate", "0.4", "--seed", "0", "--map", "list.yaml"], "map.bus: must be a valid"),
+        (["--type", "asymmetric", "--rate", "0.4", "--seed", "0", "--map", "map.yaml"], "Car (did you mean car?)"),
     ],
 )
 def test_wrong_options_are_answered_in_one_line(arguments, complaint):
     Path("map.yaml").write_text("Car: truck\n")
+    Path("matrix.yaml").write_text("{classes: [a], rows: [[1]]}")
     Path("list.yaml").write_text("bus: [car, truck]\n")
     assert complaint in refused(run(IN, OUT, *arguments))
     assert not OUT.exists()
@@ -158,10 +166,10 @@ def test_wrong_options_are_answered_in_one_line(arguments, complaint):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "in.json is not JSON (Expecting property name"),
-        ("", "in.json is not JSON (Expecting value"),
-        ("[" * 100_000, "in.json is not JSON ("),
-        ("\xff", "in.json is not JSON ("),
+        ("{", "in.json: is not JSON (Expecting property name"),
+        ("", "in.json: is not JSON (Expecting value"),
+        ("[" * 100_000, "in.json: is not JSON ("),
+        ("\xff", "in.json: is not JSON ("),
         ("[]", "in.json: a COCO document must be an object"),
         ('{"annotations": []}', "in.json: categories must be a list but are missing"),
         ('{"annotations": [], "categories": []}', "categories must name at least one class"),
@@ -169,7 +177,7 @@ def test_wrong_options_are_answered_in_one_line(arguments, complaint):
         (json.dumps(clean() | {"annotations": clean()["annotations"][:1] * 2}), "annotations: id 0 stands there more"),
         (json.dumps(clean() | {"annotations": [{"id": 1}]}), "annotations[0]: category_id must be a whole number"),
         (json.dumps(clean() | {"annotations": [{"id": 5, "category_id": 1}]}), "annotation 5 has category_id 1, which"),
-        (json.dumps(corrupt(clean(), Noise(), stream="train")[0]), "is noisy already"),
+        (json.dumps(corrupt(clean(), SymmetricNoise(), stream="train")[0]), "it holds label noise already"),
     ],
 )
 def test_wrong_files_are_answered_in_one_line(text, complaint):
@@ -269,7 +277,7 @@ def test_the_command_itself():
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.endswith("labels: out.json\nmanifest: out.noise.json\nFalse\n")
     again = subprocess.run(
-        [sys.executable, "-m", "lncis", "noise", IN, OUT, "--kind", "symmetric", "--rate", "2", "--seed", "7"],
+        [sys.executable, "-m", "lncis", "noise", IN, OUT, "--type", "symmetric", "--rate", "2", "--seed", "7"],
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""The laws of label noise, each against the paper's words, the published scripts, or torchvision's own class lists."""
+"""Transition matrices, each against the paper's words, the published scripts, or torchvision's own class lists."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 from lncis import documents
-from lncis.config import Noise, NoiseMatrix
+from lncis.config import AsymmetricNoise, MatrixNoise, NoiseConfig, ReleaseCompatNoise, SymmetricNoise
 from lncis.errors import ConfigError, DataError
 from lncis.noise import corrupt, transition_matrix
 from lncis.noise.names import CITYSCAPES, CLASSES, SUPER_CLASS_OF, SUPER_CLASSES, VOC
@@ -27,7 +27,7 @@ def categories(names, supercategory=None) -> list[dict]:
     ]
 
 
-def flips(names, noise: Noise, supercategory=None) -> dict[str, dict[str, float]]:
+def flips(names, noise: NoiseConfig, supercategory=None) -> dict[str, dict[str, float]]:
     """Return the probability of each flip that can happen, by names."""
     matrix = transition_matrix(categories(names, supercategory), noise)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
@@ -36,8 +36,8 @@ def flips(names, noise: Noise, supercategory=None) -> dict[str, dict[str, float]
     return {clean: row for clean, row in found.items() if row}
 
 
-def asymmetric(**settings) -> Noise:
-    return Noise(kind="asymmetric", **({"rate": 0.4} | settings))
+def asymmetric(**settings) -> AsymmetricNoise:
+    return AsymmetricNoise(**({"rate": 0.4} | settings))
 
 
 def test_classes_are_those_of_the_data_sets():
@@ -146,19 +146,19 @@ def test_train_and_val_swap_the_same_pairs():
 @pytest.mark.parametrize(
     ("names", "noise"),
     [
-        (CITYSCAPES, Noise(rate=0.3)),
+        (CITYSCAPES, SymmetricNoise(rate=0.3)),
         (VOC, asymmetric()),
         (COCO, asymmetric()),
         (COCO, asymmetric(pair=True, seed=4)),
         (["a", "b", "c"], asymmetric(map={"a": "b", "c": "a"})),
         (
             ["a", "b"],
-            Noise(kind="matrix", matrix=NoiseMatrix(classes=("b", "a"), rows=((0.9, 0.1), (0.4, 0.6)))),
+            MatrixNoise(classes=("b", "a"), rows=((0.9, 0.1), (0.4, 0.6))),
         ),
     ],
     ids=["symmetric", "voc", "coco", "pair", "map", "matrix"],
 )
-def test_permuted_categories_permute_the_law(names, noise):
+def test_permuted_categories_permute_the_matrix(names, noise):
     order = np.random.default_rng(0).permutation(len(names))
     matrix = transition_matrix(categories(names), noise)
     permuted = transition_matrix(categories([names[k] for k in order]), noise)
@@ -170,7 +170,7 @@ def test_some_classes_of_a_data_set_are_enough():
     assert set(flips(["mouse", "tv", "zebra"], asymmetric())) == {"mouse", "tv"}
 
 
-def test_classes_that_could_be_of_two_data_sets_with_one_law_are_not_ambiguous():
+def test_classes_that_could_be_of_two_data_sets_with_one_map_are_not_ambiguous():
     assert flips(["cat", "dog"], asymmetric()) == arrows("cat<->dog")  # VOC and COCO
 
 
@@ -193,7 +193,7 @@ def test_unknown_classes_are_refused_listed_and_hinted_at():
     assert str(raised.value) == (
         "asymmetric noise goes by class names, and voc, the nearest of voc, cityscapes, coco, digits, lacks "
         "sofaa (did you mean sofa?), tv monitor (did you mean tvmonitor?), zzz; "
-        "correct them, give noise.map, or use kind: symmetric"
+        "correct them, give noise.map, or use type: symmetric"
     )
 
 
@@ -228,18 +228,18 @@ def test_wrong_names_in_a_map_of_ones_own_are_listed_with_the_nearest():
 
 
 def test_a_matrix_of_ones_own_goes_by_name():
-    law = NoiseMatrix(classes=("b", "a"), rows=((0.9, 0.1), (0.3, 0.7)))
-    matrix = transition_matrix(categories(["a", "b"]), Noise(kind="matrix", matrix=law))
+    noise = MatrixNoise(classes=("b", "a"), rows=((0.9, 0.1), (0.3, 0.7)))
+    matrix = transition_matrix(categories(["a", "b"]), noise)
     np.testing.assert_allclose(matrix, [[0.7, 0.3], [0.1, 0.9]])
 
 
 def test_a_matrix_asks_for_the_rates_that_it_holds():
-    law = NoiseMatrix(classes=("a", "b"), rows=((0.75, 0.25), (0.5, 0.5)))
+    noise = MatrixNoise(classes=("a", "b"), rows=((0.75, 0.25), (0.5, 0.5)))
     document = {
         "categories": categories(["a", "b"]),
         "annotations": [{"id": n, "category_id": 1 + (n % 4 == 0)} for n in range(4000)],
     }
-    _, manifest = corrupt(document, Noise(kind="matrix", matrix=law, rate=0), stream="train")
+    _, manifest = corrupt(document, noise, stream="train")
     assert manifest["requested_rate_by_class"] == {"a": 0.25, "b": 0.5}
     assert manifest["requested_rate"] == manifest["expected_rate"] == pytest.approx(0.75 * 0.25 + 0.25 * 0.5)
     assert manifest["realised_rate"] == pytest.approx(manifest["expected_rate"], abs=4 * (0.25 / 4000) ** 0.5)
@@ -249,13 +249,13 @@ def test_a_matrix_asks_for_the_rates_that_it_holds():
     ("names", "complaint"),
     [
         (["a", "c"], r"has classes that the data lack: b; correct"),
-        (["a", "b", "c"], r"lacks classes of the data: c; give a row for each"),
+        (["a", "b", "c"], r"lacks classes of the data: c; add them, and a row for each"),
     ],
 )
 def test_a_matrix_of_other_classes_is_refused(names, complaint):
-    law = NoiseMatrix(classes=("a", "b"), rows=((0.9, 0.1), (0.3, 0.7)))
+    noise = MatrixNoise(classes=("a", "b"), rows=((0.9, 0.1), (0.3, 0.7)))
     with pytest.raises(DataError, match=complaint):
-        flips(names, Noise(kind="matrix", matrix=law))
+        flips(names, noise)
 
 
 @pytest.mark.parametrize(
@@ -272,14 +272,14 @@ def test_release_compat_draws_from_the_pools_of_the_scripts(names, pool):
     size = len(names)
     expected = np.array([[0.2 * (c == n) + 0.8 * list(pool).count(n) / len(pool) for n in range(1, size + 1)]
                          for c in range(1, size + 1)])  # fmt: skip
-    matrix = transition_matrix(categories(names), Noise(kind="release-compat", rate=0.8))
+    matrix = transition_matrix(categories(names), ReleaseCompatNoise(rate=0.8))
     np.testing.assert_allclose(matrix, expected, atol=1e-12)
     assert not matrix[:-1, -1].any()
 
 
 def test_release_compat_realises_686_of_a_requested_800_on_cityscapes():
     """0.8 * 6/7 for the seven classes that are targets; the last one, bicycle, always leaves: 0.8."""
-    matrix = transition_matrix(categories(CITYSCAPES), Noise(kind="release-compat", rate=0.8))
+    matrix = transition_matrix(categories(CITYSCAPES), ReleaseCompatNoise(rate=0.8))
     np.testing.assert_allclose(1 - matrix.diagonal(), [0.8 * 6 / 7] * 7 + [0.8])
     assert round(0.8 * 6 / 7, 3) == 0.686
     ids = [24, 25, 26, 27, 28, 31, 32, 33]
@@ -287,18 +287,18 @@ def test_release_compat_realises_686_of_a_requested_800_on_cityscapes():
         "categories": [{"id": i, "name": name} for i, name in zip(ids, CITYSCAPES, strict=True)],
         "annotations": [{"id": n, "category_id": ids[n % 8]} for n in range(40_000)],
     }
-    noisy, manifest = corrupt(document, Noise(kind="release-compat", rate=0.8, seed=2), stream="train")
+    noisy, manifest = corrupt(document, ReleaseCompatNoise(rate=0.8, seed=2), stream="train")
     assert manifest["requested_rate"] == 0.8
     rates = list(manifest["realised_rate_by_class"].values())
     assert rates == pytest.approx([0.686] * 7 + [0.8], abs=4 * (0.686 * 0.314 / 5000) ** 0.5)
     assert not any(a["category_id"] == 33 != a["clean_category_id"] for a in noisy["annotations"])
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "asymmetric", "release-compat"])
+@pytest.mark.parametrize("kind", [SymmetricNoise, AsymmetricNoise, ReleaseCompatNoise])
 @pytest.mark.parametrize("background", ["background", "__background__", "_background_", "Background"])
 def test_background_is_neither_flipped_nor_drawn(kind, background):
-    with_it = transition_matrix(categories([background, *VOC]), Noise(kind=kind, rate=0.5))
-    np.testing.assert_array_equal(with_it[1:, 1:], transition_matrix(categories(VOC), Noise(kind=kind, rate=0.5)))
+    with_it = transition_matrix(categories([background, *VOC]), kind(rate=0.5))
+    np.testing.assert_array_equal(with_it[1:, 1:], transition_matrix(categories(VOC), kind(rate=0.5)))
     assert with_it[0, 0] == 1
     assert not with_it[1:, 0].any()
 
@@ -306,20 +306,20 @@ def test_background_is_neither_flipped_nor_drawn(kind, background):
 @pytest.mark.parametrize(
     ("text", "noise"),
     [
-        ("{kind: asymmetric, rate: 0.4, seed: 0}", Noise(kind="asymmetric")),
-        ("{kind: asymmetric, map: {1: 7, 3: 8}}", Noise(kind="asymmetric", map={"1": "7", "3": "8"})),
-        ("{kind: asymmetric, pair: true, map_of: coco}", Noise(kind="asymmetric", pair=True, map_of="coco")),
-        ("{kind: release-compat, rate: 0.8}", Noise(kind="release-compat", rate=0.8)),
+        ("{type: asymmetric, rate: 0.4, seed: 0}", AsymmetricNoise()),
+        ("{type: asymmetric, map: {1: 7, 3: 8}}", AsymmetricNoise(map={"1": "7", "3": "8"})),
+        ("{type: asymmetric, pair: true, map_of: coco}", AsymmetricNoise(pair=True, map_of="coco")),
+        ("{type: release-compat, rate: 0.8}", ReleaseCompatNoise(rate=0.8)),
         (
-            "{kind: matrix, matrix: {classes: [0, 1], rows: [[1, 0], [1e-1, 0.9]]}}",
-            Noise(kind="matrix", matrix=NoiseMatrix(classes=("0", "1"), rows=((1, 0), (0.1, 0.9)))),
+            "{type: matrix, classes: [0, 1], rows: [[1, 0], [1e-1, 0.9]]}",
+            MatrixNoise(classes=("0", "1"), rows=((1, 0), (0.1, 0.9))),
         ),
     ],
 )
 def test_noise_in_yaml(tmp_path, text, noise):
     (tmp_path / "noise.yaml").write_text(text)
-    assert documents.load(Noise, tmp_path / "noise.yaml") == noise
-    assert documents.parse(Noise, documents.dump(noise), source="again") == noise
+    assert documents.load(NoiseConfig, tmp_path / "noise.yaml") == noise
+    assert documents.parse(NoiseConfig, documents.dump(noise), source="again") == noise
     assert isinstance(hash(noise), int)
 
 
@@ -329,28 +329,33 @@ ROWS = {"classes": ["a", "b"], "rows": [[0.9, 0.1], [0.3, 0.7]]}
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"kind": "symmetric", "map": {"a": "b"}}, "map must stand with kind: asymmetric but kind is symmetric"),
-        ({"kind": "release-compat", "pair": True}, "pair must stand with kind: asymmetric but kind is release-compat"),
-        ({"kind": "asymmetric", "map": {"a": "b"}, "pair": True}, "map and pair exclude each other"),
-        ({"kind": "asymmetric", "map": {"a": "b"}, "map_of": "coco"}, "map and map_of exclude each other"),
-        ({"kind": "asymmetric", "map_of": "voc", "pair": True}, "map_of and pair exclude each other"),
-        ({"kind": "asymmetric", "map": {}}, "map must name at least one class"),
-        ({"kind": "asymmetric", "map": {"a": "a"}}, "map must name another class for a than itself"),
-        ({"kind": "asymmetric", "map_of": "lvis"}, "map_of: must be 'voc', 'cityscapes', 'coco' or 'digits' but got"),
-        ({"kind": "asymmetric", "matrix": ROWS}, "matrix must be given with kind: matrix, and only then"),
-        ({"kind": "matrix"}, "matrix must be given with kind: matrix, and only then"),
-        ({"kind": "matrix", "matrix": ROWS | {"rows": [[0.9, 0.2], [0, 1]]}}, "matrix: the row of a must sum to 1 but"),
-        ({"kind": "matrix", "matrix": ROWS | {"rows": [[1.5, -0.5], [0, 1]]}}, "matrix.rows.*must be less than or"),
-        ({"kind": "matrix", "matrix": ROWS | {"rows": [[1, 0]]}}, "rows must be 2 of 2 probabilities"),
-        ({"kind": "matrix", "matrix": ROWS | {"classes": ["a", "a"]}}, "classes must differ"),
-        ({"kind": "matrix", "matrix": ROWS | {"row": 1}}, "matrix.row: no such field; did you mean rows"),
-        ({"kind": "uniform"}, "kind: must be 'none', 'symmetric'"),
+        ({"type": "symmetric", "map": {"a": "b"}}, "map: no such field with type symmetric, only with asymmetric"),
+        (
+            {"type": "release-compat", "pair": True},
+            "pair: no such field with type release-compat, only with asymmetric",
+        ),
+        ({"type": "asymmetric", "map": {"a": "b"}, "pair": True}, "map and pair exclude each other"),
+        ({"type": "asymmetric", "map": {"a": "b"}, "map_of": "coco"}, "map and map_of exclude each other"),
+        ({"type": "asymmetric", "map_of": "voc", "pair": True}, "map_of and pair exclude each other"),
+        ({"type": "asymmetric", "map": {}}, "map must name at least one class"),
+        ({"type": "asymmetric", "map": {"a": "a"}}, "map must name another class for a than itself"),
+        ({"type": "asymmetric", "map_of": "lvis"}, "map_of: must be 'voc', 'cityscapes', 'coco' or 'digits' but got"),
+        ({"type": "asymmetric"} | ROWS, "classes: no such field with type asymmetric, only with matrix"),
+        ({"type": "matrix"}, "classes: is required but missing"),
+        ({"type": "matrix"} | ROWS | {"rows": [[0.9, 0.2], [0, 1]]}, "the row of a must sum to 1 but"),
+        ({"type": "matrix"} | ROWS | {"rows": [[1.5, -0.5], [0, 1]]}, "rows.*must be less than or"),
+        ({"type": "matrix"} | ROWS | {"rows": [[1, 0]]}, "rows must be 2 of 2 probabilities"),
+        ({"type": "matrix"} | ROWS | {"classes": ["a", "a"]}, "classes must differ"),
+        ({"type": "matrix"} | ROWS | {"row": 1}, "row: no such field; did you mean rows"),
+        ({"type": "uniform"}, "type: must be one of 'none', 'symmetric'"),
     ],
 )
 def test_settings_that_do_not_belong_together_are_refused(settings, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        documents.parse(Noise, settings, source="noise")
+        documents.parse(NoiseConfig, settings, source="noise")
 
 
-def test_noise_switched_off_keeps_its_settings():
-    assert documents.parse(Noise, {"kind": "none", "map": {"a": "b"}}, source="noise").map == {"a": "b"}
+@pytest.mark.parametrize("field", [{"rate": 0.4}, {"seed": 1}, {"map": {"a": "b"}}, ROWS])
+def test_without_noise_there_is_nothing_to_set(field):
+    with pytest.raises(ConfigError, match="no such field with type none, only with "):
+        documents.parse(NoiseConfig, {"type": "none"} | field, source="noise")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lncis import datasets, documents
 from lncis.commands import app as cli
-from lncis.config import DigitsData, LncisLoss, Model, Optimizer, Schedule, TrainConfig
+from lncis.config import AdamWOptimizer, DigitsData, DigitsRCNN, LncisLoss, MaskRCNNResNet50FPN, Schedule, TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
@@ -28,7 +28,7 @@ from lncis.studies.stages import STAGES, StageTree
 CONFIG = TrainConfig(
     dataset=DigitsData(train_scenes=24, val_scenes=4, test_scenes=6),
     schedule=Schedule(epochs=4, evaluate_every=4),
-    optimizer=Optimizer(lr=2e-3),
+    optimizer=AdamWOptimizer(lr=2e-3),
     batch_size=2,
 )
 
@@ -224,8 +224,8 @@ def test_a_truncated_checkpoint_is_said(run: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(CONFIG, model=Model(name="maskrcnn_resnet50_fpn")),
-        replace(CONFIG, model=Model(class_agnostic_masks=True)),
+        replace(CONFIG, model=MaskRCNNResNet50FPN()),
+        replace(CONFIG, model=DigitsRCNN(class_agnostic_masks=True)),
     ],
     ids=["another model", "other heads"],
 )
@@ -239,7 +239,7 @@ def test_other_classes_than_the_data_sets_are_said(run: Path) -> None:
     state = checkpoint.load(run / engine.CHECKPOINT)
     renamed = [{**category, "name": f"n{category['name']}"} for category in state.categories]
     checkpoint.save(replace(state, categories=renamed), run / engine.CHECKPOINT)
-    assert "tells other classes apart (n0, n1, " in one_line(lncis("evaluate", run))
+    assert "has other classes (n0, n1, " in one_line(lncis("evaluate", run))
 
 
 def test_a_folder_that_holds_no_run_is_said() -> None:

@@ -29,10 +29,10 @@ def test_its_study_loads_and_can_be_planned():
 def test_its_python_runs():
     import torch
 
-    from lncis.config import Model
+    from lncis.config import DigitsRCNN
     from lncis.detection.models import build_model
 
-    names = {"class_logits": torch.randn(8, 11), "labels": torch.arange(8), "model": build_model(Model(), 10)}
+    names = {"class_logits": torch.randn(8, 11), "labels": torch.arange(8), "model": build_model(DigitsRCNN(), 10)}
     for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
         exec(code, names)
     assert names["loss"].isfinite()

@@ -8,7 +8,7 @@ import yaml
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from lncis import documents
-from lncis.config import Model, TrainConfig
+from lncis.config import MaskRCNNResNet50FPN, TrainConfig
 from lncis.detection.engine import learning_rate
 from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
 from lncis.detection.roi_heads import TORCHVISION_BETA
@@ -21,8 +21,18 @@ def recipe(*names: str) -> TrainConfig:
     return documents.load_merged(TrainConfig, [RECIPES / f"{name}.yaml" for name in names])
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*")))
+def test_every_recipe_loads_beneath_a_data_sets(name):
+    config = recipe("voc", name)
+    given = documents.read_mapping(RECIPES / f"{name}.yaml")
+    assert (
+        documents.parse(TrainConfig, documents.overlaid(documents.dump(config), given, TrainConfig), source="")
+        == config
+    )
+
+
 def test_these_are_all():
-    assert {path.stem for path in RECIPES.glob("*")} == {*DATA_SETS, *WAYS, "cpu"}
+    assert {path.stem for path in RECIPES.glob("*")} == {*DATA_SETS, *WAYS, "cpu", "release_loss"}
 
 
 @pytest.mark.parametrize(
@@ -37,13 +47,13 @@ def test_these_are_all():
 def test_a_data_set_has_the_papers_schedule(way, data_set, batch, lr, epochs, drops, stage1_epochs, sizes):
     config = recipe(data_set, way)
     assert (config.batch_size, config.optimizer.lr) == (batch, lr)
-    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (config.optimizer.type, config.optimizer.momentum, config.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
     assert (config.schedule.epochs, config.schedule.lr_drops) == (epochs, drops)
     assert config.schedule.switch_epoch == stage1_epochs
     assert (config.model.min_size, config.model.max_size) == sizes
     assert config.model.weights == "imagenet"
     assert config.flip == 0.5
-    assert (config.loss.gamma, config.loss.log_0) == (6.0, -4.0)
+    assert (config.loss.gamma, config.loss.A) == (6.0, -4.0)
 
 
 def test_cityscapes_trains_at_800_to_1024_and_tests_at_1024():
@@ -70,7 +80,7 @@ def test_mmdet1_is_mmdetections():
 
 def test_torchvision_is_what_the_defaults_are():
     model = recipe("voc", "torchvision").model
-    plain = Model(name="maskrcnn_resnet50_fpn", weights="imagenet", min_size=800, max_size=1333)
+    plain = MaskRCNNResNet50FPN(weights="imagenet", min_size=800, max_size=1333)
     torch.manual_seed(0)
     spelt_out = build_model(model, 20, pretrained=False)
     torch.manual_seed(0)
@@ -93,21 +103,21 @@ def test_ways_say_the_same_fields_and_none_of_a_data_sets(way):
 
 
 def test_the_later_file_stands_and_a_mistake_names_the_files():
-    Path("mine.yaml").write_text("batch_size: 8\nloss: {name: cross_entropy}\nmodel: {max_size: 900}")
+    Path("mine.yaml").write_text("batch_size: 8\nloss: {type: cross_entropy}\nmodel: {max_size: 900}")
     paths = [RECIPES / "voc.yaml", Path("mine.yaml")]
     config = documents.load_merged(TrainConfig, paths)
-    assert (config.batch_size, config.loss.name, config.model.min_size, config.model.max_size) == (
+    assert (config.batch_size, config.loss.type, config.model.min_size, config.model.max_size) == (
         8, "cross_entropy", 800, 900
     )  # fmt: skip
     Path("mine.yaml").write_text("loss: {gamma: 5}")
-    Path("wrong.yaml").write_text("model: {max_size: 5}")
-    with pytest.raises(documents.ConfigError, match=r"mine\.yaml \+ wrong\.yaml: loss: needs name"):
+    Path("wrong.yaml").write_text("model: {type: digits_rcnn, max_size: 5}")
+    with pytest.raises(documents.ConfigError, match=r"mine\.yaml \+ wrong\.yaml: loss: needs type"):
         documents.load_merged(TrainConfig, [Path("mine.yaml"), Path("wrong.yaml")])
 
 
 def test_a_mapping_of_another_tag_takes_the_others_place():
-    Path("one.yaml").write_text("loss: {name: lncis, gamma: 5}")
-    Path("other.yaml").write_text("loss: {name: cross_entropy}")
+    Path("one.yaml").write_text("loss: {type: lncis, gamma: 5}")
+    Path("other.yaml").write_text("loss: {type: cross_entropy}")
     paths = [Path("one.yaml"), Path("other.yaml")]
-    assert documents.load_merged(TrainConfig, paths).loss.name == "cross_entropy"
+    assert documents.load_merged(TrainConfig, paths).loss.type == "cross_entropy"
     assert documents.load_merged(TrainConfig, paths[::-1]).loss.gamma == 5

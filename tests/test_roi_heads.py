@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from lncis.config import Model
+from lncis.config import DigitsRCNN
 from lncis.detection.losses import BACKGROUND, cross_entropy
 from lncis.detection.models import build_model
 from lncis.detection.roi_heads import ClassLossRoIHeads, box_loss
@@ -16,7 +16,7 @@ K = 3
 
 
 def digits_rcnn() -> MaskRCNN:
-    model = build_model(Model(min_size=64, max_size=64), K)
+    model = build_model(DigitsRCNN(min_size=64, max_size=64), K)
     # the stock heads around the same modules
     stock = RoIHeads.__new__(RoIHeads)
     stock.__dict__.update({k: v for k, v in model.roi_heads.__dict__.items() if k != "class_loss"})

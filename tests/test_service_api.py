@@ -226,7 +226,7 @@ def test_a_preset_with_changes(idle):
     assert "gamma_sweep" in {preset["name"] for preset in listed}
     assert "voc/table1" in {preset["name"] for preset in listed}
     for preset in listed:
-        if preset["spec"]["base"]["dataset"]["name"] == "digits":  # the others' data are not in this service's roots
+        if preset["spec"]["base"]["dataset"]["type"] == "digits":  # the others' data are not in this service's roots
             post(idle, preset["spec"])
 
 
@@ -240,7 +240,7 @@ def test_the_yaml_of_a_study_is_a_body(idle):
 def test_every_mistake_is_reported_at_once(idle):
     wrong = {
         "name": "x",
-        "base": {"schedule": {"epochs": 4, "stage1_epochs": 4}, "loss": {"name": "lncis", "A": 1}},
+        "base": {"schedule": {"epochs": 4, "stage1_epochs": 4}, "loss": {"type": "lncis", "A": 1}},
         "search": {"loss.gama": {"type": "categorical", "choices": [1]}},
         "sed": 1,
     }

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.processes
 TINY = {
     "name": "tiny",
     "base": {
-        "dataset": {"name": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4},
+        "dataset": {"type": "digits", "train_scenes": 8, "val_scenes": 4, "test_scenes": 4},
         "schedule": {"epochs": 2, "stage1_epochs": 1},
     },
     "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 8.0]}},

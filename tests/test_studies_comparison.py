@@ -21,7 +21,7 @@ PAPER = {
 
 def study(rate: float, values: dict[str, float], *, complete: bool = True) -> StudyResult:
     gammas = {"loss.gamma": {"type": "categorical", "choices": [4.0]}}
-    base = {"schedule": {"epochs": 4}, "noise": {"rate": rate}}
+    base = {"schedule": {"epochs": 4}, "noise": {"type": "symmetric", "rate": rate}}
     book = Book(study_spec(base=base, search=gammas, paper=PAPER))
     for number, (overrides, baseline) in enumerate([(CE, "ce"), ({"loss.gamma": 4.0}, None)]):
         for trial in book.spec.trials(number, overrides, baseline=baseline):

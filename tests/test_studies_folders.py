@@ -127,7 +127,7 @@ def test_ids_differ_and_begin_with_the_name():
 
 def test_the_sampler_begins_with_the_means_of_configurations_that_finished():
     objectives = {"secondary_objectives": [{"metric": "val/bbox_AP", "mode": "min"}]}
-    earlier = spec(baselines={"ce": {"loss.name": "cross_entropy"}}, **objectives)
+    earlier = spec(baselines={"ce": {"loss.type": "cross_entropy"}}, **objectives)
     carried_out(earlier, "earlier", {0: [9, 9], 1: [1.0, 2.0], 2: [5.0, None], 3: [3.0, 3.0]})
     sampler = {"type": "tpe", "configurations": 3, "warm_start": "earlier"}
     found = folders.observations(RUNS, spec(sampler=sampler, seeds=[7], **objectives), "new")

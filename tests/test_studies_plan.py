@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from lncis import datasets, documents
-from lncis.config import Optimizer, Schedule, TrainConfig
+from lncis.config import AdamWOptimizer, Schedule, SGDOptimizer, TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.execution.queue import Task
 from lncis.studies import estimate
@@ -143,7 +143,7 @@ def _listed(durations, worker_groups: int) -> int:
 # what it needs
 
 
-@pytest.mark.parametrize("optimizer", [Optimizer(lr=1e-5), Optimizer(name="sgd", lr=1e-5)], ids=lambda o: o.name)
+@pytest.mark.parametrize("optimizer", [AdamWOptimizer(lr=1e-5), SGDOptimizer(lr=1e-5)], ids=lambda o: o.type)
 def test_the_size_of_a_checkpoint_is_what_is_written(tiny, optimizer):
     config = TrainConfig(dataset=tiny.dataset, schedule=tiny.schedule, optimizer=optimizer)
     data = datasets.load(config)
@@ -184,7 +184,7 @@ def earlier(name: str, study: StudySpec, seconds: list[float], reused: bool = Fa
 def test_the_pace_is_that_of_an_earlier_study_like_it():
     study = spec({"loss.gamma": choices(4.0, 5.0)})
     earlier("like it", study, [2.0, 4.0])
-    earlier("larger", spec(study.search, base={"dataset": {"name": "digits", "train_scenes": 999}}), [50.0])
+    earlier("larger", spec(study.search, base={"dataset": {"type": "digits", "train_scenes": 999}}), [50.0])
     earlier("on other workers", spec(study.search, resources={"num_workers": 2}), [60.0])
     earlier("reused", study, [70.0], reused=True)
     earlier("empty", study, [])

@@ -127,17 +127,17 @@ def test_importance_takes_a_log_range_by_its_logarithm(number):
 def test_importance_knows_parameters_that_only_some_configurations_have(number):
     search = {
         "optimizer.lr": LR,
-        "loss.name": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
-        "loss.gamma": {**GAMMA, "when": {"loss.name": "lncis"}},
+        "loss.type": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
+        "loss.gamma": {**GAMMA, "when": {"loss.type": "lncis"}},
     }
     draw = np.random.default_rng(2)
     points = [
-        {"optimizer.lr": 10 ** draw.uniform(-5, -1), "loss.name": name}
+        {"optimizer.lr": 10 ** draw.uniform(-5, -1), "loss.type": name}
         | ({"loss.gamma": draw.uniform(3, 9)} if name == "lncis" else {})
         for name in ["lncis", "cross_entropy"] * (number // 2)
     ]
     result = of_points(points, lambda o: o.get("loss.gamma", 2.0), search=search)
-    assert list(statistics.importance(result)) == ["loss.name", "loss.gamma", "optimizer.lr"]
+    assert list(statistics.importance(result)) == ["loss.type", "loss.gamma", "optimizer.lr"]
     assert statistics.importance(result)["optimizer.lr"] < 0.05
 
 
@@ -292,9 +292,9 @@ def test_one_seed_decides_nothing():
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
-        ({"kind": "none"}, "no noise"),
-        ({"kind": "release-compat", "rate": 0.8}, "release-compat noise 80%"),
-        ({"kind": "matrix", "matrix": {"classes": ["a"], "rows": [[1]]}}, "noise by a matrix"),
+        ({"type": "none"}, "no noise"),
+        ({"type": "release-compat", "rate": 0.8}, "release-compat noise 80%"),
+        ({"type": "matrix", "classes": ["a"], "rows": [[1]]}, "noise by a matrix"),
     ],
 )
 def test_the_title_says_the_noise(noise, words):
@@ -302,8 +302,8 @@ def test_the_title_says_the_noise(noise, words):
 
 
 def test_ones_own_labels_are_not_said_to_be_clean():
-    own = {"name": "coco", "images": "images", "train": "noisy.json", "test": "clean.json"}
-    spec = study_spec(base={"dataset": own, "noise": {"kind": "none"}})
+    own = {"type": "coco", "images": "images", "train": "noisy.json", "test": "clean.json"}
+    spec = study_spec(base={"dataset": own, "noise": {"type": "none"}})
     assert "s: coco, labels as they are, E = 20" in table.study_title(replace(small(), spec=spec))
 
 
@@ -417,8 +417,8 @@ def test_of_many_configurations_the_table_shows_the_best_and_says_how_many_more(
 
 def test_conditional_parameters_may_be_absent():
     search = {
-        "loss.name": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
-        "loss.gamma": {"type": "categorical", "choices": [4.0, 6.0], "when": {"loss.name": "lncis"}},
+        "loss.type": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
+        "loss.gamma": {"type": "categorical", "choices": [4.0, 6.0], "when": {"loss.type": "lncis"}},
     }
     spec = study_spec(search=search, baselines={})
     result = finished(book_of(spec, spec.grid, lambda t: 30 + t.seed + t.overrides.get("loss.gamma", 0)))
@@ -601,7 +601,7 @@ def test_the_report_holds_everything_and_loads_nothing():
         "Pareto front",
         "requested = trained + shared + reused + skipped",
         "Best of study s-1",
-        "noise: kind: symmetric",
+        "noise: type: symmetric",
         "secondary_objectives: - metric: val/bbox_AP",
     ):
         assert part in words, part

@@ -30,7 +30,7 @@ from lncis.studies.report.result import (
 from lncis.studies.spec import StudySpec, Trial
 
 METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"
-CE = {"loss": {"name": "cross_entropy"}}
+CE = {"loss": {"type": "cross_entropy"}}
 FINISHED, PRUNED, FAILED = End
 
 

@@ -93,7 +93,7 @@ def test_mlflow_holds_study_and_trials_with_their_curves(study):
         (run,) = (run for run in children if run.info.run_name == f"{t.trial.label}, seed 0")
         curve = client.get_metric_history(run.info.run_id, "train/loss")
         assert [(point.step, point.value) for point in curve] == [(r["epoch"], r["train/loss"]) for r in t.records]
-        assert run.data.params["loss.name"] == t.trial.config.loss.name
+        assert run.data.params["loss.type"] == t.trial.config.loss.type
         assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["noise.json"]
     (diverging,) = (run for run in children if run.info.run_name == "diverging, seed 0")
     assert "the loss is" in diverging.data.tags["lncis.reason"]

@@ -60,10 +60,10 @@ def test_grid_is_the_same_whatever_is_told():
 def test_grid_of_words_numbers_and_null():
     choices = ["symmetric", "asymmetric"]
     study = spec(
-        search={"noise.kind": Categorical(choices=choices), "schedule.stage1_epochs": Categorical(choices=[None, 3])}
+        search={"noise.type": Categorical(choices=choices), "schedule.stage1_epochs": Categorical(choices=[None, 3])}
     )
     assert [overrides for _, overrides in ask_all(Suggester(study))] == [
-        {"noise.kind": kind, "schedule.stage1_epochs": e} for kind in choices for e in (None, 3)
+        {"noise.type": kind, "schedule.stage1_epochs": e} for kind in choices for e in (None, 3)
     ]
 
 
@@ -131,9 +131,9 @@ def test_configuration_counts_with_the_mean_of_its_trials():
 
 
 MIXED = {
-    "loss.name": Categorical(choices=["lncis", "cross_entropy"]),
-    "loss.gamma": Range(type="float", low=1, high=9, when={"loss.name": "lncis"}),
-    "loss.A": Categorical(choices=[-1.0, -4.0], when={"loss.name": ["lncis"]}),
+    "loss.type": Categorical(choices=["lncis", "cross_entropy"]),
+    "loss.gamma": Range(type="float", low=1, high=9, when={"loss.type": "lncis"}),
+    "loss.A": Categorical(choices=[-1.0, -4.0], when={"loss.type": ["lncis"]}),
     "optimizer.lr": LR,
     "batch_size": BATCH,
     "schedule.stage1_epochs": Range(type="int", low=1, high=8),
@@ -208,20 +208,20 @@ def test_parameters_that_do_not_apply_are_absent_and_the_others_valid():
     study = spec(search=MIXED, sampler=OptunaSampler(type="tpe", configurations=25))
     tried = run(study, score)
     for overrides in tried:
-        lncis = overrides["loss.name"] == "lncis"
+        lncis = overrides["loss.type"] == "lncis"
         assert ("loss.gamma" in overrides) == ("loss.A" in overrides) == lncis
         assert type(overrides["schedule.stage1_epochs"]) is int
         assert 1 <= overrides["schedule.stage1_epochs"] <= 8
         study.configure(overrides, seed=0)
-    assert {overrides["loss.name"] for overrides in tried} == {"lncis", "cross_entropy"}
+    assert {overrides["loss.type"] for overrides in tried} == {"lncis", "cross_entropy"}
 
 
 @pytest.mark.parametrize("type_", ["random", "tpe"])
 def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
     first = [
-        {"loss.name": "lncis", "loss.gamma": 2.0, "loss.A": -4.0, "optimizer.lr": 1e-4, "batch_size": 2},
+        {"loss.type": "lncis", "loss.gamma": 2.0, "loss.A": -4.0, "optimizer.lr": 1e-4, "batch_size": 2},
         {"optimizer.lr": 0.01, "schedule.stage1_epochs": 3},
-        {"loss.name": "cross_entropy"},
+        {"loss.type": "cross_entropy"},
     ]
     study = spec(search=MIXED, sampler=OptunaSampler(type=type_, configurations=5, first=first))
     tried = run(study, score)
@@ -229,7 +229,7 @@ def test_points_are_tried_first_and_what_they_leave_out_is_drawn(type_):
     assert first[0].items() <= tried[0].items()
     assert "schedule.stage1_epochs" in tried[0]
     assert (tried[1]["optimizer.lr"], tried[1]["schedule.stage1_epochs"]) == (0.01, 3)
-    assert set(tried[2]) == {"loss.name", "optimizer.lr", "batch_size", "schedule.stage1_epochs"}
+    assert set(tried[2]) == {"loss.type", "optimizer.lr", "batch_size", "schedule.stage1_epochs"}
 
 
 def test_whole_numbers_are_drawn_by_their_logarithm_too():
@@ -257,7 +257,7 @@ def test_earlier_results_lead_tpe_from_the_first_proposal():
 
 def test_an_observation_is_a_finished_trial_for_optuna():
     study = spec(search=MIXED, sampler=TPE, secondary_objectives=[Objective(metric="val/bbox_AP", mode="min")])
-    overrides = {"loss.name": "cross_entropy", "optimizer.lr": 1e-3, "batch_size": 2, "schedule.stage1_epochs": 4}
+    overrides = {"loss.type": "cross_entropy", "optimizer.lr": 1e-3, "batch_size": 2, "schedule.stage1_epochs": 4}
     found = as_optuna(study, Observation(overrides=overrides, values=[3.0, 4.0]))
     assert (found.params, found.values, found.state) == (overrides, [3.0, 4.0], TrialState.COMPLETE)
     assert set(found.distributions) == set(overrides)

@@ -9,7 +9,7 @@ from lncis.studies.spec.files import parse_spec
 from lncis.studies.spec.space import Categorical, Range, applies
 
 LOSS = Categorical(choices=["lncis", "cross_entropy"])
-GAMMA = Categorical(choices=[4.0, 6.0], when={"loss.name": "lncis"})
+GAMMA = Categorical(choices=[4.0, 6.0], when={"loss.type": "lncis"})
 
 
 def spec(search: dict, **fields) -> StudySpec:
@@ -33,14 +33,14 @@ def test_a_parameter_applies_where_all_its_conditions_hold():
 
 
 def test_a_grid_has_each_combination_once_and_no_parameter_where_it_does_not_apply():
-    grid = space.grid({"loss.name": LOSS, "loss.gamma": GAMMA, "optimizer.lr": Categorical(choices=[1e-3, 1e-4])})
+    grid = space.grid({"loss.type": LOSS, "loss.gamma": GAMMA, "optimizer.lr": Categorical(choices=[1e-3, 1e-4])})
     assert grid == [
-        {"loss.name": "lncis", "loss.gamma": 4.0, "optimizer.lr": 1e-3},
-        {"loss.name": "lncis", "loss.gamma": 4.0, "optimizer.lr": 1e-4},
-        {"loss.name": "lncis", "loss.gamma": 6.0, "optimizer.lr": 1e-3},
-        {"loss.name": "lncis", "loss.gamma": 6.0, "optimizer.lr": 1e-4},
-        {"loss.name": "cross_entropy", "optimizer.lr": 1e-3},
-        {"loss.name": "cross_entropy", "optimizer.lr": 1e-4},
+        {"loss.type": "lncis", "loss.gamma": 4.0, "optimizer.lr": 1e-3},
+        {"loss.type": "lncis", "loss.gamma": 4.0, "optimizer.lr": 1e-4},
+        {"loss.type": "lncis", "loss.gamma": 6.0, "optimizer.lr": 1e-3},
+        {"loss.type": "lncis", "loss.gamma": 6.0, "optimizer.lr": 1e-4},
+        {"loss.type": "cross_entropy", "optimizer.lr": 1e-3},
+        {"loss.type": "cross_entropy", "optimizer.lr": 1e-4},
     ]
 
 
@@ -73,10 +73,10 @@ def test_an_example_is_one_under_which_the_parameter_applies():
 
 
 def test_a_conditional_grid_is_a_study():
-    study = spec({"loss.name": documents.dump(LOSS), "loss.gamma": documents.dump(GAMMA)})
+    study = spec({"loss.type": documents.dump(LOSS), "loss.gamma": documents.dump(GAMMA)})
     assert study.configurations == 3
     configs = [study.configure(overrides, seed=0) for overrides in study.grid]
-    assert [(c.loss.name, getattr(c.loss, "gamma", None)) for c in configs] == [
+    assert [(c.loss.type, getattr(c.loss, "gamma", None)) for c in configs] == [
         ("lncis", 4.0),
         ("lncis", 6.0),
         ("cross_entropy", None),
@@ -91,8 +91,8 @@ MOMENTUM = {"type": "categorical", "choices": [0.8, 0.9]}
     ("search", "problem"),
     [
         (
-            {"optimizer.momentum": {**MOMENTUM, "when": {"optimizer.name": "sgd"}}, "optimizer.name": NAMES},
-            "search.optimizer.momentum.when.optimizer.name: must name a categorical parameter that stands above "
+            {"optimizer.momentum": {**MOMENTUM, "when": {"optimizer.type": "sgd"}}, "optimizer.type": NAMES},
+            "search.optimizer.momentum.when.optimizer.type: must name a categorical parameter that stands above "
             "optimizer.momentum in search",
         ),
         (
@@ -101,25 +101,25 @@ MOMENTUM = {"type": "categorical", "choices": [0.8, 0.9]}
             "optimizer.momentum in search",
         ),
         (
-            {"optimizer.name": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.name": "sdg"}}},
-            "search.optimizer.momentum.when.optimizer.name: must be among the choices ['adamw', 'sgd'] but got 'sdg'",
+            {"optimizer.type": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.type": "sdg"}}},
+            "search.optimizer.momentum.when.optimizer.type: must be among the choices ['adamw', 'sgd'] but got 'sdg'",
         ),
         (
-            {"optimizer.name": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.name": ["sgd", "lbfgs"]}}},
-            "search.optimizer.momentum.when.optimizer.name: must be among the choices ['adamw', 'sgd'] but got 'lbfgs'",
+            {"optimizer.type": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.type": ["sgd", "lbfgs"]}}},
+            "search.optimizer.momentum.when.optimizer.type: must be among the choices ['adamw', 'sgd'] but got 'lbfgs'",
         ),
         (
-            {"optimizer.name": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.name": []}}},
+            {"optimizer.type": NAMES, "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.type": []}}},
             "search.optimizer.momentum.when: can never hold; correct or drop it",
         ),
         (
             {
-                "optimizer.name": NAMES,
-                "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.name": "sgd"}},
+                "optimizer.type": NAMES,
+                "optimizer.momentum": {**MOMENTUM, "when": {"optimizer.type": "sgd"}},
                 "optimizer.lr": {
                     "type": "categorical",
                     "choices": [1e-3],
-                    "when": {"optimizer.momentum": 0.8, "optimizer.name": "adamw"},
+                    "when": {"optimizer.momentum": 0.8, "optimizer.type": "adamw"},
                 },
             },
             "search.optimizer.lr.when: can never hold; correct or drop it",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lncis import documents
-from lncis.config import CrossEntropyLoss, LncisLoss, TrainConfig
+from lncis.config import AdamWOptimizer, CrossEntropyLoss, LncisLoss, NoNoise, SGDOptimizer, TrainConfig
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import StudySpec
@@ -13,6 +13,7 @@ from lncis.studies.spec.files import load_spec, parse_spec, portable_spec_docume
 SHIPPED = Path(__file__).parents[1] / "studies"
 STUDIES = sorted(set(SHIPPED.rglob("*.yaml")) - set((SHIPPED / "recipes").iterdir()))
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
+NO_NOISE = {"type": "categorical", "choices": ["none"]}
 MINIMAL = {"name": "s", "search": {"loss.gamma": GAMMAS}}
 
 
@@ -176,9 +177,9 @@ def test_noisy_validation_figures_may_be_selected_on(metric):
 
 
 def test_baseline_must_be_a_config():
-    found = problems(baselines={"ce": {"loss": {"name": "crossentropy"}}, "fine": {"loss.gamma": 5}})
+    found = problems(baselines={"ce": {"loss": {"type": "crossentropy"}}, "fine": {"loss.gamma": 5}})
     (problem,) = found
-    assert problem.startswith("baselines.ce.loss.name: must be one of 'cross_entropy', 'label_smoothing', ")
+    assert problem.startswith("baselines.ce.loss.type: must be one of 'cross_entropy', 'label_smoothing', ")
     assert problem.endswith("'lncis' but got 'crossentropy'")
 
 
@@ -191,12 +192,18 @@ def test_base_seed_is_not_set():
     [
         ({"nam": "t"}, "nam: no such field; did you mean name?"),
         (
-            {"base": {"dataset": {"name": "digits", "train_scene": 1}}},
+            {"base": {"dataset": {"type": "digits", "train_scene": 1}}},
             "base.dataset.train_scene: no such field; did you mean train_scenes?",
         ),
-        ({"base": {"loss": {"name": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
-        ({"sampler": {"type": "grid", "seed": 1}}, "sampler.seed: no such field; known are type"),
-        ({"pruner": {"type": "none", "first_rung": 1}}, "pruner.first_rung: no such field; known are type"),
+        ({"base": {"loss": {"type": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
+        (
+            {"sampler": {"type": "grid", "seed": 1}},
+            "sampler.seed: no such field with type grid, only with random or tpe",
+        ),
+        (
+            {"pruner": {"type": "none", "first_rung": 1}},
+            "pruner.first_rung: no such field with type none, only with asha or median",
+        ),
         ({"objective": {"metrics": "x"}}, "objective.metrics: no such field; did you mean metric?"),
         ({"resources": {"num_worker": 2}}, "resources.num_worker: no such field; did you mean num_workers?"),
         (
@@ -258,12 +265,12 @@ def test_trials_differ_in_their_seed_alone():
 
 
 def test_labels():
-    study = spec(baselines={"plain": {"loss": {"name": "cross_entropy"}}})
+    study = spec(baselines={"plain": {"loss": {"type": "cross_entropy"}}})
     (baseline,) = study.trials(0, study.baselines["plain"], baseline="plain")
     assert baseline.label == "plain"
     assert baseline.config.loss == CrossEntropyLoss()
-    (trial,) = study.trials(1, {"loss.gamma": 4.0, "noise.kind": "asymmetric", "optimizer.lr": 1e-5})
-    assert trial.label == "gamma = 4, kind = asymmetric, lr = 1e-05"
+    (trial,) = study.trials(1, {"loss.gamma": 4.0, "noise.type": "asymmetric", "optimizer.lr": 1e-5})
+    assert trial.label == "gamma = 4, asymmetric, lr = 1e-05"
 
 
 SEVERAL = {"type": "tpe", "configurations": 3}
@@ -280,9 +287,19 @@ def test_noise_draws_replicate_every_seed():
 
 
 def test_without_noise_draws_the_base_keeps_its_own():
-    study = spec(seeds=[3], base={"noise": {"seed": 5}})
+    study = spec(seeds=[3], base={"noise": {"type": "asymmetric", "seed": 5}})
     (trial,) = study.trials(0, {"loss.gamma": 4.0})
     assert (trial.config.noise.seed, trial.name, trial.replicate) == (5, "0000-seed3", "3")
+
+
+def test_without_noise_its_seeds_change_nothing():
+    study = spec(noise_seeds=[7, 8], baselines={"clean": {"noise": {"type": "none"}}}, search={"noise.type": NO_NOISE})
+    for overrides in (study.baselines["clean"], {"noise.type": "none"}):
+        first, second = study.trials(0, overrides)
+        assert (first.noise_seed, second.noise_seed) == (7, 8)
+        assert first.config == second.config
+        assert first.config.noise == NoNoise()
+    assert study.baselines == {"clean": {"noise": {"type": "none"}}}, "untouched"
 
 
 def test_noise_seeds_must_differ_and_stand_in_one_place():
@@ -363,14 +380,14 @@ def test_points_to_try_first_are_points_of_the_space(first, expected):
             {"type": "asha", "reduction_factor": 1},
             "pruner.reduction_factor: must be greater than or equal to 2 but got 1",
         ),
-        ({"type": "asha", "every": 1}, "pruner.every: no such field; known are type, first_rung, reduction_factor"),
+        ({"type": "asha", "every": 1}, "pruner.every: no such field with type asha, only with median"),
         ({"type": "median", "every": 0}, "pruner.every: must be greater than or equal to 1 but got 0"),
         (
             {"type": "median", "startup_configurations": 0},
             "pruner.startup_configurations: must be greater than or equal to 1 but got 0",
         ),
         ({"type": "hyperband"}, "pruner.type: must be one of 'none', 'asha', 'median' but got 'hyperband'"),
-        ({"kind": "asha"}, "pruner: needs type, which says what kind it is"),
+        ({"kind": "asha"}, "pruner: needs type, one of 'none', 'asha', 'median'; write type for kind"),
     ],
 )
 def test_pruner_mistakes(pruner, expected):
@@ -403,40 +420,41 @@ def test_a_field_of_whole_numbers_is_known_as_such_under_a_condition_too():
     assert found == ["search.model.min_size.type: must be int, as the field holds whole numbers, but got 'float'"]
 
 
-def test_another_loss_begins_from_its_defaults_and_another_optimizer_keeps_its_fields():
+def test_another_type_begins_from_its_defaults():
     base = {
-        "loss": {"name": "lncis", "gamma": 5.0, "A": -9.0},
-        "optimizer": {"name": "adamw", "lr": 0.02, "momentum": 0.5},
+        "loss": {"type": "lncis", "gamma": 5.0, "A": -9.0},
+        "optimizer": {"type": "sgd", "lr": 0.02, "momentum": 0.5},
     }
     study = spec(base=base)
-    assert study.configure({"loss.name": "cross_entropy"}, seed=0).loss == CrossEntropyLoss()
-    assert study.configure({"loss.name": "lncis"}, seed=0).loss == LncisLoss(gamma=5.0, A=-9.0)
-    assert study.configure({"loss.gamma": 4.0, "loss.name": "lncis"}, seed=0).loss == LncisLoss(gamma=4.0, A=-9.0)
+    assert study.configure({"loss.type": "cross_entropy"}, seed=0).loss == CrossEntropyLoss()
+    assert study.configure({"loss.type": "lncis"}, seed=0).loss == LncisLoss(gamma=5.0, A=-9.0)
+    assert study.configure({"loss.gamma": 4.0, "loss.type": "lncis"}, seed=0).loss == LncisLoss(gamma=4.0, A=-9.0)
     rates = {"optimizer.lr": {"type": "categorical", "choices": [0.1, 0.2]}}
-    plain = spec(base={"loss": {"name": "cross_entropy"}}, search=rates)
-    for overrides in ({"loss.name": "lncis", "loss.A": -2.0}, {"loss.A": -2.0, "loss.name": "lncis"}):
+    plain = spec(base={"loss": {"type": "cross_entropy"}}, search=rates)
+    for overrides in ({"loss.type": "lncis", "loss.A": -2.0}, {"loss.A": -2.0, "loss.type": "lncis"}):
         assert plain.configure(overrides, seed=0).loss == LncisLoss(A=-2.0), "in whatever order they stand"
-    optimizer = study.configure({"optimizer.name": "sgd"}, seed=0).optimizer
-    assert (optimizer.name, optimizer.lr, optimizer.momentum) == ("sgd", 0.02, 0.5)
+    assert study.configure({"optimizer.type": "adamw"}, seed=0).optimizer == AdamWOptimizer()
+    assert study.configure({"optimizer.type": "sgd"}, seed=0).optimizer == SGDOptimizer(lr=0.02, momentum=0.5)
+    assert study.configure({"noise.type": "none"}, seed=0).noise == NoNoise()
 
 
 EVERYTHING = {
     "name": "everything",
     "question": "does: all of it, survive?",
-    "base": {"loss": {"name": "lncis", "gamma": float("inf")}, "schedule": {"epochs": 9, "lr_drops": [6, 8]}},
+    "base": {"loss": {"type": "lncis", "gamma": float("inf")}, "schedule": {"epochs": 9, "lr_drops": [6, 8]}},
     "search": {
-        "loss.name": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
-        "loss.A": {"type": "float", "low": -8, "high": -1e-5, "when": {"loss.name": ["lncis"]}},
+        "loss.type": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
+        "loss.A": {"type": "float", "low": -8, "high": -1e-5, "when": {"loss.type": ["lncis"]}},
         "optimizer.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
         "schedule.stage1_epochs": {"type": "int", "low": 2, "high": 6},
         "precision": {"type": "categorical", "choices": ["fp32", "bf16"]},
     },
-    "baselines": {"no noise": {"noise": {"kind": "none"}}, "plain": {"loss.name": "cross_entropy"}},
+    "baselines": {"no noise": {"noise": {"type": "none"}}, "plain": {"loss.type": "cross_entropy"}},
     "sampler": {
         "type": "tpe",
         "configurations": 7,
         "seed": 2,
-        "first": [{"loss.name": "lncis", "loss.A": -4.0}, {}],
+        "first": [{"loss.type": "lncis", "loss.A": -4.0}, {}],
         "warm_start": "earlier-20260101-000000-abcd",
     },
     "pruner": {"type": "median", "first_rung": 2, "every": 3, "startup_configurations": 5},
@@ -469,9 +487,9 @@ def test_a_study_with_everything_survives_yaml(tmp_path):
 
 
 COLUMNS = [
-    {"noise.kind": "none"},
-    *({"noise.kind": "symmetric", "noise.rate": rate} for rate in (0.2, 0.4, 0.6, 0.8)),
-    *({"noise.kind": "asymmetric", "noise.rate": rate} for rate in (0.2, 0.4)),
+    {"noise.type": "none"},
+    *({"noise.type": "symmetric", "noise.rate": rate} for rate in (0.2, 0.4, 0.6, 0.8)),
+    *({"noise.type": "asymmetric", "noise.rate": rate} for rate in (0.2, 0.4)),
 ]
 
 
@@ -482,11 +500,11 @@ def test_each_column_of_the_papers_tables_has_its_figures(path):
     for column in COLUMNS:
         study = load_spec(path, column)
         mine = {
-            row.set.get("loss.name", "cross_entropy"): row.AP
+            row.set.get("loss.type", "cross_entropy"): row.AP
             for row in study.paper.rows
             if documents.with_overrides(documents.dump(study.base), row.given) == documents.dump(study.base)
         }
-        assert set(mine) == {"cross_entropy", *study.search["loss.name"].choices}
+        assert set(mine) == {"cross_entropy", *study.search["loss.type"].choices}
         gains.append(round(mine["lncis"] - mine["cross_entropy"], 1))
     expected = {
         "table1": [0.4, 4.3, 6.6, 6.7, 4.8, 1.0, 0.6],
@@ -496,21 +514,21 @@ def test_each_column_of_the_papers_tables_has_its_figures(path):
     assert gains == expected[path.stem]
 
 
-RECIPE = "optimizer: {lr: 0.5, weight_decay: 0.0}\nnoise: {rate: 0.1}\n"
+RECIPE = "optimizer: {type: adamw, lr: 0.5, weight_decay: 0.0}\nnoise: {type: symmetric, rate: 0.1}\n"
 STUDY = """
 name: s
 recipes: [recipe.yaml]
 base: {optimizer: {lr: 0.25}}
 search: {loss.gamma: {type: categorical, choices: [4.0]}}
 """
-ALONE = STUDY.replace("recipes: [recipe.yaml]", "")
+ALONE = STUDY.replace("recipes: [recipe.yaml]", "").replace("{lr:", "{type: adamw, lr:")
 
 
 def test_recipes_lie_under_the_base_and_changes_over_it():
     Path("sub").mkdir()
     Path("sub/recipe.yaml").write_text(RECIPE)
     Path("sub/study.yaml").write_text(STUDY)
-    Path("data.yaml").write_text("dataset: {name: digits, train_scenes: 7}\noptimizer: {weight_decay: 0.125}\n")
+    Path("data.yaml").write_text("dataset: {type: digits, train_scenes: 7}\noptimizer: {weight_decay: 0.125}\n")
     base = load_spec(Path("sub/study.yaml")).base
     assert (base.optimizer.lr, base.optimizer.weight_decay, base.noise.rate) == (0.25, 0.0, 0.1)
     study = load_spec(Path("sub/study.yaml"), {"noise.rate": 0.2, "seeds": [3, 4]}, [Path("data.yaml")])
@@ -518,10 +536,10 @@ def test_recipes_lie_under_the_base_and_changes_over_it():
     assert (study.base.noise.rate, study.seeds) == (0.2, [3, 4])
 
 
-@pytest.mark.parametrize("changes", [{}, {"noise.rate": 0.3}, {"noise.kind": "asymmetric", "dataset.train": "b.json"}])
+@pytest.mark.parametrize("changes", [{}, {"noise.rate": 0.3}, {"noise.type": "asymmetric", "dataset.train": "b.json"}])
 def test_what_is_relative_in_a_study_stays_so_for_another_machine(changes, tmp_path, monkeypatch):
     Path("study.yaml").write_text(
-        ALONE.replace("base: {", "base: {dataset: {name: coco, images: i, train: a, test: t}, ")
+        ALONE.replace("base: {", "base: {dataset: {type: coco, images: i, train: a, test: t}, ")
     )
     document = portable_spec_document(Path("study.yaml"), changes)
     assert document["base"]["dataset"]["images"] == "i"

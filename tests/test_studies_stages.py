@@ -13,14 +13,16 @@ import yaml
 import lncis
 from lncis import documents
 from lncis.config import (
+    AdamWOptimizer,
+    AsymmetricNoise,
     CrossEntropyLoss,
     DigitsData,
+    DigitsRCNN,
     GeneralizedCrossEntropyLoss,
     LncisLoss,
-    Model,
-    Noise,
-    Optimizer,
     Schedule,
+    SGDOptimizer,
+    SymmetricNoise,
     TrainConfig,
     Workers,
 )
@@ -87,7 +89,7 @@ def test_same_trial_has_the_same_keys():
     [
         LncisLoss(gamma=4.0),
         LncisLoss(A=-1.0),
-        LncisLoss(preset="release"),
+        LncisLoss(clamped=True),
         LncisLoss(negatives=False),
         LncisLoss(pseudo_negatives=False),
         LncisLoss(isolation=False),
@@ -123,12 +125,11 @@ def test_constants_of_a_loss_change_all_of_a_training_that_has_it_from_the_first
 @pytest.mark.parametrize(
     ("short", "long"),
     [
-        (LncisLoss(), LncisLoss(A=-4.0, isolation=True)),
-        (LncisLoss(preset="release"), LncisLoss(preset="release", A=math.log(1e-4), isolation=False)),
+        (LncisLoss(), LncisLoss(A=-4, isolation=True)),
+        (LncisLoss(A=math.log(1e-4)), LncisLoss(A=-9.210340371976182, clamped=False)),
     ],
-    ids=["paper", "release"],
 )
-def test_to_write_out_what_a_preset_says_changes_nothing(short, long):
+def test_to_write_out_a_default_changes_nothing(short, long):
     assert keys(replace(BASE, loss=short)) == keys(replace(BASE, loss=long))
 
 
@@ -136,17 +137,17 @@ def test_to_write_out_what_a_preset_says_changes_nothing(short, long):
     "change",
     [
         {"seed": 1},
-        {"noise": Noise(rate=0.2)},
-        {"noise": Noise(seed=1)},
-        {"noise": Noise(kind="asymmetric")},
-        {"optimizer": Optimizer(lr=2e-3)},
-        {"optimizer": Optimizer(name="sgd")},
-        {"optimizer": Optimizer(weight_decay=0)},
+        {"noise": SymmetricNoise(rate=0.2)},
+        {"noise": SymmetricNoise(seed=1)},
+        {"noise": AsymmetricNoise()},
+        {"optimizer": AdamWOptimizer(lr=2e-3)},
+        {"optimizer": SGDOptimizer()},
+        {"optimizer": AdamWOptimizer(weight_decay=0)},
         {"batch_size": 8},
         {"precision": "bf16"},
         {"dataset": DigitsData(train_scenes=201)},
         {"dataset": DigitsData(seed=1)},
-        {"model": Model(max_size=160)},
+        {"model": DigitsRCNN(max_size=160)},
         {"schedule": replace(SCHEDULE, stage1_epochs=5)},
         {"schedule": replace(SCHEDULE, lr_drops=(3, 9))},
         {"schedule": replace(SCHEDULE, warmup_iterations=10)},
@@ -161,14 +162,14 @@ def test_what_enters_stage_1_changes_both_keys(change):
 def test_weights_count_by_their_content_and_not_by_their_path():
     def starting_from(name: str, content: str) -> list[str]:
         Path(name).write_text(content)
-        return keys(replace(BASE, model=Model(weights=name)))
+        return keys(replace(BASE, model=DigitsRCNN(weights=name)))
 
     first = starting_from("a.pth", "weights")
     assert starting_from("b.pth", "weights") == first
     assert not set(starting_from("a.pth", "others!!")) & {*first, *keys(BASE)}
     Path("a.pth").unlink()
     with pytest.raises(ConfigError, match=r"model\.weights: .*a\.pth cannot be read: No such file"):
-        keys(replace(BASE, model=Model(weights="a.pth")))
+        keys(replace(BASE, model=DigitsRCNN(weights="a.pth")))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def study_chains(*, gammas: list[float], seeds: list[int], schedule: Schedule):
         name="s",
         base=TrainConfig(schedule=schedule),
         search={"loss.gamma": {"type": "categorical", "choices": gammas}},
-        baselines={"ce": {"loss": {"name": "cross_entropy"}}},
+        baselines={"ce": {"loss": {"type": "cross_entropy"}}},
         seeds=seeds,
     )
     configurations = [*spec.baselines.values(), *spec.grid]
@@ -383,7 +384,7 @@ def test_stage_2_is_cut_at_rungs_and_stage_1_never():
         {"schedule.stage1_epochs": {"type": "int", "low": 3, "high": 8}},
         {"type": "random", "configurations": 3},
         pruner={"type": "median", "every": 2},
-        baselines={"plain": {"loss": {"name": "cross_entropy"}, "schedule.stage1_epochs": 5}},
+        baselines={"plain": {"loss": {"type": "cross_entropy"}, "schedule.stage1_epochs": 5}},
     )
     assert StageTree(study, Path()).rungs == (4, 6, 8, 10)
     cut = StageTree(study, Path("stages")).chain

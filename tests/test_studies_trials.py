@@ -155,7 +155,7 @@ class Session:
 
 
 def test_a_grid_is_trained_with_every_seed_after_its_baselines(tmp_path):
-    spec = study(seeds=[0, 3], baselines={"ce": {"loss.name": "cross_entropy"}})
+    spec = study(seeds=[0, 3], baselines={"ce": {"loss.type": "cross_entropy"}})
     session = Session(spec, tmp_path / "s", worker_groups=2).run()
     assert list(session.ends) == [f"{c:04d}-seed{s}" for c in range(4) for s in (0, 3)]
     assert set(session.ends.values()) == {End.FINISHED}
@@ -191,7 +191,7 @@ def test_pruning_takes_whole_configurations_at_rungs_behind_stage_1(tmp_path, pr
         sampler={"type": "random", "configurations": 10},
         pruner=pruner,
         seeds=[0, 1, 2],
-        baselines={"ce": {"loss.name": "cross_entropy"}},
+        baselines={"ce": {"loss.type": "cross_entropy"}},
     )
     session = Session(spec, tmp_path / "s", worker_groups=worker_groups).run()
     by_configuration: dict[int, list] = {}
@@ -402,14 +402,14 @@ def test_resumed_trials_pruned_before_their_turn_are_not_trained(tmp_path):
 
 TPE = {"type": "tpe", "configurations": 13}
 MIXED = {
-    "loss.name": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
-    "loss.gamma": {"type": "float", "low": 1, "high": 9, "when": {"loss.name": "lncis"}},
+    "loss.type": {"type": "categorical", "choices": ["lncis", "cross_entropy"]},
+    "loss.gamma": {"type": "float", "low": 1, "high": 9, "when": {"loss.type": "lncis"}},
     "optimizer.lr": LR,
     "schedule.stage1_epochs": E1,
 }
 STUDIES = {
     "grid": {"seeds": [0, 1]},
-    "grid, baseline, asha": {"seeds": [0, 1], "pruner": ASHA, "baselines": {"ce": {"loss.name": "cross_entropy"}}},
+    "grid, baseline, asha": {"seeds": [0, 1], "pruner": ASHA, "baselines": {"ce": {"loss.type": "cross_entropy"}}},
     "grid, median": {"seeds": [0, 1], "pruner": {**MEDIAN, "startup_configurations": 1}},
     "random": {"search": MIXED, "sampler": {**TPE, "type": "random"}},
     "random, asha": {"search": MIXED, "sampler": {**TPE, "type": "random"}, "pruner": ASHA, "seeds": [0, 1]},

@@ -37,13 +37,13 @@ pytestmark = pytest.mark.processes
 STUDY = """
 name: tortured
 base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {type: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 8, stage1_epochs: 3}
-  optimizer: {lr: 1e-5}
+  optimizer: {type: adamw, lr: 1e-5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 baselines:
-  cross entropy: {loss: {name: cross_entropy}}
+  cross entropy: {loss: {type: cross_entropy}}
   diverging: {optimizer.lr: 1e30}
 seeds: [0, 1]
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights, WeightsEnum, resnet50
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
-from lncis.config import Model
+from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN
 from lncis.detection import weights
 from lncis.detection.checkpoint import Checkpoint, save
 from lncis.detection.models import build_model
@@ -20,8 +20,8 @@ from lncis.errors import CheckpointError, ConfigError
 State = dict[str, Tensor]
 
 
-def r50(**fields) -> Model:
-    return Model(name="maskrcnn_resnet50_fpn", min_size=64, max_size=64, **fields)
+def r50(**fields) -> MaskRCNNResNet50FPN:
+    return MaskRCNNResNet50FPN(min_size=64, max_size=64, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,16 @@ def test_weights_of_other_classes_come_without_their_class_specific_layers(publi
 
 def test_a_file_may_be_an_lncis_checkpoint_of_a_small_model():
     torch.manual_seed(1)
-    state = build_model(Model(), 4).state_dict()
+    state = build_model(DigitsRCNN(), 4).state_dict()
     save(Checkpoint(model=state, optimizer={}, history=[]), Path("earlier/checkpoint.pt"))
-    found = build_model(Model(weights="earlier/checkpoint.pt"), 4).state_dict()
+    found = build_model(DigitsRCNN(weights="earlier/checkpoint.pt"), 4).state_dict()
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_a_path_is_absolute_from_the_start():
-    config = Model(weights="some/file.pth")
+    config = DigitsRCNN(weights="some/file.pth")
     assert config.weights == str(Path("some/file.pth").absolute())
-    assert Model(weights=config.weights) == config
+    assert DigitsRCNN(weights=config.weights) == config
 
 
 def test_a_missing_published_file_is_answered_with_how_to_get_it(monkeypatch, tmp_path):
@@ -133,7 +133,7 @@ def test_a_missing_published_file_is_answered_with_how_to_get_it(monkeypatch, tm
 
 def test_a_missing_file_is_answered_with_what_may_be_named():
     with pytest.raises(ConfigError, match=r"there is no file .*/imagnet; name a file, or one of none, imagenet, coco"):
-        build_model(Model(weights="imagnet"), 3)
+        build_model(DigitsRCNN(weights="imagnet"), 3)
 
 
 def test_a_damaged_published_file_is_refused(publish, imagenet):
@@ -152,13 +152,13 @@ def test_a_file_that_holds_no_weights_is_refused(content):
     path = Path("file.pth")
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"file\.pth is not a file of weights \(.*\); name another"):
-        build_model(Model(weights="file.pth"), 3)
+        build_model(DigitsRCNN(weights="file.pth"), 3)
 
 
 def test_weights_of_another_model_are_refused():
     torch.save({"stem.weight": torch.ones(3)}, "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth holds the weights of another model; .*Missing key"):
-        build_model(Model(weights="other.pth"), 3)
+        build_model(DigitsRCNN(weights="other.pth"), 3)
 
 
 def test_download_fetches_a_missing_file_once_and_checks_it(publish, imagenet, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lncis import datasets, documents
-from lncis.config import Optimizer, Schedule, TrainConfig, Workers
+from lncis.config import AdamWOptimizer, Schedule, TrainConfig, Workers
 from lncis.detection import checkpoint, engine
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError, StudyError
@@ -85,4 +85,4 @@ def test_a_folder_that_holds_another_training_is_refused(tiny: TrainConfig) -> N
 
 def test_a_training_that_diverges_fails_with_its_reason(tiny: TrainConfig) -> None:
     with pytest.raises(StudyError, match=r"the loss is .* in epoch 1.*lower optimizer.lr"):
-        fit(replace(tiny, optimizer=Optimizer(lr=1e30)), Path("diverged"))
+        fit(replace(tiny, optimizer=AdamWOptimizer(lr=1e30)), Path("diverged"))

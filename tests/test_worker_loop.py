@@ -68,7 +68,7 @@ def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_an
     begun, epoch, away = [], engine.train_epoch, ExitStack()
 
     def then_away(*arguments: Any, **options: Any) -> Any:
-        begun.append(arguments[5] + 1)
+        begun.append(arguments[4] + 1)
         result = epoch(*arguments, **options)
         if begun == [1, 2]:
             away.enter_context(s3.failing(501))

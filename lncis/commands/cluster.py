@@ -1,7 +1,7 @@
-"""`lncis cluster check`: what can be seen to be wrong with a cluster file before anything is launched.
+"""`lncis cluster check`: mistakes in a cluster file, found before anything is launched.
 
-Ray's own schema says which keys there may be. What it leaves to the launch is looked at here: files, keys and tools on
-this machine; for AWS the account, by calls that change nothing.
+Ray's own schema says which keys there may be. This checks what Ray leaves to the launch: files, keys and tools on this
+machine; on AWS also the account, by calls that change nothing.
 """
 
 import re
@@ -27,13 +27,13 @@ NEEDED = {
     "aws": ("provider.region", "available_node_types", "head_node_type", "auth.ssh_user"),
     "local": ("provider.head_ip", "provider.worker_ips", "auth.ssh_user", "auth.ssh_private_key"),
 }
-"""What `ray up` cannot do without, for each kind of provider, or does in a way nobody wants."""
+"""The keys without which `ray up` fails or does what nobody wants, by type of provider."""
 
 STILL_THE_EXAMPLES = re.compile(r"your-\w+|fs-0{17}|192\.0\.2\.\d+")
 
 
-def check_file(file: Annotated[Path, typer.Argument(help="A cluster: a YAML file for `ray up`.")]) -> None:
-    """Say what would go wrong with `ray up`, before anything is launched."""
+def check_file(file: Annotated[Path, typer.Argument(help="YAML file of a cluster, for `ray up`.")]) -> None:
+    """Check a cluster file: list what would go wrong with `ray up`, without launching anything."""
     with clear_errors():
         config = documents.read_mapping(file)
         problems = find_problems(config, Path.cwd())
@@ -43,7 +43,7 @@ def check_file(file: Annotated[Path, typer.Argument(help="A cluster: a YAML file
             problems = cluster_aws.find_problems(config)
         if problems:
             raise ConfigError(str(file), problems)
-        Console(highlight=False).print(f"{file}: nothing wrong to be seen; ray up {file}", soft_wrap=True)
+        Console(highlight=False).print(f"{file}: no mistake found; next: ray up {file}", soft_wrap=True)
 
 
 def find_problems(config: dict[str, Any], folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an AWS account says about a cluster file: by calls that read, and launch nothing."""
+"""Checks of a cluster file against an AWS account, by calls that only read."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ABSENT = ("NotFound", "NoSuchEntity", "ParameterNotFound", "Malformed")
 
 
 def find_problems(config: dict[str, Any]) -> list[str]:
-    """Return what keeps the account from launching a cluster file that Ray accepts, a line each."""
+    """Return why the account cannot launch a cluster file that Ray accepts, one line a problem."""
     try:
         session = boto3.Session(region_name=config["provider"]["region"])
         session.client("sts").get_caller_identity()

@@ -1,4 +1,4 @@
-"""The commands `lncis data`: making data ready, and looking through what is there."""
+"""The commands `lncis data`: preparing and checking data sets."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from lncis.datasets.checking import Checked
     from lncis.datasets.conversion import Conversion
 
-PATIENCE_SECONDS = 5.0
-"""What takes longer shows how far it is."""
+PROGRESS_DELAY_SECONDS = 5.0
+"""A check that takes longer shows a progress bar."""
 SNIPPET = "dataset.yaml"
 
-app = typer.Typer(no_args_is_help=True, help="Data made ready for training, and looked through.")
-prepare = typer.Typer(no_args_is_help=True, help="Turn a data set into COCO files; nothing is downloaded.")
+app = typer.Typer(no_args_is_help=True, help="Prepare data sets for training, and check them.")
+prepare = typer.Typer(no_args_is_help=True, help="Convert a data set to COCO files; nothing is downloaded.")
 app.add_typer(prepare, name="prepare")
 
-Out = Annotated[Path, typer.Option(help="Folder for the COCO files; a conversion interrupted there goes on.")]
-AcceptSubset = Annotated[bool, typer.Option("--accept-subset", help="Convert what is there of an incomplete release.")]
+Out = Annotated[Path, typer.Option(help="Folder for the COCO files; an interrupted conversion resumes there.")]
+AcceptSubset = Annotated[bool, typer.Option("--accept-subset", help="Accept an incomplete release.")]
 
 
 @prepare.command()
@@ -67,14 +67,14 @@ def cityscapes(
 @prepare.command()
 def coco(
     source: Annotated[Path, typer.Option(help="Folder that holds annotations, train2017 and val2017.")],
-    out: Annotated[Path, typer.Option(help="Folder for the snippet; COCO's own files stay where they are.")],
+    out: Annotated[Path, typer.Option(help="Folder for dataset.yaml; COCO's own files stay where they are.")],
     accept_subset: AcceptSubset = False,
 ) -> None:
-    """Look through COCO 2017, which needs no conversion: train2017 for training, val2017 as the test."""
+    """Check COCO 2017, which needs no conversion: train2017 for training, val2017 as the test."""
     with clear_errors():
         from lncis.datasets import coco2017
 
-        _hand_over(coco2017.look_through(source, accept_subset=accept_subset), out)
+        _hand_over(coco2017.check_release(source, accept_subset=accept_subset), out)
 
 
 @prepare.command()
@@ -85,7 +85,7 @@ def digits(
     test_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().test_scenes,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the composition.")] = 0,
 ) -> None:
-    """Write the embedded digits as image files and COCO files, to try out what reads such."""
+    """Write the embedded digits as image files and COCO files, as an example of your own data."""
     with clear_errors():
         from lncis.datasets import digits as scenes
 
@@ -98,13 +98,13 @@ def digits(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A COCO instances file.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of its images, to look at them too.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of its images, to check them too.")] = None,
 ) -> None:
-    """Say what is wrong with a COCO file; exits with 2 where it cannot be trained on."""
+    """Check a COCO file and list its faults; exits with 2 if it cannot be trained on."""
     with clear_errors():
         from lncis.datasets import checking
 
-        with _progress(PATIENCE_SECONDS) as show:
+        with _progress(PROGRESS_DELAY_SECONDS) as show:
             checked = checking.check(file, images, show)
         _print(checked)
         if checked.errors:
@@ -122,15 +122,15 @@ def _convert(conversions: "list[Conversion]", out: Path) -> None:
 
 
 def _hand_over(data: CocoData, out: Path) -> None:
-    """Print, and leave in the folder, what a training's file says to use the data."""
-    said = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
-    snippet = yaml.safe_dump({"dataset": {"name": data.name, **said}}, sort_keys=False)
+    """Print the `dataset:` of a training on these data, and write it to the folder."""
+    fields = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
+    snippet = yaml.safe_dump({"dataset": {"type": data.type, **fields}}, sort_keys=False)
     try:
         files.replace(out / SNIPPET, snippet)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}; name another folder") from error
     console = Console(highlight=False)
-    console.print(f"for a training's file, also in {out / SNIPPET}:", soft_wrap=True)
+    console.print(f"the dataset of a training, also in {out / SNIPPET}:", soft_wrap=True)
     console.print(snippet, markup=False, soft_wrap=True, end="")
 
 
@@ -144,12 +144,12 @@ def _print(checked: "Checked") -> None:
     for finding in checked.findings:
         console.print(f"{finding.severity}: {finding}", markup=False, soft_wrap=True)
     if not checked.findings:
-        console.print("nothing wrong was found")
+        console.print("no fault found")
 
 
 @contextmanager
-def _progress(patience: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
-    """Within the block, what it yields shows a bar for each name, from `patience` seconds on."""
+def _progress(delay: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows a progress bar for each name, after `delay` seconds."""
     console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}"),
@@ -166,7 +166,7 @@ def _progress(patience: float = 0.0) -> Iterator[Callable[[str, int, int], None]
         if name not in tasks:
             tasks[name] = bars.add_task(name, total=total, completed=done)
         bars.update(tasks[name], completed=done)
-        if not bars.live.is_started and time.monotonic() - started >= patience:
+        if not bars.live.is_started and time.monotonic() - started >= delay:
             bars.start()
 
     try:

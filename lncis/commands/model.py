@@ -1,10 +1,9 @@
-"""The commands that use what was trained: `lncis evaluate`, `lncis predict`, and `lncis weights` before it."""
+"""The commands that use a trained model, `lncis evaluate` and `lncis predict`, and `lncis weights`."""
 
 import json
 import math
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,37 +18,24 @@ if TYPE_CHECKING:
     from lncis.studies.trained import Trained
 
 Run = Annotated[Path, typer.Argument(help="Folder of a training, a study or one of its stages, or a checkpoint.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The training's config, where it lies elsewhere.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The training's config, if it is in another folder.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Compute on the GPU.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with 1, a CPU worker's numbers to the bit.")]
-
-
-class Split(StrEnum):
-    """The splits of a data set, as the command line spells them."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class Published(StrEnum):
-    """The weights that torchvision publishes, as the command line spells them."""
-
-    imagenet = "imagenet"
-    coco = "coco"
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads; with 1 the numbers equal those of a CPU worker to the bit.")
+]
 
 
 def evaluate(
     run: Run,
     split: Annotated[
-        Split, typer.Option(help="train and val with the noisy labels, test with clean ones.")
-    ] = Split.test,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, by metric key.")] = False,
+        Literal["train", "val", "test"], typer.Option(help="train and val have noisy labels, test has clean ones.")
+    ] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
     config: ConfigFile = None,
     gpu: Gpu = False,
     threads: Threads = 1,
 ) -> None:
-    """Print the AP figures of a trained model, beside those that its training recorded."""
+    """Evaluate a trained model and print its AP, beside the AP that its training recorded."""
     with clear_errors():
         device = _device(gpu, threads)
         from lncis import datasets
@@ -58,19 +44,19 @@ def evaluate(
 
         found = trained.find(run, config)
         model = found.model().to(device)
-        data = getattr(datasets.load(found.config), split.value)
+        data = getattr(datasets.load(found.config), split)
         _same_classes(found, data.document["categories"])
-        figures = {f"{split.value}/{key}": value for key, value in engine.evaluate(model, data, device).items()}
+        metrics = {f"{split}/{key}": value for key, value in engine.evaluate(model, data, device).items()}
         if as_json:
-            finite = {key: value if math.isfinite(value) else None for key, value in figures.items()}
+            finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
             print(json.dumps({"epoch": found.state.epoch, **finite}))
             return
         recorded = found.state.history[-1] if found.state.history else {}
         epochs = f"{found.state.epoch} of {found.config.schedule.epochs}"
-        table = Table("", f"{split.value}, {len(data)} images", title=f"{found.path}, epoch {epochs}")
-        if figures.keys() <= recorded.keys():
+        table = Table("", f"{split}, {len(data)} images", title=f"{found.path}, epoch {epochs}")
+        if metrics.keys() <= recorded.keys():
             table.add_column("recorded in training")
-        for key, value in figures.items():
+        for key, value in metrics.items():
             table.add_row(key, f"{value:.2f}", f"{recorded[key]:.2f}" if key in recorded else None)
         Console(width=None if Console().is_terminal else 120).print(table)
 
@@ -79,15 +65,15 @@ def predict(
     run: Run,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path, typer.Option(help="New folder for the pictures and results.json (COCO results).")],
-    score: Annotated[float, typer.Option(min=0, max=1, help="Least score of what is drawn.")] = 0.5,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Draw instances with at least this score.")] = 0.5,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO file that says the image ids; without it they are 1, 2, ... in order.")
+        Path | None, typer.Option(help="COCO file with the image ids; without it they are 1, 2, ... in order.")
     ] = None,
     config: ConfigFile = None,
     gpu: Gpu = False,
     threads: Threads = 1,
 ) -> None:
-    """Draw what a trained model finds in images, and write it as COCO results."""
+    """Detect instances in images with a trained model; write pictures and COCO results."""
     with clear_errors():
         device = _device(gpu, threads)
         from lncis.detection import prediction
@@ -100,12 +86,16 @@ def predict(
         print(f"{drawn} instances with a score of {score:g} or more in {len(images)} images: {out}")
 
 
-def weights(name: Annotated[Published, typer.Argument(help="Which of torchvision's weights.")]) -> None:
-    """Fetch pretrained weights for `model.weights`, unless they are there, and print where they lie."""
+def weights(
+    name: Annotated[
+        Literal["imagenet", "coco"], typer.Argument(help="A ResNet-50 of ImageNet, or a Mask R-CNN of COCO.")
+    ],
+) -> None:
+    """Download torchvision's pretrained weights for `model.weights`, unless they are there, and print their path."""
     with clear_errors():
         from lncis.detection import weights as pretrained
 
-        print(pretrained.download(name.value))
+        print(pretrained.download(name))
 
 
 def _device(gpu: bool, threads: int) -> "torch.device":
@@ -121,6 +111,6 @@ def _same_classes(found: "Trained", categories: list[dict[str, object]]) -> None
     theirs, ours = ({c["id"]: c["name"] for c in some} for some in (categories, found.state.categories))
     if theirs != ours:
         raise CheckpointError(
-            f"{found.path} tells other classes apart ({', '.join(map(str, ours.values()))}) than the data set of its "
+            f"{found.path} has other classes ({', '.join(map(str, ours.values()))}) than the data set of its "
             f"config ({', '.join(map(str, theirs.values()))}); name the right one with --config"
         )

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lncis import documents, files
-from lncis.config import Noise
+from lncis.config import NoiseConfig
 from lncis.errors import ConfigError, DataError
-from lncis.noise import Document, corrupt
+from lncis.noise import corrupt
 from lncis.terminal import clear_errors
 
 COMMAND = "lncis noise"
@@ -21,24 +21,29 @@ FLIPS_SHOWN = 5
 Source = Annotated[Path, typer.Argument(metavar="IN.json", help="A COCO instances file; it is only read.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT.json", help="The noisy copy; its manifest becomes OUT.noise.json.")]
 # as text: the schema answers a wrong value, with the field, in one line
-Kind = Annotated[
+Type = Annotated[
     str | None,
-    typer.Option(metavar="KIND", help="symmetric, asymmetric, matrix, release-compat, or none.", show_default=False),
+    typer.Option(metavar="TYPE", help="symmetric, asymmetric, matrix, release-compat or none.", show_default=False),
 ]
 Rate = Annotated[str | None, typer.Option(metavar="0..1", help="Probability of a flip.", show_default=False)]
 Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Seed of the draw.", show_default=False)]
-Stream = Annotated[str, typer.Option(help="Names an independent draw of the seed: one for each split.")]
+Stream = Annotated[str, typer.Option(help="Name of an independent draw with this seed: give each split its own.")]
 MapOf = Annotated[str | None, typer.Option(metavar="NAME", help="asymmetric: voc, cityscapes, coco or digits.")]
-Map = Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="asymmetric: your own map of names to names.")]
+Map = Annotated[
+    Path | None, typer.Option(metavar="FILE.yaml", help="asymmetric: your own map from class names to class names.")
+]
 Pair = Annotated[bool, typer.Option("--pair", help="asymmetric, COCO: two random classes of a super-class swap.")]
-Matrix = Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="matrix: a file with classes and rows.")]
+Matrix = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.yaml", help="matrix: a file with the classes and rows of a transition matrix."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT.json and its manifest if they exist.")]
 
 
 def noise(
     source: Source,
     out: Out,
-    kind: Kind = None,
+    type: Type = None,
     rate: Rate = None,
     seed: Seed = None,
     stream: Stream = "train",
@@ -48,17 +53,17 @@ def noise(
     matrix: Matrix = None,
     force: Force = False,
 ) -> None:
-    """Write a copy of a COCO file with noisy class labels; the clean ones stay beside them."""
+    """Write a copy of a COCO file with noisy class labels; each clean label stays beside the noisy one."""
     with clear_errors():
-        given = {"kind": kind, "rate": rate, "seed": seed, "map_of": map_of, "map": map, "matrix": matrix}
-        asked = _noise({name: value for name, value in given.items() if value is not None} | {"pair": pair})
+        given = {"type": type, "rate": rate, "seed": seed, "map_of": map_of, "pair": pair or None}
+        requested = _noise({name: value for name, value in given.items() if value is not None}, map, matrix)
         inputs = [path for path in (source, map, matrix) if path]
         _check_target(out, inputs=inputs, force=force)
         manifest_path = out.with_name(f"{out.stem}.noise.json")
         _check_target(manifest_path, inputs=inputs, force=force)
-        document = _read(source)
+        document = documents.read_json(source)
         try:
-            noisy, manifest = corrupt(document, asked, stream=stream)
+            noisy, manifest = corrupt(document, requested, stream=stream)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
         # the copy last: where it is, all is
@@ -74,33 +79,35 @@ def summary(manifest: dict[str, Any]) -> str:
     labels = manifest["annotations"]
     rates = ", ".join(f"{rate} {manifest[f'{rate}_rate']:.1%}" for rate in ("requested", "expected", "realised"))
     flipped = f"{round(manifest['realised_rate'] * labels):,} of {labels:,} labels flipped"
-    return f"{manifest['kind']} noise, seed {manifest['seed']}: {flipped}; {rates}"
+    seed = "" if manifest["seed"] is None else f", seed {manifest['seed']}"
+    return f"noise of type {manifest['type']}{seed}: {flipped}; {rates}"
 
 
 def flips(manifest: dict[str, Any]) -> Table:
-    """Return the most frequent flips of a manifest, with their share of the clean class and what the law says."""
-    names, counts, law = (manifest[key] for key in ("classes", "counts_given_clean_given_noisy", "transition_matrix"))
+    """Return the most frequent flips of a manifest, with their share of the clean class and the expected one."""
+    names, counts = manifest["classes"], manifest["counts_given_clean_given_noisy"]
     pairs = [(c, n) for c in range(len(names)) for n in range(len(names)) if c != n and counts[c][n]]
     pairs.sort(key=lambda pair: -counts[pair[0]][pair[1]])
     table = Table("most frequent flips")
-    for head in ("labels", "of the class", "by the law"):
+    for head in ("labels", "of the class", "expected"):
         table.add_column(head, justify="right")
     for c, n in pairs[:FLIPS_SHOWN]:
-        share = counts[c][n] / sum(counts[c])
-        table.add_row(f"{names[c]} -> {names[n]}", f"{counts[c][n]:,}", f"{share:.1%}", f"{law[c][n]:.1%}")
+        share, expected = counts[c][n] / sum(counts[c]), manifest["transition_matrix"][c][n]
+        table.add_row(f"{names[c]} -> {names[n]}", f"{counts[c][n]:,}", f"{share:.1%}", f"{expected:.1%}")
     return table
 
 
-def _noise(given: dict[str, Any]) -> Noise:
-    """Return the noise that the options ask for; what is needed and missing is named at once."""
-    kind = given.get("kind")
-    needed = ["kind", "seed", *([] if kind in ("none", "matrix") else ["rate"]), *(["matrix"] * (kind == "matrix"))]
-    if missing := [name for name in needed if name not in given]:
+def _noise(given: dict[str, Any], map: Path | None, matrix: Path | None) -> NoiseConfig:
+    """Return the noise that the options describe; all that is missing is named at once."""
+    needed = {None: ["type", "rate", "seed"], "none": [], "matrix": ["seed"]}.get(given.get("type"), ["rate", "seed"])
+    missing = [name for name in needed if name not in given]
+    if given.get("type") == "matrix" and matrix is None:
+        missing.append("matrix")
+    if missing:
         raise ConfigError(COMMAND, [f"needs {', '.join(f'--{name}' for name in missing)}; see {COMMAND} --help"])
-    if kind == "matrix" and "rate" in given:
-        raise ConfigError(COMMAND, ["--rate must not be given with --kind matrix, whose rows say the rates"])
-    files = {name: documents.read_mapping(given[name]) for name in ("map", "matrix") if name in given}
-    return documents.parse(Noise, given | files, source=COMMAND)
+    files = (documents.read_mapping(matrix) if matrix else {}) | ({"map": documents.read_mapping(map)} if map else {})
+    noise: NoiseConfig = documents.parse(NoiseConfig, files | given, source=COMMAND)  # type: ignore[arg-type]  # a union
+    return noise
 
 
 def _check_target(target: Path, *, inputs: list[Path], force: bool) -> None:
@@ -118,18 +125,6 @@ def _check_target(target: Path, *, inputs: list[Path], force: bool) -> None:
         raise DataError(f"{target} exists already; name another file, or replace it by --force")
     if target.exists() and not target.is_file():
         raise DataError(f"{target} is no regular file; name another one")
-
-
-def _read(path: Path) -> Document:
-    try:
-        document: Document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); is it complete?") from error
-    return document
 
 
 def _write(texts: dict[Path, str]) -> None:

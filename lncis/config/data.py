@@ -15,7 +15,7 @@ from lncis.config.strict import STRICT_KEYS
 class DigitsData:
     """The embedded data set: real handwritten digits composited on photographs (lncis.datasets.digits)."""
 
-    name: Literal["digits"] = "digits"
+    type: Literal["digits"] = "digits"
     train_scenes: int = Field(default=100, ge=1)
     """Scenes in `train`, whose class labels get the noise."""
     val_scenes: int = Field(default=64, ge=1)
@@ -34,11 +34,11 @@ LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolu
 class CocoData:
     """Your own images and COCO instances files; `lncis data check` says what is wrong with one."""
 
-    name: Literal["coco"] = "coco"
+    type: Literal["coco"] = "coco"
     images: LocalPath
     """Folder that the `file_name`s of the three files are relative to."""
     train: LocalPath
-    """COCO JSON; its labels get the noise. Where they are noisy already, set `noise: {kind: none}`."""
+    """COCO JSON; its labels get the noise. Where they are noisy already, set `noise: {type: none}`."""
     val: LocalPath | None = None
     """COCO JSON of the validation split, whose labels get the noise too; null: held out of `train`."""
     test: LocalPath
@@ -55,7 +55,7 @@ class CocoData:
     """Whether images without an instance are trained on, as all background; else they are left out and counted."""
 
 
-DatasetConfig = Annotated[DigitsData | CocoData, Field(discriminator="name")]
+DatasetConfig = Annotated[DigitsData | CocoData, Field(discriminator="type")]
 
 
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -63,16 +63,70 @@ ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class NoiseMatrix:
-    """A law of label noise in full, for `kind: matrix`."""
+class NoNoise:
+    """Labels stay as they are."""
 
+    type: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class SymmetricNoise:
+    """A flipped label becomes any other class, each as likely (Yang et al., section 5.1)."""
+
+    type: Literal["symmetric"] = "symmetric"
+    rate: float = Field(default=0.4, ge=0, le=1)
+    """Probability that an annotation is flipped."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draw: the same annotations, noise and seed give the same labels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class AsymmetricNoise:
+    """A flipped label becomes a class that it is easily mistaken for; classes without one stay (section 5.1).
+
+    At most one of `map_of`, `map` and `pair` says which; without them it is the built-in map whose class names the data
+    have.
+    """
+
+    type: Literal["asymmetric"] = "asymmetric"
+    rate: float = Field(default=0.4, ge=0, le=1)
+    """Probability that an annotation of a class with a mapping is flipped."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draw: the same annotations, noise and seed give the same labels."""
+    map_of: Literal["voc", "cityscapes", "coco", "digits"] | None = None
+    """A built-in map; null: the one that fits."""
+    map: dict[ClassName, ClassName] | None = field(default=None, hash=False)
+    """Your own map, from class names to the names they are mistaken for; classes without an entry stay."""
+    pair: bool = False
+    """COCO: two members of each super-class swap, drawn from the seed; false: any member becomes any other."""
+
+    @model_validator(mode="after")
+    def _one_map(self) -> "AsymmetricNoise":
+        given = {"map": self.map is not None, "map_of": self.map_of is not None, "pair": self.pair}
+        names = [name for name, present in given.items() if present]
+        if len(names) > 1 and (self.map is not None or self.map_of != "coco"):
+            raise ValueError(f"{names[0]} and {names[1]} exclude each other; drop one of the two")
+        if self.map is not None and not self.map:
+            raise ValueError("map must name at least one class; without flips use type: none")
+        if idle := [clean for clean, noisy in (self.map or {}).items() if clean == noisy]:
+            raise ValueError(f"map must name another class for {idle[0]} than itself; classes that stay are left out")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class MatrixNoise:
+    """Labels are drawn from a transition matrix of your own."""
+
+    type: Literal["matrix"] = "matrix"
     classes: tuple[ClassName, ...]
     """Names of all classes of the data, in the order of the rows and of the columns."""
     rows: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...]
     """`rows[i][j]`: probability that an instance of classes[i] is labelled classes[j]; each row sums to 1."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the draw: the same annotations, noise and seed give the same labels."""
 
     @model_validator(mode="after")
-    def _is_stochastic(self) -> "NoiseMatrix":
+    def _is_stochastic(self) -> "MatrixNoise":
         size = len(self.classes)
         if len(set(self.classes)) < size:
             raise ValueError("classes must differ but one stands there twice")
@@ -85,39 +139,17 @@ class NoiseMatrix:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Noise:
-    """How class labels are corrupted (Yang et al., section 5.1)."""
+class ReleaseCompatNoise:
+    """A label drawn anew becomes any class but the last, the same one included, as the authors' scripts draw."""
 
-    kind: Literal["none", "symmetric", "asymmetric", "matrix", "release-compat"] = "symmetric"
-    """symmetric: to any other class, uniformly; asymmetric: to a class it is easily mistaken for; matrix: as `matrix`
-    says; release-compat: to any class but the last, the same one included, as the authors' scripts draw."""
+    type: Literal["release-compat"] = "release-compat"
     rate: float = Field(default=0.4, ge=0, le=1)
-    """Probability that an annotation is flipped (release-compat: drawn anew); ignored when kind is none or matrix."""
+    """Probability that an annotation is drawn anew."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the draw: the same annotations, kind, rate and seed give the same labels."""
-    map_of: Literal["voc", "cityscapes", "coco", "digits"] | None = None
-    """asymmetric: whose map; null: the one whose class names are those of the data, or a map of your own."""
-    map: dict[ClassName, ClassName] | None = field(default=None, hash=False)
-    """asymmetric: a map of your own, from names to the names they are mistaken for; classes without one stay."""
-    pair: bool = False
-    """asymmetric, on COCO: two members of each super-class swap, drawn from the seed; false: any takes any other."""
-    matrix: NoiseMatrix | None = None
-    """matrix: the law; null for the other kinds."""
+    """Seed of the draw: the same annotations, noise and seed give the same labels."""
 
-    @model_validator(mode="after")
-    def _parts_belong_together(self) -> "Noise":
-        if self.kind == "none":
-            return self  # whatever stands beside it is switched off
-        if (self.kind == "matrix") != (self.matrix is not None):
-            raise ValueError(f"matrix must be given with kind: matrix, and only then, but kind is {self.kind}")
-        steering = {"map": self.map is not None, "map_of": self.map_of is not None, "pair": self.pair}
-        given = [name for name, present in steering.items() if present]
-        if given and self.kind != "asymmetric":
-            raise ValueError(f"{given[0]} must stand with kind: asymmetric but kind is {self.kind}")
-        if len(given) > 1 and (self.map is not None or self.map_of != "coco"):
-            raise ValueError(f"{given[0]} and {given[1]} exclude each other; drop one of the two")
-        if self.map is not None and not self.map:
-            raise ValueError("map must name at least one class; without flips use kind: none")
-        if idle := [clean for clean, noisy in (self.map or {}).items() if clean == noisy]:
-            raise ValueError(f"map must name another class for {idle[0]} than itself; classes that stay are left out")
-        return self
+
+NoiseConfig = Annotated[
+    NoNoise | SymmetricNoise | AsymmetricNoise | MatrixNoise | ReleaseCompatNoise, Field(discriminator="type")
+]
+"""How the class labels of the training and validation splits are corrupted."""

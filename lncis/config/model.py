@@ -1,7 +1,7 @@
 """Which model is trained, and what it starts from."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -15,26 +15,23 @@ def _absolute_file(weights: str) -> str:
     return weights if weights in PUBLISHED_WEIGHTS else str(Path(weights).expanduser().absolute())
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Model:
-    """Which Mask R-CNN, what it starts from, and the size its images are resized to; the defaults are torchvision's."""
+def _unpublished(weights: str) -> str:
+    if weights in ("imagenet", "coco"):
+        raise ValueError(f"must be none or a file, as nobody publishes weights of this model, but got {weights!r}")
+    return weights
 
-    name: Literal["digits_rcnn", "maskrcnn_resnet50_fpn"] = "digits_rcnn"
-    """digits_rcnn: 0.7 M parameters, for 128-pixel scenes; maskrcnn_resnet50_fpn: torchvision's own."""
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class _MaskRCNN:
+    """What every Mask R-CNN has: image sizes and heads; the defaults of the heads are torchvision's."""
+
+    type: str
     min_size: int = Field(default=128, ge=32)
     """Shorter image side after resizing, pixels."""
     other_train_sizes: tuple[Annotated[int, Field(ge=32)], ...] = ()
     """Further shorter sides, pixels: in training, one of these or `min_size` is drawn for each image."""
     max_size: int = Field(default=128, ge=32)
     """Upper bound on the longer image side after resizing, pixels."""
-    weights: Annotated[str, AfterValidator(_absolute_file)] = "none"
-    """What training starts from. none: random; imagenet, coco: torchvision's, which must be on this machine already
-    (`lncis weights`); else a file with a state dict of this model or of its backbone, or an lncis checkpoint."""
-    trainable_layers: int | None = Field(default=None, ge=0, le=5)
-    """Stages of the ResNet that train, from the last: 3 freezes stem and layer1; null: 3 with weights, 5 without."""
-    batch_norm: Literal["trained", "frozen", "frozen_statistics"] | None = None
-    """trained: statistics of the batch; frozen: constants; frozen_statistics: running statistics are constants, scale
-    and shift train; null: frozen with weights, trained without."""
     class_agnostic_boxes: bool = False
     """One box regression for all foreground classes in the place of one for each."""
     class_agnostic_masks: bool = False
@@ -47,18 +44,36 @@ class Model:
     """Standard deviation of the box head's first box weights, biases 0; null: torch's uniform weights and biases."""
 
     @model_validator(mode="after")
-    def _sizes_in_order(self) -> "Model":
+    def _sizes_in_order(self) -> Self:
         for name, sizes in (("min_size", (self.min_size,)), ("other_train_sizes", self.other_train_sizes)):
             if max(sizes, default=0) > self.max_size:
                 raise ValueError(f"{name} must be at most max_size ({self.max_size}) but got {max(sizes)}")
         return self
 
-    @model_validator(mode="after")
-    def _has_what_is_set(self) -> "Model":
-        if self.name == "digits_rcnn":
-            if self.weights in ("imagenet", "coco"):
-                raise ValueError(f"weights must be none or a file with name digits_rcnn but got {self.weights!r}")
-            for name in ("trainable_layers", "batch_norm"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} must be null with name digits_rcnn, which has no such layers")
-        return self
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class DigitsRCNN(_MaskRCNN):
+    """A Mask R-CNN of 0.7 M parameters, for scenes of 128 pixels."""
+
+    type: Literal["digits_rcnn"] = "digits_rcnn"
+    weights: Annotated[str, AfterValidator(_unpublished), AfterValidator(_absolute_file)] = "none"
+    """What training starts from. none: random; else a file with a state dict of this model, or an lncis checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class MaskRCNNResNet50FPN(_MaskRCNN):
+    """torchvision's maskrcnn_resnet50_fpn."""
+
+    type: Literal["maskrcnn_resnet50_fpn"] = "maskrcnn_resnet50_fpn"
+    weights: Annotated[str, AfterValidator(_absolute_file)] = "none"
+    """What training starts from. none: random; imagenet, coco: torchvision's, which must be on this machine already
+    (`lncis weights`); else a file with a state dict of this model or of its backbone, or an lncis checkpoint."""
+    trainable_layers: int | None = Field(default=None, ge=0, le=5)
+    """Stages of the ResNet that train, from the last: 3 freezes stem and layer1; null: 3 with weights, 5 without."""
+    batch_norm: Literal["trained", "frozen", "frozen_statistics"] | None = None
+    """trained: statistics of the batch; frozen: constants; frozen_statistics: running statistics are constants, scale
+    and shift train; null: frozen with weights, trained without."""
+
+
+ModelConfig = Annotated[DigitsRCNN | MaskRCNNResNet50FPN, Field(discriminator="type")]
+"""Which Mask R-CNN is trained, what it starts from, and the size that its images are resized to."""

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from lncis.config.data import DatasetConfig, DigitsData, Noise
+from lncis.config.data import DatasetConfig, DigitsData, NoiseConfig, SymmetricNoise
 from lncis.config.loss import ClassLossConfig, LncisLoss
-from lncis.config.model import Model
+from lncis.config.model import DigitsRCNN, ModelConfig
 from lncis.config.strict import STRICT_KEYS
 
 
@@ -48,17 +48,33 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class Optimizer:
-    """torch.optim's AdamW or SGD."""
+class _Optimizer:
+    """What both optimizers have."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    type: str
     lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     """Base learning rate, for the whole batch whatever the number of workers."""
     weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD only."""
     max_grad_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """L2 norm over all gradients above which they are scaled down to it; null: never."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class AdamWOptimizer(_Optimizer):
+    """torch.optim.AdamW."""
+
+    type: Literal["adamw"] = "adamw"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class SGDOptimizer(_Optimizer):
+    """torch.optim.SGD."""
+
+    type: Literal["sgd"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+
+
+OptimizerConfig = Annotated[AdamWOptimizer | SGDOptimizer, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -66,15 +82,15 @@ class TrainConfig:
     """Everything that decides what a training computes; nothing about where it runs."""
 
     dataset: DatasetConfig = field(default_factory=DigitsData)
-    noise: Noise = field(default_factory=Noise)
+    noise: NoiseConfig = field(default_factory=SymmetricNoise)
     val_labels: Literal["noisy", "oracle"] = "noisy"
     """noisy: `val` is as noisy as `train`; oracle: `val` keeps its clean labels, which nobody has in practice."""
     flip: float = Field(default=0.0, ge=0, le=1)
     """Probability that a training image is mirrored left to right; the digits would not be themselves."""
-    model: Model = field(default_factory=Model)
+    model: ModelConfig = field(default_factory=DigitsRCNN)
     loss: ClassLossConfig = field(default_factory=LncisLoss)
     schedule: Schedule = field(default_factory=Schedule)
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = field(default_factory=AdamWOptimizer)
     batch_size: int = Field(default=4, ge=1)
     """Images an iteration, over all workers."""
     precision: Literal["fp32", "bf16"] = "fp32"

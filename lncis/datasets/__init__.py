@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lncis.config import CocoData, DigitsData, Noise, TrainConfig
+from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
 from lncis.datasets import coco_files, digits
 from lncis.datasets.annotations import with_clean_labels
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.images import Images
-from lncis.errors import DataError
 from lncis.noise import Document, corrupt
 
 
@@ -46,10 +45,9 @@ def load(config: TrainConfig) -> Data:
         if split == "test" or (split == "val" and config.val_labels == "oracle"):
             splits[split] = CocoInstances(images, with_clean_labels(document))
             continue
-        _refuse_noise_on_noise(document, config.noise)
         noisy, manifests[split] = corrupt(document, config.noise, stream=split)
         # without noise of ours, the labels of a user's files are not known to be clean
-        theirs = config.noise.kind == "none" and isinstance(config.dataset, CocoData)
+        theirs = isinstance(config.noise, NoNoise) and isinstance(config.dataset, CocoData)
         splits[split] = CocoInstances(images, document if theirs else noisy)
     if dropped is not None:
         manifests["train"]["dropped"] = dropped
@@ -62,12 +60,3 @@ def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Doc
         return coco_files.load(config)
     folder = digits.prepare(config, cache_directory())
     return {split: digits.read(folder, split) for split in digits.SPLITS}, None
-
-
-def _refuse_noise_on_noise(document: Document, noise: Noise) -> None:
-    flipped = (a for a in document["annotations"] if a.get("clean_category_id", a["category_id"]) != a["category_id"])
-    if noise.kind != "none" and (found := next(flipped, None)):
-        raise DataError(
-            f"annotation {found['id']} has category_id {found['category_id']} and clean_category_id "
-            f"{found['clean_category_id']}: the file holds label noise already; set noise: {{kind: none}}"
-        )

@@ -1,6 +1,5 @@
 """COCO instances files: read without decoding a mask, and refused where they are not what they claim."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,15 @@ import numpy as np
 from pycocotools import mask as rle
 
 from lncis.datasets.masks import LEAST_COORDINATES, run_lengths, to_rle
+from lncis.documents import read_json
 from lncis.errors import DataError
 from lncis.noise import Document
 
-LEAST_SIDE = 1.0
-"""Boxes below a pixel are not trained on: torchvision refuses those without extent, and they teach nothing."""
-MOSTLY = 0.9
-"""From this share of rectangles on, a file is taken for one of boxes."""
-EXAMPLES = 3
+LEAST_SIDE_PIXELS = 1.0
+"""Smaller boxes are not trained on: torchvision refuses those without extent, and they teach nothing."""
+LEAST_SHARE_OF_BOXES = 0.9
+"""From this share of rectangles on, a file is taken for one of bounding boxes."""
+EXAMPLES_SHOWN = 3
 
 Annotation = dict[str, Any]
 
@@ -35,7 +35,7 @@ class Finding:
     """The entries that are so, all of them."""
 
     def __str__(self) -> str:
-        shown = ", ".join(self.where[:EXAMPLES]) + (", ..." if len(self.where) > EXAMPLES else "")
+        shown = ", ".join(self.where[:EXAMPLES_SHOWN]) + (", ..." if len(self.where) > EXAMPLES_SHOWN else "")
         return f"{len(self.where)} {self.what} ({shown})"
 
 
@@ -61,15 +61,7 @@ def read(path: Path) -> Document:
 
 def parse(path: Path) -> Any:
     """Return what a JSON file holds, polygons as arrays; DataError where it is missing or no JSON."""
-    try:
-        with path.open("rb") as file:
-            return json.load(file, object_hook=_compact, parse_constant=_refuse_constant)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); was it written or copied to its end?") from error
+    return read_json(path, object_hook=_compact)
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:
@@ -80,10 +72,6 @@ def _compact(entry: dict[str, Any]) -> dict[str, Any]:
         except (ValueError, TypeError):
             entry["segmentation"] = None  # not numbers: `structure` says so
     return entry
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which no JSON does")
 
 
 def structure(document: Any) -> list[Finding]:
@@ -100,17 +88,17 @@ def structure(document: Any) -> list[Finding]:
         *_faults("categories", document["categories"], _category_fault),
     ]
     findings += [
-        *_twice("images", "id", _numbered(document["images"])),
-        *_twice("categories", "id", _numbered(document["categories"])),
+        *_repeated("images", "id", _numbered(document["images"])),
+        *_repeated("categories", "id", _numbered(document["categories"])),
     ]
     if findings:  # annotations could not be judged
         return findings
     sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
     known = {category["id"] for category in document["categories"]}
     return [
-        *_twice("categories", "name", document["categories"]),
+        *_repeated("categories", "name", document["categories"]),
         *_faults("annotations", document["annotations"], lambda a: _annotation_fault(a, sizes, known)),
-        *_twice("annotations", "id", _numbered(document["annotations"])),
+        *_repeated("annotations", "id", _numbered(document["annotations"])),
     ]
 
 
@@ -129,11 +117,14 @@ def _faults(kind: str, entries: Sequence[Any], fault_of: Callable[[Any], str | N
         yield _error(f"{kind} {fault}", where)
 
 
-def _twice(kind: str, key: str, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    seen: set[Any] = set()
-    where = [str(entry[key]) for entry in entries if entry[key] in seen or seen.add(entry[key])]  # type: ignore[func-returns-value]
-    if where:
-        yield _error(f"{kind} have the {key} of another; {key}s must be unique", where)
+def _repeated(kind: str, key: str, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    seen, repeated = set[Any](), list[str]()
+    for entry in entries:
+        if entry[key] in seen:
+            repeated.append(str(entry[key]))
+        seen.add(entry[key])
+    if repeated:
+        yield _error(f"{kind} have the {key} of another; {key}s must be unique", repeated)
 
 
 def _is_number(value: object) -> bool:
@@ -219,7 +210,7 @@ def boxes_as_masks(document: Document) -> Finding | None:
     """Return the fault of a file whose polygons are bounding boxes, as in the circulating pascal_train2012.json."""
     outlined = [a for a in document["annotations"] if isinstance(a["segmentation"], list)]
     boxes = [a for a in outlined if is_rectangle(a["segmentation"])]
-    if not boxes or len(boxes) < MOSTLY * len(outlined):
+    if not boxes or len(boxes) < LEAST_SHARE_OF_BOXES * len(outlined):
         return None
     return _error(
         f"of {len(outlined)} polygons are upright rectangles: bounding boxes passing as masks, as in the circulating "
@@ -238,7 +229,7 @@ def is_rectangle(polygons: list[Any]) -> bool:
 
 def is_degenerate(annotation: Annotation, *, height: int, width: int) -> str | None:
     """Return what makes an annotation unfit for training, or None; polygons are not rasterised for it."""
-    if min(annotation["bbox"][2:]) < LEAST_SIDE:
+    if min(annotation["bbox"][2:]) < LEAST_SIDE_PIXELS:
         return "boxes below 1 px"
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):

@@ -1,4 +1,4 @@
-"""What is wrong with a COCO file, all of it, before anyone trains on it."""
+"""All faults of a COCO file, found before anyone trains on it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,18 +17,18 @@ from lncis.datasets.masks import LEAST_COORDINATES, to_rle
 from lncis.errors import DataError
 from lncis.noise import Document
 
-LOOSE = 2.0
-"""Pixels by which a box may differ from its mask: polygons are rounded to pixels, boxes are not."""
-AT_A_TIME = 255
+BOX_TOLERANCE_PIXELS = 2.0
+"""A box may differ from its mask by so much: polygons are rounded to pixels, boxes are not."""
+MASKS_PER_CALL = 255
 """Masks measured in one call; from 256 on rle.area overflows (pycocotools 2.0.11)."""
 
 OnProgress = Callable[[str, int, int], object]
-"""Called with what is looked at, how many of them are done, and all."""
+"""Called with what is checked, how many are done, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A COCO file, looked through."""
+    """What a check of a COCO file found."""
 
     findings: list[Finding]
     images: int
@@ -46,7 +46,7 @@ class Checked:
 
 
 def check(path: Path, images: Path | None = None, on_progress: OnProgress = lambda what, done, total: None) -> Checked:
-    """Return what is wrong with a COCO file, and what it holds; image files are looked at where their folder is given.
+    """Return the faults of a COCO file, and what it holds; image files are checked where their folder is given.
 
     Raises DataError where the file is missing or no JSON. Masks are judged only in a file whose structure holds.
     """
@@ -103,16 +103,16 @@ def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:
     found: dict[str, list[str]] = {}
     all_annotations = document["annotations"]
     on_progress("masks", 0, len(all_annotations))
-    for start in range(0, len(all_annotations), AT_A_TIME):
-        some = all_annotations[start : start + AT_A_TIME]
+    for start in range(0, len(all_annotations), MASKS_PER_CALL):
+        some = all_annotations[start : start + MASKS_PER_CALL]
         encoded = [to_rle(a["segmentation"], *sizes[a["image_id"]]) for a in some]
         areas, boxes = rle.area(encoded), rle.toBbox(encoded)
         given = np.array([a.get("bbox", box) for a, box in zip(some, boxes, strict=True)], dtype=np.float64)
-        misfits = np.abs(_corners(given) - _corners(boxes)).max(axis=1) > LOOSE
+        misfits = np.abs(_corners(given) - _corners(boxes)).max(axis=1) > BOX_TOLERANCE_PIXELS
         filled = areas == boxes[:, 2] * boxes[:, 3]
         for position, annotation in enumerate(some):
             size = sizes[annotation["image_id"]]
-            if min(given[position, 2:]) < files.LEAST_SIDE and not annotation.get("iscrowd", 0):
+            if min(given[position, 2:]) < files.LEAST_SIDE_PIXELS and not annotation.get("iscrowd", 0):
                 faults = ["have a box below 1 px: training drops them"]
             elif areas[position] == 0:
                 faults = ["have an empty mask: training drops them"]
@@ -121,7 +121,9 @@ def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:
                     *_mask_faults(annotation, *size, fills_its_box=bool(filled[position] and areas[position] > 1))
                 ]
                 if misfits[position]:
-                    faults.append(f"have a bbox more than {LOOSE:g} px off their mask; is it x, y, width, height?")
+                    faults.append(
+                        f"have a bbox more than {BOX_TOLERANCE_PIXELS:g} px off their mask; is it x, y, width, height?"
+                    )
             for fault in faults:
                 found.setdefault(fault, []).append(f"id {annotation['id']}")
         on_progress("masks", start + len(some), len(all_annotations))
@@ -151,7 +153,7 @@ def _images(document: Document, folder: Path, on_progress: OnProgress) -> Iterat
     faults: dict[tuple[str, str], list[str]] = {}
     entries = document["images"]
     for done, entry in enumerate(entries):
-        if done % AT_A_TIME == 0:
+        if done % MASKS_PER_CALL == 0:
             on_progress("images", done, len(entries))
         for fault in _image_faults(folder, entry):
             faults.setdefault(fault, []).append(entry["file_name"])

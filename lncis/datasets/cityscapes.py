@@ -8,16 +8,15 @@ import numpy as np
 from lncis.datasets import conversion
 from lncis.datasets.conversion import Conversion, Masks
 from lncis.errors import DataError
+from lncis.noise.names import CITYSCAPES
 
-CATEGORIES = {
-    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
-}  # fmt: skip
+CATEGORIES = dict(zip((24, 25, 26, 27, 28, 31, 32, 33), CITYSCAPES, strict=True))
 """The classes with instances, under the ids of the release."""
 
 IMAGES = {"train": 2975, "val": 500}
 
 _INSTANCES_EACH = 1000
-"""A pixel of an instance is `1000 * class + number`; one below 1000 is of a group that was not told apart."""
+"""A pixel of an instance is `1000 * class + number`; one below 1000 is of a group whose members are not separated."""
 
 _IMAGE, _MASKS = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
@@ -28,7 +27,7 @@ def conversions(source: Path, out: Path, *, accept_subset: bool = False) -> list
     `source` holds `gtFine` and `leftImg8bit`. Raises DataError where files are missing.
     """
     truth, images = source / "gtFine", source / "leftImg8bit"
-    conversion.see_that_there_is(
+    conversion.require_paths(
         {truth / part: "gtFine_trainvaltest.zip" for part in IMAGES}
         | {images / part: "leftImg8bit_trainvaltest.zip" for part in IMAGES}
     )
@@ -36,7 +35,7 @@ def conversions(source: Path, out: Path, *, accept_subset: bool = False) -> list
     for part, target in (("train", "train.json"), ("val", "test.json")):
         names = sorted(str(path.relative_to(truth)) for path in (truth / part).glob(f"*/*{_MASKS}"))
         what = f"{truth / part}/*/*{_MASKS}"
-        conversion.see_that_all_are_there(what, len(names), IMAGES[part], accept_subset=accept_subset)
+        conversion.require_all(what, len(names), IMAGES[part], accept_subset=accept_subset)
         made.append(
             Conversion(
                 name=f"Cityscapes {part}, fine",

@@ -3,7 +3,6 @@
 What is done is kept beside the result, a line for an image, and becomes the COCO file when all images are there.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from lncis.datasets.masks import instance
 from lncis.errors import DataError
 
 FORMAT = 1
-"""Goes up when the same source converts to another file: what an older version left is not gone on with."""
+"""Goes up when the same source converts to another file: what an older version left is converted again."""
 
 OnProgress = Callable[[int, int], object]
 """Called with the images that are done and all there are."""
@@ -58,11 +57,11 @@ def run(conversion: Conversion, on_progress: OnProgress = lambda done, total: No
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            _see_that_it_is(target, info)
+            _require_same(target, info)
             on_progress(total, total)
             return
-        progress_path = target.with_name(f".{target.name}l")
-        with _progress_file(progress_path, info) as (file, lines):
+        progress_path, lock_path = target.with_name(f".{target.name}l"), target.with_name(f".{target.name}.lock")
+        with files.lock(lock_path), _progress_file(progress_path, info) as (file, lines):
             on_progress(len(lines), total)
             for file_name in conversion.file_names[len(lines) :]:
                 lines.append(json.dumps(_convert(conversion, file_name)))
@@ -71,13 +70,16 @@ def run(conversion: Conversion, on_progress: OnProgress = lambda done, total: No
                 on_progress(len(lines), total)
             files.replace(target, json.dumps(_assemble(conversion, info, [json.loads(line) for line in lines])))
             progress_path.unlink()
+            lock_path.unlink()
+    except TimeoutError as error:
+        raise DataError(f"{target.parent} is being prepared by another process; wait for it") from error
     except OSError as error:
         raise DataError(
             f"{target} cannot be written: {error.strerror}; make room or name another folder, and run it again"
         ) from error
 
 
-def _see_that_it_is(target: Path, info: dict[str, Any]) -> None:
+def _require_same(target: Path, info: dict[str, Any]) -> None:
     try:
         found = json.loads(target.read_text()).get("info")
     except (ValueError, AttributeError):
@@ -90,10 +92,6 @@ def _see_that_it_is(target: Path, info: dict[str, Any]) -> None:
 def _progress_file(path: Path, info: dict[str, Any]) -> Iterator[tuple[IO[bytes], list[str]]]:
     """Yield a file that lines are appended to, after those that an interrupted conversion left whole."""
     with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{path.parent} is being prepared by another process; wait for it") from error
         file.seek(0)
         whole = [line for line in file if line.endswith(b"\n")]
         head = f"{json.dumps(info)}\n".encode()
@@ -140,15 +138,15 @@ def listed(path: Path) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
 
 
-def see_that_there_is(paths: dict[Path, str]) -> None:
+def require_paths(paths: dict[Path, str]) -> None:
     """Raise DataError with every path that is missing, and the archive that it comes from."""
     missing = [f"{path} (from {archive})" for path, archive in paths.items() if not path.exists()]
     if missing:
         raise DataError(f"missing: {'; '.join(missing)}; unpack the archives there, nothing is downloaded")
 
 
-def see_that_all_are_there(what: str, found: int, published: int, *, accept_subset: bool) -> None:
-    """Raise DataError where a release is incomplete, unless a subset is what is wanted."""
+def require_all(what: str, found: int, published: int, *, accept_subset: bool) -> None:
+    """Raise DataError where a release is incomplete, unless a subset is accepted."""
     if found != published and not (accept_subset and found):
         raise DataError(
             f"{what}: there are {found:,} images where the release has {published:,}; "

@@ -6,8 +6,6 @@ neither. The pixels are real but the scenes are composed: this is not natural-im
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -41,30 +39,24 @@ _LEAST_CONTRAST = 60.0
 def prepare(config: DigitsData, cache_directory: Path) -> Path:
     """Return the folder with `{train,val,test}.json` (COCO) and `.npy` (`(N, 128, 128, 3)` uint8).
 
-    Generated once for a config, a few seconds; appears under its name complete or not at all.
+    Generated once for a config, in a few seconds; the folder appears whole or not at all.
     """
     sizes = "-".join(str(asdict(config)[f"{split}_scenes"]) for split in SPLITS)
     folder = cache_directory / f"digits-v{FORMAT}-{sizes}-seed{config.seed}"
     if folder.is_dir():
         return folder
     try:
-        cache_directory.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".digits-", dir=cache_directory))
-    except OSError as error:
-        raise DataError(
-            f"cannot write the digits cache {cache_directory}: {error.strerror}; set LNCIS_CACHE to a writable folder"
-        ) from error
-    try:
-        for split in SPLITS:
-            images, document = compose(config, split)
-            np.save(partial / f"{split}.npy", images, allow_pickle=False)
-            (partial / f"{split}.json").write_text(json.dumps(document))
-        partial.rename(folder)
+        with files.appearing(folder) as partial:
+            for split in SPLITS:
+                images, document = compose(config, split)
+                np.save(partial / f"{split}.npy", images, allow_pickle=False)
+                (partial / f"{split}.json").write_text(json.dumps(document))
     except OSError as error:
         if not folder.is_dir():  # another process may have finished first: its copy is as good
-            raise DataError(f"cannot write the digits cache {cache_directory}: {error.strerror}; make room") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(
+                f"cannot write the digits cache {cache_directory}: {error.strerror}; make room there, or set "
+                "LNCIS_CACHE to a writable folder"
+            ) from error
     return folder
 
 

@@ -15,18 +15,12 @@ from scipy.io.matlab import MatReadError
 from lncis.datasets import conversion
 from lncis.datasets.conversion import Conversion, Masks
 from lncis.errors import DataError
+from lncis.noise.names import VOC
 
 Source = Literal["sbd", "voc-seg"]
 
-CATEGORIES = dict(
-    enumerate(
-        (
-            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-            "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-        ),
-        start=1,
-    )
-)  # fmt: skip
+CATEGORIES = dict(enumerate(VOC, start=1))
+"""The classes under their pixel values in SegmentationClass."""
 
 IMAGES: dict[Source, dict[str, int]] = {
     "sbd": {"train": 5623, "val": 5732},
@@ -35,7 +29,7 @@ IMAGES: dict[Source, dict[str, int]] = {
 """How many images of each list have instance masks."""
 
 VOID = 255
-"""Pixels on the rim of objects, which VOC leaves undecided; they belong to no mask."""
+"""Value of the pixels on the rim of objects, which VOC leaves undecided; they belong to no mask."""
 
 _VOC = "VOCtrainval_11-May-2012.tar"
 _SBD = "benchmark.tgz of SBD"
@@ -59,12 +53,12 @@ def conversions(
     else:
         needed |= {voc / "SegmentationObject": _VOC, voc / "SegmentationClass": _VOC}
         read, with_masks = partial(_read_voc, voc), None
-    conversion.see_that_there_is(needed)
+    conversion.require_paths(needed)
     made = []
     for part, target in (("train", "train.json"), ("val", "test.json")):
         names = [name for name in conversion.listed(lists / f"{part}.txt") if with_masks is None or name in with_masks]
         what = f"{lists / part}.txt" + (" with masks in SBD" if source == "sbd" else "")
-        conversion.see_that_all_are_there(what, len(names), IMAGES[source][part], accept_subset=accept_subset)
+        conversion.require_all(what, len(names), IMAGES[source][part], accept_subset=accept_subset)
         made.append(
             Conversion(
                 name=f"PASCAL VOC 2012 {part}, masks of {source}",
@@ -79,7 +73,7 @@ def conversions(
 
 
 def _read_voc(voc: Path, file_name: str) -> Masks:
-    """Return the instances of an image: SegmentationObject numbers them, SegmentationClass says what they are."""
+    """Return the instances of an image: SegmentationObject numbers them, SegmentationClass has their classes."""
     name = Path(file_name).with_suffix(".png")
     path = voc / "SegmentationObject" / name
     objects = conversion.read_indices(path)
@@ -102,7 +96,7 @@ def _read_voc(voc: Path, file_name: str) -> Masks:
 
 
 def _read_sbd(folder: Path, file_name: str) -> Masks:
-    """Return the instances of an image from its `GTinst`: Segmentation numbers them, Categories says what they are."""
+    """Return the instances of an image from its `GTinst`: Segmentation numbers them, Categories has their classes."""
     path = (folder / file_name).with_suffix(".mat")
     try:
         truth = loadmat(path, struct_as_record=False, squeeze_me=True)["GTinst"]

@@ -1,4 +1,4 @@
-"""What the samples of an epoch were: counted by role, by what is known of their label, and by loss.
+"""The samples of an epoch: counted by role, by what is known of their label, and by loss.
 
 Draws no random numbers and changes nothing that trains.
 """
@@ -11,17 +11,17 @@ from torch import Tensor
 from lncis.config import ClassLossConfig, LncisLoss
 from lncis.detection.histograms import BIN_NATS, BINS, LossHistogram
 from lncis.detection.losses import BACKGROUND, SampleRoles, cross_entropy, sample_roles
-from lncis.metrics import Record
+from lncis.metrics import FLIP_METRICS, ROLE_METRICS, Record
 
 PAPER_GAMMA = 6.0
-"""Where the roles are drawn under a loss that has no gamma: stage 1 must not depend on that of stage 2."""
+"""The gamma of the roles, in nats, under a loss that has none: stage 1 must not depend on the gamma of stage 2."""
 
 ROLES = SampleRoles._fields
 CLEAN, FLIPPED, UNKNOWN = range(3)
 
 
 def gamma_of(loss: ClassLossConfig) -> float:
-    """Return the gamma, in nats, at which the roles are drawn under a loss."""
+    """Return the gamma, in nats, at which roles are assigned under a loss."""
     return loss.gamma if isinstance(loss, LncisLoss) else PAPER_GAMMA
 
 
@@ -31,9 +31,9 @@ def no_samples(device: torch.device) -> Tensor:
 
 
 def clean_labels(matched_idxs: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> Tensor | None:
-    """Return the clean label `(N,)` of the instance that each sample matched; None where targets do not tell.
+    """Return the clean label `(N,)` of the instance that each sample matched; None where the targets lack them.
 
-    Background samples matched none: their figure means nothing.
+    Background samples matched no instance: their number means nothing.
     """
     if not all("clean_labels" in target for target in targets):
         return None
@@ -49,34 +49,34 @@ def clean_labels(matched_idxs: Sequence[Tensor], targets: Sequence[dict[str, Ten
 def count_samples(counts: Tensor, class_logits: Tensor, labels: Tensor, clean: Tensor | None, gamma: float) -> None:
     """Add samples to `counts`; `clean` holds their clean labels, if known."""
     ce = cross_entropy(class_logits, labels, reduction="none")
-    role = torch.stack(sample_roles(class_logits, labels, gamma)).byte().argmax(dim=0)
+    role = torch.stack(sample_roles(class_logits, labels, ce, gamma)).byte().argmax(dim=0)
     truth = torch.full_like(labels, UNKNOWN) if clean is None else (clean != labels).long()
     truth = truth.where(labels != BACKGROUND, CLEAN)  # class noise never touches background
     place = ((role * 3 + truth) * 2 + (ce > gamma)) * BINS + (ce / BIN_NATS).clamp(0, BINS - 1).long()
     counts.view(-1).index_add_(0, place, torch.ones_like(place))
 
 
-def figures(counts: Tensor, loss: ClassLossConfig) -> Record:
-    """Return `train/isolated` and the `roles/` figures (lncis.metrics) of an epoch trained with `loss`."""
+def sample_metrics(counts: Tensor, loss: ClassLossConfig) -> Record:
+    """Return `train/isolated`, ROLE_METRICS and FLIP_METRICS (lncis.metrics) of an epoch trained with `loss`."""
     by_role = counts.sum(dim=(1, 2, 3)).tolist()
     role = dict(zip(ROLES, by_role, strict=True))
     samples = sum(by_role)
     foreground = counts[1:].sum(dim=(0, 3))  # truth, above gamma
     isolated = counts[ROLES.index("potential_noisy")].sum(dim=(1, 2)).tolist()  # truth
-    isolates = isinstance(loss, LncisLoss) and loss.isolates
+    isolates = isinstance(loss, LncisLoss) and loss.isolation
     (_, clean_above), (_, flipped_above), _ = foreground.tolist()
     clean, flipped, _ = foreground.sum(dim=1).tolist()
-    shares = {
-        "roles/clean_above_gamma": (clean_above, clean),
-        "roles/flipped_above_gamma": (flipped_above, flipped),
-        "roles/isolation_precision": (isolated[FLIPPED], sum(isolated) if flipped else 0),
-        "roles/isolation_recall": (isolated[FLIPPED], flipped),
-    }
+    shares = [
+        (clean_above, clean),
+        (flipped_above, flipped),
+        (isolated[FLIPPED], sum(isolated) if flipped else 0),
+        (isolated[FLIPPED], flipped),
+    ]
+    percentages = [100 * count / max(samples, 1) for count in by_role]
     return {
         "train/isolated": 100 * role["potential_noisy"] / max(samples - role["negative"], 1) if isolates else 0.0,
-        "roles/samples": float(samples),
-        **{f"roles/{name}": 100 * count / max(samples, 1) for name, count in role.items()},
-        **{name: 100 * part / whole for name, (part, whole) in shares.items() if whole},
+        **dict(zip(ROLE_METRICS, [float(samples), *percentages], strict=True)),
+        **{name: 100 * part / whole for name, (part, whole) in zip(FLIP_METRICS, shares, strict=True) if whole},
     }
 
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchvision.models.detection import MaskRCNN
 
-from lncis.config import Optimizer, TrainConfig, loss_in_stage
+from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_stage
 from lncis.datasets import Data
 from lncis.datasets.augmentation import Flipped
 from lncis.datasets.coco import CocoInstances, Item
@@ -34,6 +34,9 @@ from lncis.metrics import Record
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 4
 CPU = torch.device("cpu")
+
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+"""Images and their targets, as CocoInstances gives them."""
 
 
 def train(
@@ -51,16 +54,16 @@ def train(
 
     Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from scratch.
     After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses of
-    lncis.detection.histograms, then every rank calls `on_epoch`, as it did first for the epochs found in the
-    checkpoint; a false answer ends the training there. `loading_processes` beside each rank read its images ahead, and
-    change no result.
+    lncis.detection.histograms. Then every rank calls `on_epoch`, as it does at the start for the epochs found in the
+    checkpoint; a false answer ends the training. `loading_processes` beside each rank read its images ahead and change
+    no result.
     Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
     """
     if config.batch_size % _world():
         raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
     path = directory / CHECKPOINT
-    origin = path if path.exists() else fork_from and fork_from / CHECKPOINT
-    resumed = _load_alike(origin)
+    begun = directory if path.exists() else fork_from
+    resumed = _load_on_every_rank(begun / CHECKPOINT if begun else None)
     seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
     model = build_model(config.model, data.num_foreground_classes, pretrained=resumed is None).to(device)
     optimizer = build_optimizer(model, config.optimizer)
@@ -71,29 +74,29 @@ def train(
         history = list(resumed.history)
         for restored in history:
             on_epoch(restored)
-    losses_so_far = [found for found in histograms.read(origin.parent) if found.epoch <= len(history)] if origin else []
+    earlier = histograms.read(begun) if begun else []
+    loss_histograms = [histogram for histogram in earlier if histogram.epoch <= len(history)]
 
-    parallel = DistributedDataParallel(model) if _world() > 1 else model
+    ddp_model = DistributedDataParallel(model) if _world() > 1 else model
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
-        figures, samples = train_epoch(parallel, model, optimizer, config, data.train, epoch, device, loading_processes)
-        record |= figures
+        loader = training_loader(config, data.train, epoch, loading_processes)
+        metrics, counts = train_epoch(ddp_model, optimizer, loader, config, epoch)
+        record |= metrics
         last = epoch + 1 == config.schedule.epochs
         if last or (epoch + 1) % config.schedule.evaluate_every == 0:
-            record |= {
-                f"val/{key}": value for key, value in evaluate(model, data.val, device, loading_processes).items()
-            }
+            average_precisions = evaluate(model, data.val, device, loading_processes)
+            record |= {f"val/{key}": value for key, value in average_precisions.items()}
         if last:
-            record |= {
-                f"test/{key}": value for key, value in evaluate(model, data.test, device, loading_processes).items()
-            }
+            average_precisions = evaluate(model, data.test, device, loading_processes)
+            record |= {f"test/{key}": value for key, value in average_precisions.items()}
         record["seconds"] = time.monotonic() - started
         history.append(record)
         if _rank() == 0:
-            if histogram := diagnostics.loss_histogram(samples, epoch + 1):
-                losses_so_far.append(histogram)
-                histograms.write(losses_so_far, directory)
+            if histogram := diagnostics.loss_histogram(counts, epoch + 1):
+                loss_histograms.append(histogram)
+                histograms.write(loss_histograms, directory)
             state = Checkpoint(
                 model=model.state_dict(),
                 optimizer=optimizer.state_dict(),
@@ -106,119 +109,59 @@ def train(
     return history
 
 
-def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record:
-    """Return what a few steps of each stage come to: `stage1/loss`, `stage1/weights`, `stage2/loss`, `stage2/weights`.
-
-    Both stages begin from the same initial weights, their class logits spread so that every role has samples. Two
-    configs with equal figures train alike; a stage without epochs has none, one that diverges has NaN.
-    """
-    few = Subset(data.train, range(min(len(data.train), PROBE_STEPS * config.batch_size)))
-    record: Record = {"epoch": 1.0}
-    for stage, epoch in ((1, 0), (2, config.schedule.switch_epoch)):
-        if stage == 1 and config.schedule.switch_epoch == 0:
-            continue
-        seed_all(config.seed, epoch=-1, rank=0)
-        model = build_model(config.model, data.num_foreground_classes).to(device)
-        _spread_class_logits(model, data.train, device)
-        parallel = DistributedDataParallel(model) if _world() > 1 else model
-        optimizer = build_optimizer(model, config.optimizer)
-        try:
-            figures, _ = train_epoch(parallel, model, optimizer, config, few, epoch, device)
-            loss = figures["train/loss"]
-        except DivergedError:
-            loss = math.nan
-        record[f"stage{stage}/loss"] = loss
-        record[f"stage{stage}/weights"] = sum(float(p.detach().double().square().sum()) for p in model.parameters())
-    return record
-
-
-@torch.no_grad()
-def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> None:
-    """Scale the classifier so that logits spread by several nats, as after training: fresh ones are all alike."""
-    image, target = dataset[0]
-    model.train()
-    model([image.to(device)], [{key: value.to(device) for key, value in target.items()}])
-    model.roi_heads.box_predictor.cls_score.weight *= 5 / model.roi_heads.class_logits.std()
-
-
-def _load_alike(origin: Path | None) -> Checkpoint | None:
-    """Return the checkpoint to go on from; where one rank sees another, or none, all raise RuntimeError.
-
-    They may see alike the next time: a shared folder shows what was written late to some nodes.
-    """
-    found: Checkpoint | CheckpointError | None
-    try:
-        found = checkpoint.load(origin) if origin else None
-    except CheckpointError as error:
-        found = error
-    seen = f"{found.epoch} epochs" if isinstance(found, Checkpoint) else str(found)
-    views = [seen]
-    if _world() > 1:
-        views = [""] * _world()
-        dist.all_gather_object(views, seen)
-    if isinstance(found, CheckpointError) and len(set(views)) == 1:
-        raise found
-    if len(set(views)) > 1:
-        raise RuntimeError(f"the workers see different checkpoints; share the folder between nodes: {views}")
-    return found if isinstance(found, Checkpoint) else None
-
-
 def train_epoch(
-    parallel: nn.Module,
-    model: MaskRCNN,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    dataset: Dataset[Item],
-    epoch: int,
-    device: torch.device,
-    loading_processes: int = 0,
+    ddp_model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Batch], config: TrainConfig, epoch: int
 ) -> tuple[Record, Tensor]:
-    """Train `model`, seen through `parallel`, for one epoch and return its figures and sample counts over all ranks.
+    """Train a Mask R-CNN, which may be wrapped by DDP, for one epoch; return its metrics and counts over all ranks.
 
-    The figures are torchvision's losses (`train/loss_classifier`, ...), their sum `train/loss`, and those of
-    `lncis.detection.diagnostics`, whose counts come with them.
+    The metrics are torchvision's losses (`train/loss_classifier`, ...), their sum `train/loss`, and those of
+    `lncis.detection.diagnostics`, whose counts of samples come with them.
     """
-    seed_all(config.seed, epoch, _rank())
+    model: MaskRCNN = ddp_model.module if isinstance(ddp_model, DistributedDataParallel) else ddp_model
+    heads = model.roi_heads
+    device = next(model.parameters()).device
     stage: Literal[1, 2] = 2 if epoch >= config.schedule.switch_epoch else 1
-    in_force = loss_in_stage(config.loss, stage)
-    model.roi_heads.class_loss = class_loss(config.loss, stage=stage)
-    loader = _loader(dataset, config, epoch, loading_processes)
+    stage_loss = loss_in_stage(config.loss, stage)
+    heads.class_loss = class_loss(config.loss, stage=stage)
     sums: dict[str, float] = {}
-    samples, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(in_force)
+    counts, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(stage_loss)
 
+    seed_all(config.seed, epoch, _rank())
     model.train()
     for iteration, (images, targets) in enumerate(_each(loader)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch, iteration, len(loader))
-        truths = [{key: value.to(device) for key, value in target.items()} for target in targets]
+        images = [image.to(device) for image in images]
+        targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
         with _autocast(config, device):
-            losses: dict[str, Tensor] = parallel([image.to(device) for image in images], truths)
-            loss = torch.stack(list(losses.values())).sum()
-        figures = torch.stack([loss.detach(), *(value.detach() for value in losses.values())]).float()
+            loss_dict: dict[str, Tensor] = ddp_model(images, targets)
+            loss = torch.stack(list(loss_dict.values())).sum()
+
+        reduced = torch.stack([loss.detach(), *(value.detach() for value in loss_dict.values())]).float()
         if _world() > 1:  # agreed before it is judged, so that all ranks stop together
-            dist.all_reduce(figures)
-            figures /= _world()
-        if not figures[0].isfinite():
+            dist.all_reduce(reduced)
+            reduced /= _world()
+        if not reduced[0].isfinite():
             raise DivergedError(
-                f"the loss is {figures[0].item()} in epoch {epoch + 1}, iteration {iteration + 1}; "
+                f"the loss is {reduced[0].item()} in epoch {epoch + 1}, iteration {iteration + 1}; "
                 f"lower optimizer.lr ({config.optimizer.lr})"
             )
+
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.optimizer.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         optimizer.step()
 
-        for key, value in zip(["loss", *losses], figures.tolist(), strict=True):
+        for key, value in zip(["loss", *loss_dict], reduced.tolist(), strict=True):
             sums[key] = sums.get(key, 0.0) + value
-        heads = model.roi_heads
-        clean = diagnostics.clean_labels(heads.matched_idxs, truths)
-        diagnostics.count_samples(samples, heads.class_logits, heads.labels, clean, gamma)
+        clean = diagnostics.clean_labels(heads.matched_idxs, targets)
+        diagnostics.count_samples(counts, heads.class_logits, heads.labels, clean, gamma)
 
     if _world() > 1:
-        dist.all_reduce(samples)
+        dist.all_reduce(counts)
     means = {f"train/{key}": value / len(loader) for key, value in sums.items()}
-    return means | diagnostics.figures(samples, in_force), samples
+    return means | diagnostics.sample_metrics(counts, stage_loss), counts
 
 
 @torch.inference_mode()
@@ -242,17 +185,74 @@ def predict(
 def evaluate(
     model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
 ) -> dict[str, float]:
-    """Return the figures of `lncis.detection.evaluation.average_precision` on a whole data set."""
+    """Return the average precisions (`lncis.detection.evaluation`) of a model on a whole data set."""
     if _world() > 1:
         for buffer in model.buffers():  # batch-norm statistics: each rank has its own since the last step
             dist.broadcast(buffer, src=0)
     return average_precision(dataset.document, predict(model, dataset, device, loading_processes))
 
 
-def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record:
+    """Return the results of a few steps a stage: `stage1/loss`, `stage1/weights`, `stage2/loss`, `stage2/weights`.
+
+    Both stages begin from the same initial weights, their class logits spread so that every role has samples. Two
+    configs with equal numbers train alike; a stage without epochs has none, one that diverges has NaN.
+    """
+    few = Subset(data.train, range(min(len(data.train), PROBE_STEPS * config.batch_size)))
+    record: Record = {"epoch": 1.0}
+    for stage, epoch in ((1, 0), (2, config.schedule.switch_epoch)):
+        if stage == 1 and config.schedule.switch_epoch == 0:
+            continue
+        seed_all(config.seed, epoch=-1, rank=0)
+        model = build_model(config.model, data.num_foreground_classes).to(device)
+        _spread_class_logits(model, data.train, device)
+        ddp_model = DistributedDataParallel(model) if _world() > 1 else model
+        optimizer = build_optimizer(model, config.optimizer)
+        try:
+            metrics, _ = train_epoch(ddp_model, optimizer, training_loader(config, few, epoch), config, epoch)
+            loss = metrics["train/loss"]
+        except DivergedError:
+            loss = math.nan
+        record[f"stage{stage}/loss"] = loss
+        record[f"stage{stage}/weights"] = sum(float(p.detach().double().square().sum()) for p in model.parameters())
+    return record
+
+
+@torch.no_grad()
+def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> None:
+    """Scale the classifier so that logits spread by several nats, as after training: fresh ones are all alike."""
+    image, target = dataset[0]
+    model.train()
+    model([image.to(device)], [{key: value.to(device) for key, value in target.items()}])
+    model.roi_heads.box_predictor.cls_score.weight *= 5 / model.roi_heads.class_logits.std()
+
+
+def _load_on_every_rank(origin: Path | None) -> Checkpoint | None:
+    """Return the checkpoint to go on from; if one rank sees another checkpoint or none, all raise RuntimeError.
+
+    A retry may succeed: a shared folder shows new files to some nodes later than to others.
+    """
+    found: Checkpoint | CheckpointError | None
+    try:
+        found = checkpoint.load(origin) if origin else None
+    except CheckpointError as error:
+        found = error
+    seen = f"{found.epoch} epochs" if isinstance(found, Checkpoint) else str(found)
+    views = [seen]
+    if _world() > 1:
+        views = [""] * _world()
+        dist.all_gather_object(views, seen)
+    if isinstance(found, CheckpointError) and len(set(views)) == 1:
+        raise found
+    if len(set(views)) > 1:
+        raise RuntimeError(f"the workers see different checkpoints; share the folder between nodes: {views}")
+    return found if isinstance(found, Checkpoint) else None
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return AdamW or SGD over the parameters that train."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.name == "adamw":
+    if isinstance(config, AdamWOptimizer):
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
@@ -272,10 +272,10 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
     np.random.seed(int(state[0]) % 2**32)
 
 
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-
-
-def _loader(dataset: Dataset[Item], config: TrainConfig, epoch: int, loading_processes: int) -> DataLoader[Batch]:
+def training_loader(
+    config: TrainConfig, dataset: Dataset[Item], epoch: int, loading_processes: int = 0
+) -> DataLoader[Batch]:
+    """Return this rank's share of the batches of an epoch, in an order of (seed, epoch) alone."""
     sampler: DistributedSampler[Any] = DistributedSampler(
         dataset, num_replicas=_world(), rank=_rank(), seed=config.seed
     )
@@ -296,7 +296,7 @@ def _collate(batch: list[Item]) -> Batch:
 
 
 def _each(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield what a loader does; a fault in the data is told in one line, whichever process met it."""
+    """Yield the batches of a loader; a fault in the data is raised in one line, whichever process met it."""
     try:
         yield from loader
     except DataError as error:  # torch puts the traceback of its process before the message

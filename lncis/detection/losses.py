@@ -30,7 +30,7 @@ from lncis.config import (
 BACKGROUND = 0
 
 SMALLEST_LABEL, SMALLEST_PROBABILITY = 1e-4, 1e-7
-"""What the published code raises zeros to before it takes logarithms."""
+"""What the published code clamps labels and probabilities to before it takes logarithms."""
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["mean", "none"]
@@ -133,18 +133,16 @@ class SampleRoles(NamedTuple):
     """OS: the rest of the foreground."""
 
 
-def sample_roles(class_logits: Tensor, labels: Tensor, gamma: float) -> SampleRoles:
-    """Return the role of each sample; carries no gradient."""
-    with torch.no_grad():
-        foreground = labels != BACKGROUND
-        called_background = class_logits.argmax(dim=1) == BACKGROUND
-        high_loss = cross_entropy(class_logits, labels, reduction="none") > gamma
-        return SampleRoles(
-            negative=~foreground,
-            pseudo_negative=foreground & called_background,
-            potential_noisy=foreground & ~called_background & high_loss,
-            other=foreground & ~called_background & ~high_loss,
-        )
+def sample_roles(class_logits: Tensor, labels: Tensor, ce: Tensor, gamma: float) -> SampleRoles:
+    """Return the role of each sample, from its cross entropy `ce` `(N,)`; carries no gradient."""
+    foreground, high_loss = labels != BACKGROUND, ce > gamma
+    called_background = class_logits.argmax(dim=1) == BACKGROUND
+    return SampleRoles(
+        negative=~foreground,
+        pseudo_negative=foreground & called_background,
+        potential_noisy=foreground & ~called_background & high_loss,
+        other=foreground & ~called_background & ~high_loss,
+    )
 
 
 def lncis_stage2(
@@ -159,17 +157,15 @@ def lncis_stage2(
     clamped: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return cross entropy where labels cannot lie, 0 where they probably do, else reverse (Eq. 4).
+    """Return the loss of stage 2 (Eq. 4): 0 for isolated samples, else cross entropy or reverse cross entropy.
 
-    Without `negatives`, `pseudo_negatives` or `isolation` samples of that role get reverse cross entropy (Table 4).
-    `clamped` takes the logarithms as the published code does.
+    Cross entropy is for background samples, which class noise never touches, and for pseudo-negative ones. Without
+    `negatives`, `pseudo_negatives` or `isolation` samples of that role get reverse cross entropy (Table 4). `clamped`
+    takes the logarithms as the published code does.
     """
-    roles = sample_roles(class_logits, labels, gamma)
-    if clamped:
-        ce, rce = _clamped_cross_entropies(class_logits, labels, A)
-    else:
-        ce = cross_entropy(class_logits, labels, reduction="none")
-        rce = A * torch.expm1(-ce)
+    ce = cross_entropy(class_logits, labels, reduction="none")
+    roles = sample_roles(class_logits, labels, ce, gamma)
+    ce, rce = _clamped_cross_entropies(class_logits, labels, A) if clamped else (ce, A * torch.expm1(-ce))
     by_cross_entropy = torch.zeros_like(roles.negative)
     if negatives:
         by_cross_entropy = by_cross_entropy | roles.negative
@@ -208,11 +204,11 @@ def class_loss(config: ClassLossConfig, *, stage: Literal[1, 2]) -> ClassLoss:
             return partial(
                 lncis_stage2,
                 gamma=loss.gamma,
-                A=loss.log_0,
+                A=loss.A,
                 negatives=loss.negatives,
                 pseudo_negatives=loss.pseudo_negatives,
-                isolation=loss.isolates,
-                clamped=loss.preset == "release",
+                isolation=loss.isolation,
+                clamped=loss.clamped,
             )
 
 

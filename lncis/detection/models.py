@@ -12,12 +12,12 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from lncis.config import Model
+from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN, ModelConfig
 from lncis.detection import weights
 from lncis.detection.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
 
 
-def build_model(config: Model, num_foreground_classes: int, *, pretrained: bool = True) -> MaskRCNN:
+def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained: bool = True) -> MaskRCNN:
     """Return a Mask R-CNN for K foreground classes and background, with the weights that `config` starts from.
 
     `model.roi_heads.class_loss` may be set to any class loss; it starts as cross entropy. Random weights come from
@@ -25,7 +25,7 @@ def build_model(config: Model, num_foreground_classes: int, *, pretrained: bool 
     needs no file. Raises ConfigError and CheckpointError as `lncis.detection.weights.load` does.
     """
     num_classes = num_foreground_classes + 1
-    model = _digits_rcnn(config, num_classes) if config.name == "digits_rcnn" else _resnet50(config, num_classes)
+    model = _digits_rcnn(config, num_classes) if isinstance(config, DigitsRCNN) else _resnet50(config, num_classes)
     if config.class_agnostic_boxes:
         model.roi_heads.box_predictor = AgnosticBoxPredictor.from_stock(model.roi_heads.box_predictor)
     if config.class_agnostic_masks:
@@ -42,7 +42,7 @@ def build_model(config: Model, num_foreground_classes: int, *, pretrained: bool 
     return model
 
 
-def _sizes(config: Model) -> dict[str, Any]:
+def _sizes(config: ModelConfig) -> dict[str, Any]:
     # torchvision draws one of several sizes in training, and takes the last in evaluation
     others = [size for size in config.other_train_sizes if size != config.min_size]
     return {"min_size": (*others, config.min_size), "max_size": config.max_size}
@@ -61,7 +61,7 @@ class FrozenStatisticsBatchNorm2d(nn.BatchNorm2d):
         return super().train(False)
 
 
-def _resnet50(config: Model, num_classes: int) -> MaskRCNN:
+def _resnet50(config: MaskRCNNResNet50FPN, num_classes: int) -> MaskRCNN:
     """Return what torchvision's maskrcnn_resnet50_fpn does, which leaves no choice of the batch norm."""
     from_scratch = config.weights == "none"
     layers = {"trained": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "frozen_statistics": FrozenStatisticsBatchNorm2d}
@@ -107,7 +107,7 @@ def _conv_gn(inp: int, out: int, stride: int) -> nn.Sequential:
     )
 
 
-def _digits_rcnn(config: Model, num_classes: int) -> MaskRCNN:
+def _digits_rcnn(config: DigitsRCNN, num_classes: int) -> MaskRCNN:
     backbone = _SmallBackbone()
     channels, levels = backbone.out_channels, ["0", "1", "2"]
     anchors = AnchorGenerator(sizes=((16,), (32,), (48,)), aspect_ratios=((0.5, 1.0, 2.0),) * 3)

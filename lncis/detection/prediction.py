@@ -1,10 +1,7 @@
 """Detections in image files: pictures for people, COCO results for programs."""
 
 import json
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
+from lncis import documents, files
 from lncis.detection import overlays
 from lncis.detection.evaluation import to_coco
 from lncis.errors import ConfigError, DataError
@@ -28,11 +26,11 @@ def image_ids(images: Sequence[Path], annotations: Path, categories: Sequence[Ca
 
     Raises DataError where the file is not COCO's, has other categories, or lacks an image.
     """
+    document = documents.read_json(annotations)
     try:
-        document = json.loads(annotations.read_text())
         known = [(image["file_name"], int(image["id"])) for image in document["images"]]
         theirs = {category["id"]: category["name"] for category in document["categories"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{annotations} is not a COCO file of annotations ({error!r}); name another") from error
     if other := [c for c in categories if theirs.get(c["id"]) != c["name"]]:
         there = theirs.get(other[0]["id"], "missing")
@@ -75,19 +73,25 @@ def predict_files(
     model.to(device).eval()
     names, category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
     detections, entries, drawn = list[dict[str, Any]](), list[dict[str, Any]](), 0
-    with _appears_whole(out) as folder:
-        for number, path in zip(ids or range(1, len(images) + 1), images, strict=True):
-            image = _read(path)
-            (output,) = model([image.to(device).float().div(255)])
-            detections += to_coco(output, number, category_ids)
-            shown = {key: value[output["scores"] >= least_score].cpu() for key, value in output.items()}
-            overlays.draw(image, shown, names).save(folder / f"{number}-{path.stem}.png")
-            drawn += len(shown["boxes"])
-            entries.append({"id": number, "file_name": str(path), "height": image.shape[1], "width": image.shape[2]})
-        (folder / RESULTS).write_text(json.dumps(detections))
-        if ids is None:
-            document = {"images": entries, "annotations": [], "categories": list(categories)}
-            (folder / IMAGES).write_text(json.dumps(document))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(str(out), ["holds something already; name a new folder"])
+    try:
+        with files.appearing(out) as folder:
+            for number, path in zip(ids or range(1, len(images) + 1), images, strict=True):
+                image = _read(path)
+                (output,) = model([image.to(device).float().div(255)])
+                detections += to_coco(output, number, category_ids)
+                shown = {key: value[output["scores"] >= least_score].cpu() for key, value in output.items()}
+                overlays.draw(image, shown, names).save(folder / f"{number}-{path.stem}.png")
+                drawn += len(shown["boxes"])
+                height, width = image.shape[1:]
+                entries.append({"id": number, "file_name": str(path), "height": height, "width": width})
+            (folder / RESULTS).write_text(json.dumps(detections))
+            if ids is None:
+                document = {"images": entries, "annotations": [], "categories": list(categories)}
+                (folder / IMAGES).write_text(json.dumps(document))
+    except OSError as error:
+        raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
     return drawn
 
 
@@ -99,19 +103,3 @@ def _read(path: Path) -> Tensor:
     except Exception as error:  # Pillow raises a different type for each way a file can be damaged
         raise DataError(f"{path}: is not a readable image ({type(error).__name__}); leave it out") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-@contextmanager
-def _appears_whole(out: Path) -> Iterator[Path]:
-    """Yield a folder that gets the name `out` at the end of the block, or vanishes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(str(out), ["holds something already; name a new folder"])
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(out)
-    except OSError as error:
-        raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

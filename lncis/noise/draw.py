@@ -1,7 +1,7 @@
-"""Drawing noisy labels by a law.
+"""Drawing noisy labels from a transition matrix.
 
-The result is a function of (annotations, kind, rate, seed) alone: the order of the file does not matter. Background
-is never drawn, crowds are left alone, and each annotation keeps its clean label as `clean_category_id`.
+The result is a function of the annotations and the noise alone: the order of the file does not matter. Background is
+never drawn, crowds are left alone, and each annotation keeps its clean label as `clean_category_id`.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lncis.config import Noise
+from lncis.config import MatrixNoise, NoiseConfig, NoNoise
 from lncis.errors import DataError
 from lncis.noise.transitions import transition_matrix
 
@@ -20,27 +20,29 @@ Document = dict[str, Any]
 """A COCO instances document: `images`, `annotations`, `categories`."""
 
 
-def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document, dict[str, Any]]:
+def corrupt(document: Document, noise: NoiseConfig, *, stream: str) -> tuple[Document, dict[str, Any]]:
     """Return a copy of `document` with noisy `category_id`s, and the manifest of what was flipped.
 
     `stream` names an independent draw of the same seed ("train", "val"). The manifest holds the requested and realised
-    rate, overall and by class, the law and the realised counts `[given_clean, given_noisy]`, and a hash of the labels.
-    Raises DataError for a document that is no COCO document, or that is noisy already: its flips are never flipped
-    again. With kind none its labels stay, and the manifest counts the flips that it came with.
+    rate, overall and by class, the transition matrix and the realised counts, both `[given_clean, given_noisy]`, and a
+    hash of the labels. Raises DataError for a document that is no COCO document, or that is noisy already: its flips
+    are never flipped again. With NoNoise its labels stay, and the manifest counts the flips that it came with.
     """
     categories = sorted(_entries(document, "categories", id=int, name=str), key=lambda category: category["id"])
     annotations = _entries(document, "annotations", id=int, category_id=int)
     _check_names(categories)
     place = {category["id"]: k for k, category in enumerate(categories)}
     _check_labels(annotations, place)
-    law = transition_matrix(categories, noise)
-    if noise.kind != "none":
+    matrix = transition_matrix(categories, noise)
+    if not isinstance(noise, NoNoise):
         _check_clean(annotations)
 
     flippable = [k for k, annotation in enumerate(annotations) if not annotation.get("iscrowd", 0)]
     flippable.sort(key=[annotation["id"] for annotation in annotations].__getitem__)
     given = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
-    noisy = _draw(given, law, np.random.default_rng([noise.seed, *stream.encode()]))
+    noisy = given
+    if not isinstance(noise, NoNoise):
+        noisy = _draw(given, matrix, np.random.default_rng([noise.seed, *stream.encode()]))
 
     labels = [annotation["category_id"] for annotation in annotations]
     for k, label in zip(flippable, noisy.tolist(), strict=True):
@@ -52,52 +54,54 @@ def corrupt(document: Document, noise: Noise, *, stream: str) -> tuple[Document,
     ]
     names = [category["name"] for category in categories]
     clean = np.array([place[relabelled[k]["clean_category_id"]] for k in flippable], dtype=np.int64)
-    return {**document, "annotations": relabelled}, _manifest(noise, stream, names, law, clean, noisy)
+    return {**document, "annotations": relabelled}, _manifest(noise, stream, names, matrix, clean, noisy)
 
 
-def _draw(clean: NDArray[np.int64], law: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw(clean: NDArray[np.int64], matrix: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return a label for each clean one by inverse-CDF sampling, one uniform number each, in order."""
     uniform = rng.random(len(clean))
     noisy = np.empty_like(clean)
     for label in np.unique(clean):
-        thresholds = np.cumsum(law[label])
-        thresholds[np.flatnonzero(law[label])[-1] :] = 1.0  # rounding must not run past the last class of the law
+        thresholds = np.cumsum(matrix[label])
+        thresholds[np.flatnonzero(matrix[label])[-1] :] = 1.0  # rounding must not run past the last class of the row
         of_class = clean == label
         noisy[of_class] = np.searchsorted(thresholds, uniform[of_class], side="right")
     return noisy
 
 
 def _manifest(
-    noise: Noise,
+    noise: NoiseConfig,
     stream: str,
     names: list[str],
-    law: NDArray[np.float64],
+    matrix: NDArray[np.float64],
     clean: NDArray[np.int64],
     noisy: NDArray[np.int64],
 ) -> dict[str, Any]:
-    counts = np.zeros_like(law, dtype=np.int64)
+    counts = np.zeros_like(matrix, dtype=np.int64)
     np.add.at(counts, (clean, noisy), 1)
     totals = counts.sum(axis=1)
     flipped, everything = totals - counts.diagonal(), max(totals.sum(), 1)
-    leaves = 1 - law.diagonal()
+    leaves = 1 - matrix.diagonal()
     expected = float(totals @ leaves / everything)
-    # the rate asked for, of the classes that it can reach; a matrix asks for each class by itself
-    requested = leaves if noise.kind == "matrix" else np.where(leaves > 0, noise.rate, 0.0)
+    if isinstance(noise, NoNoise | MatrixNoise):  # a matrix has a rate for each class
+        requested, requested_by_class = expected, leaves
+    else:
+        requested, requested_by_class = noise.rate, np.where(leaves > 0, noise.rate, 0.0)
     labels = np.stack([clean, noisy]).astype("<i8").tobytes()
     return {
-        "kind": noise.kind,
-        "seed": noise.seed,
+        "type": noise.type,
+        "seed": None if isinstance(noise, NoNoise) else noise.seed,
         "stream": stream,
-        "requested_rate": {"none": 0.0, "matrix": expected}.get(noise.kind, noise.rate),
+        "requested_rate": requested,
         "expected_rate": expected,
         "realised_rate": float(flipped.sum() / everything),
         "annotations": int(totals.sum()),
         "classes": names,
-        "requested_rate_by_class": dict(zip(names, requested.tolist(), strict=True)),
+        "requested_rate_by_class": dict(zip(names, requested_by_class.tolist(), strict=True)),
         "realised_rate_by_class": {
             name: float(f / max(t, 1)) for name, f, t in zip(names, flipped, totals, strict=True)
         },
-        "transition_matrix": law.tolist(),
+        "transition_matrix": matrix.tolist(),
         "counts_given_clean_given_noisy": counts.tolist(),
         "labels_sha256": hashlib.sha256(labels).hexdigest(),
     }
@@ -142,8 +146,9 @@ def _check_clean(annotations: list[dict[str, Any]]) -> None:
     flipped = next((a for a in annotations if a.get("clean_category_id", a["category_id"]) != a["category_id"]), None)
     if flipped is not None:
         raise DataError(
-            f"annotation {flipped['id']} is noisy already: category_id {flipped['category_id']}, clean_category_id "
-            f"{flipped['clean_category_id']}; give the clean document, or take these labels as they are by kind: none"
+            f"annotation {flipped['id']} has category_id {flipped['category_id']} and clean_category_id "
+            f"{flipped['clean_category_id']}: it holds label noise already; give the clean document, or take "
+            "the labels as they are with noise of type: none"
         )
 
 

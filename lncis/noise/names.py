@@ -1,4 +1,4 @@
-"""Which classes are easily mistaken for each other, by name: the asymmetric noise of the paper (section 5.1)."""
+"""The classes of the data sets, and which are mistaken for each other: the paper's asymmetric noise (section 5.1)."""
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -48,4 +48,4 @@ MAPS = {
 """What a class is mistaken for; classes without an entry stay. COCO has its super-classes instead."""
 
 NEVER_FLIPPED = "person"
-"""Where super-classes rule: nothing is mistaken for it, nor it for anything, whatever a file groups it with."""
+"""With super-classes: it is mistaken for nothing and nothing for it, whatever its group in the file."""

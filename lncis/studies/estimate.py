@@ -148,7 +148,7 @@ def checkpoint_bytes(config: TrainConfig, num_foreground_classes: int) -> int:
 
     with torch.device("meta"):
         model = build_model(config.model, num_foreground_classes)
-    moments = 2 if config.optimizer.name == "adamw" else 1
+    moments = 2 if config.optimizer.type == "adamw" else 1
     return sum(4 * p.numel() * (1 + moments) for p in model.parameters())
 
 

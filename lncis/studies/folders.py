@@ -40,7 +40,7 @@ def claim_folder(runs: Path, study_id: str, spec: StudySpec, *, update: bool = F
         if not (folder / SPEC).exists():
             files.replace(folder / SPEC, documents.to_yaml(spec))
         kept = load_stored_spec(folder / SPEC)
-        if differing := differences(_what_decides(kept), _what_decides(spec)):
+        if differing := _differing(_what_decides(kept), _what_decides(spec)):
             raise ConfigError(study_id, [*differing, "it was begun with another spec; give the study another id"])
         if update and kept != spec:
             files.replace(folder / SPEC, documents.to_yaml(spec))
@@ -83,7 +83,7 @@ def observations(runs: Path, spec: StudySpec, study_id: str) -> list[Observation
         }
         for s in (spec, earlier.spec)
     )
-    differing = differences(theirs, mine)
+    differing = _differing(theirs, mine)
     if differing:
         raise ConfigError(f"sampler.warm_start: {named}", [f"is of another space: {line}" for line in differing])
     return [
@@ -186,9 +186,6 @@ def _what_decides(spec: StudySpec) -> dict[str, Any]:
     return document
 
 
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return a line for each field in which two documents differ: its path, the value before and the value after."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [*before, *(key for key in after if key not in before)]
-        return [line for key in keys for line in differences(before.get(key), after.get(key), f"{path}{key}.")]
-    return [] if before == after else [f"{path.removesuffix('.')}: was {before!r}, now {after!r}"]
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each field in which two documents differ."""
+    return [f"{d['path']}: was {d['earlier']!r}, now {d['now']!r}" for d in documents.differences(before, after)]

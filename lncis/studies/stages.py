@@ -8,7 +8,7 @@ tasks that would compute the same numbers get the same key, and are trained once
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,8 @@ import lncis
 from lncis import documents
 from lncis.config import (
     PUBLISHED_WEIGHTS,
-    ClassLossConfig,
     CocoData,
     DigitsData,
-    LncisLoss,
     TrainConfig,
     Workers,
     loss_in_stage,
@@ -144,7 +142,7 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
         "tested": until == schedule.epochs,
         "evaluated": [(e + 1) % schedule.evaluate_every == 0 or e + 1 == schedule.epochs for e in range(until)],
     }
-    influences["loss"] = documents.dump(_plainly(loss_in_stage(config.loss, stage)))
+    influences["loss"] = documents.dump(loss_in_stage(config.loss, stage))
     if stage == 2:
         influences["switch_epoch"] = schedule.switch_epoch
     # as floats: a default of 1 comes back from YAML as 1.0
@@ -152,11 +150,6 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
     influences["code"] = code_digest()
     influences["data"] = data_digests(config.dataset)
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plainly(loss: ClassLossConfig) -> ClassLossConfig:
-    """Return a loss with its preset's constants written out: to name them changes nothing."""
-    return replace(loss, A=loss.log_0, isolation=loss.isolates) if isinstance(loss, LncisLoss) else loss
 
 
 def weights_digest(file: Path) -> str:

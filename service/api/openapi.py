@@ -12,7 +12,7 @@ from lncis.studies.spec import StudySpec
 _STUDY = {
     "name": "gamma_and_A",
     "question": "Do gamma and A matter together?",
-    "base": {"noise": {"kind": "symmetric", "rate": 0.4, "seed": 0}, "schedule": {"epochs": 12, "stage1_epochs": 6}},
+    "base": {"noise": {"type": "symmetric", "rate": 0.4, "seed": 0}, "schedule": {"epochs": 12, "stage1_epochs": 6}},
     "search": {
         "loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]},
         "loss.A": {"type": "categorical", "choices": [-2.0, -4.0]},

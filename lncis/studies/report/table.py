@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis import documents
-from lncis.config import CocoData, Noise, TrainConfig
+from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
@@ -79,7 +79,7 @@ def study_title(result: StudyResult) -> str:
     """Return one line that says what was trained: data, noise, schedule, seeds."""
     spec, schedule = result.spec, result.spec.base.schedule
     parts = [
-        spec.base.dataset.name,
+        spec.base.dataset.type,
         _noise(spec),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
@@ -91,16 +91,17 @@ def study_title(result: StudyResult) -> str:
 
 
 def _noise(spec: StudySpec) -> str:
-    if {"noise.kind", "noise.rate"} & spec.search.keys():
+    if {"noise.type", "noise.rate"} & spec.search.keys():
         return "noise as searched"
-    as_they_are = spec.base.noise.kind == "none" and isinstance(spec.base.dataset, CocoData)  # which may be noisy
+    as_they_are = isinstance(spec.base.noise, NoNoise) and isinstance(spec.base.dataset, CocoData)  # which may be noisy
     return "labels as they are" if as_they_are else described(spec.base.noise)
 
 
-def described(noise: Noise) -> str:
-    """Return the noise in words: `symmetric noise 40%`."""
-    unrated = {"none": "no noise", "matrix": "noise by a matrix"}
-    return unrated.get(noise.kind, f"{noise.kind} noise {noise.rate:.0%}")
+def described(noise: NoiseConfig) -> str:
+    """Return what people call a noise: `symmetric noise 40%`."""
+    if isinstance(noise, NoNoise):
+        return "no noise"
+    return "noise by a matrix" if isinstance(noise, MatrixNoise) else f"{noise.type} noise {noise.rate:.0%}"
 
 
 def replicates(spec: StudySpec) -> str:

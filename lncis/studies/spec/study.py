@@ -135,7 +135,7 @@ def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
     if baseline is not None:
         return baseline
     named = zip(short_names(list(overrides)), map(value_text, overrides.values()), strict=True)
-    return ", ".join(value if name == "name" else f"{name} = {value}" for name, value in named)
+    return ", ".join(value if name == "type" else f"{name} = {value}" for name, value in named)
 
 
 def short_names(paths: list[str]) -> list[str]:
@@ -166,7 +166,7 @@ class StudySpec:
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     """Training seeds; they replace base.seed."""
     noise_seeds: list[Annotated[int, Field(ge=0)]] = field(default_factory=list)
-    """Noise draws, each with every training seed; they replace base.noise.seed. Empty: that one alone."""
+    """Noise draws, each with every training seed; they replace noise.seed, where there is noise. Empty: that alone."""
     objective: SelectionObjective = field(default_factory=SelectionObjective)
     secondary_objectives: list[Objective] = field(default_factory=list)
     """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
@@ -182,10 +182,11 @@ class StudySpec:
     def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
         """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
 
-        Another `loss.name` than the base's begins from that loss's defaults.
+        Another `loss.type` than the base's begins from that loss's defaults.
         """
-        seeds = {"seed": seed} | ({} if noise_seed is None else {"noise.seed": noise_seed})
-        document = documents.with_overrides(documents.dump(self.base), {**overrides, **seeds}, schema=TrainConfig)
+        document = documents.with_overrides(documents.dump(self.base), {**overrides, "seed": seed}, schema=TrainConfig)
+        if noise_seed is not None and document["noise"] != {"type": "none"}:  # without noise there is none to draw
+            document = documents.with_overrides(document, {"noise.seed": noise_seed})
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
