@@ -19,6 +19,7 @@ from lncis.metrics import Record
 from lncis.studies import journal, run, trained
 from lncis.studies.observer import Observer
 from lncis.studies.report.result import StudyResult
+from lncis.studies.history import History
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
 
@@ -82,7 +83,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
             assert SECRET not in path.read_bytes().decode(errors="replace"), path
     (started,) = (e for e in journal.read(again.directory) if isinstance(e, journal.SessionStarted))
     assert started.storage == f"s3://{s3.bucket}/lncis/stages"
-    assert run._other_storage([started], None) == (
+    assert run._other_storage(History.of(again.spec, [started]), None) == (
         f"the study's stages were at {started.storage}, and are now in its folder: what is not there is trained again"
     )
     run_study(spec(), study_id="again", observers=[watch])
