@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
+from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_spec
-from service.api.submissions import plain
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database
