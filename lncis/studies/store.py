@@ -64,7 +64,7 @@ class StageStore:
 
 
 class PublishedStages:
-    """The stages that workers publish below `url`; a study fetches the files `read` of them, and whole ones on demand."""
+    """The stages that workers publish below `url`; a study fetches the files `read`, and whole stages on demand."""
 
     def __init__(self, url: str, read: Collection[str], *, reused: bool) -> None:
         """Without `reused` no earlier study's stages are used; StorageError where `url` cannot be used."""
