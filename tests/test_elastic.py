@@ -54,7 +54,11 @@ def run(name, scenes, schedule, gammas, at_a_time, *observers):
         StudySpec,
         {
             "name": name,
-            "base": {"dataset": digits | {"train_scenes": scenes}, "schedule": schedule, "optimizer": {"lr": 1e-5}},
+            "base": {
+                "dataset": digits | {"train_scenes": scenes},
+                "schedule": schedule,
+                "optimizer": {"type": "adamw", "lr": 1e-5},
+            },
             "search": {"loss.gamma": {"type": "categorical", "choices": gammas}},
             "resources": {"max_concurrent_trials": at_a_time},
             "sensitivity_check": False,

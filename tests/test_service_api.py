@@ -270,7 +270,7 @@ def test_every_mistake_is_reported_at_once(idle):
             "earlier",
         ),
         ({**SPEC, "baselines": {"x": {"model.weights": "/etc/passwd"}}}, "base", "names '/etc/passwd'"),
-        ({**SPEC, "baselines": {"x": {"model": {"weights": "here"}}}}, "base", "names 'here'"),
+        ({**SPEC, "baselines": {"x": {"model": {"type": "digits_rcnn", "weights": "here"}}}}, "base", "names 'here'"),
         ({**SPEC, "search": {"model.weights": {"type": "categorical", "choices": ["none", "a.x"]}}}, "base", "'a.x'"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials(monke
 def test_asha_ends_whole_configurations_after_stage_1():
     document = {
         "search": {"optimizer.lr": {"type": "categorical", "choices": [1e-3, 1e-9, 1e-8, 1e-7]}},
-        "base": STUDY["base"] | {"schedule": {"epochs": 8, "stage1_epochs": 1}, "optimizer": {}},
+        "base": STUDY["base"] | {"schedule": {"epochs": 8, "stage1_epochs": 1}, "optimizer": {"type": "adamw"}},
         "objective": {"metric": "val/segm_AP_agnostic"},
         "pruner": {"type": "asha", "first_rung": 1, "reduction_factor": 2},
         "seeds": [0, 1],
