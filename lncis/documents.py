@@ -4,7 +4,7 @@ The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, partial, reduce
@@ -19,6 +19,10 @@ from lncis import files
 from lncis.errors import ConfigError
 
 Config = TypeVar("Config")
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+_hints: Callable[[Any], dict[str, Any]] = cache(partial(get_type_hints, include_extras=True))
 
 
 def load(schema: type[Config], path: Path) -> Config:
@@ -48,16 +52,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(str(path), [f"must hold a mapping of fields but holds {document!r:.60}"])
     return document
-
-
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(schema)
-
-
-@cache
-def _hints(schema: Any) -> dict[str, Any]:
-    return get_type_hints(schema, include_extras=True)
 
 
 def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Config:
