@@ -17,9 +17,9 @@ from lncis.execution import storage
 from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies import journal, run, trained
+from lncis.studies.history import History
 from lncis.studies.observer import Observer
 from lncis.studies.report.result import StudyResult
-from lncis.studies.history import History
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
 
