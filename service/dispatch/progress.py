@@ -92,8 +92,8 @@ class Follower:
     def catch_up(self, database: Database, *, final: bool = False) -> None:
         """Copy what is new in the journal; count the cost anew when `final`.
 
-        Raises StudyError where the journal makes no sense, OSError where it cannot be read, DatabaseAway. What it read
-        may not have been copied then: another follower, which begins anew, copies the rest.
+        Raises StudyError if the journal is not consistent, OSError if it cannot be read, DatabaseAway. After an error
+        another follower must read the journal from its beginning.
         """
         events, offset = journal.read_on(self._folder, self._offset)
         known = len(self._events)
@@ -112,26 +112,26 @@ class Follower:
             database.write(lambda connection: self._copy(connection, rows, cost, mlflow_url))
 
     def _take(self, number: int, event: Event) -> list[tuple[int, dict[str, Any]]]:
-        """Note an event, and return what is to be told of it with its number in the journal."""
-        said: dict[str, Any] = {}
+        """Apply an event, and return its row, if it has one, with its number in the journal."""
+        details: dict[str, Any] = {}
         if isinstance(event, TrialStarted):
             trial = self._trials[event.trial] = _Trial(len(self._trials) + 1, event)
             self._note_stages(event)
-            said = {"label": label(event.overrides, event.baseline), "epochs": trial.epochs}
+            details = {"label": label(event.overrides, event.baseline), "epochs": trial.epochs}
         elif isinstance(event, EpochFinished):
             trial = self._trials[event.trial]
             self._note_epoch(trial, event.record)
-            said = {"epoch": int(event.record["epoch"]), "metrics": plain(event.record)}
+            details = {"epoch": int(event.record["epoch"]), "metrics": plain(event.record)}
         elif isinstance(event, TrialEnded):
             trial = self._trials[event.trial]
             trial.state, trial.reason, trial.ended_at = str(event.end), event.reason, event.time
-            said = {"end": event.end, "reason": event.reason}
+            details = {"end": event.end, "reason": event.reason}
         elif isinstance(event, TrialRetried):
             trial = self._trials[event.trial]
             trial.state, trial.reason, trial.ended_at = "running", "", None
         else:
             return []
-        data = {"trial": event.trial, **said}
+        data = {"trial": event.trial, **details}
         return [(number, {"at": event.time, "type": event.event, "trial": trial.number, "data": data})]
 
     def _note_stages(self, event: TrialStarted) -> None:
