@@ -1,4 +1,4 @@
-"""Load on the service: SERVICE.md's four numbers, on this machine.
+"""Load on the service: the figures of docs/service.md, on this machine.
 
     python benchmarks/service_load.py [--studies 10000] [--trials 100000] [--seconds 10]
 

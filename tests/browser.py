@@ -17,7 +17,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
     "--remote-debugging-pipe",
 )
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 class Browser:
@@ -95,7 +95,7 @@ class Browser:
         return answer["result"]
 
     def _wait(self, come: Any) -> None:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT_SECONDS
         while not come():
             assert time.monotonic() < until, "the browser does not answer"
             assert self._process.poll() is None, "the browser ended"

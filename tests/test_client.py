@@ -294,7 +294,7 @@ def test_what_others_wrote_cannot_steer_a_terminal(database, idle):
 
 @pytest.mark.processes
 def test_the_client_needs_no_service_code():
-    unwanted = {"service", "fastapi", "torch", "ray"}
+    unwanted = {"service", "fastapi", "sqlalchemy", "torch", "ray"}
     code = f"import sys, lncis.client, lncis.commands.service; print({unwanted} & {{*sys.modules}})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""Every endpoint of the table in SERVICE.md, over a store and a Ray that both really answer."""
+"""Every endpoint of docs/service.md, with a real database and a fake Ray that answers over HTTP."""
 
 import json
 import time

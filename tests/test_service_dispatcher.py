@@ -318,7 +318,8 @@ def test_a_cancelled_study_whose_submission_arrives_late_is_stopped(dispatcher, 
     acting.turn()
     assert now(database, study).state is State.CANCELLED
     real(acting._jobs, study.id, 1)
-    while ray.jobs[study.id].status == "RUNNING":
+    job = ray.jobs[study.id]  # a turn may already make Ray forget it
+    while job.status == "RUNNING":
         acting.turn()
         time.sleep(0.01)
     assert now(database, study).state is State.CANCELLED

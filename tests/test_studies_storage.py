@@ -83,7 +83,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
             assert SECRET not in path.read_bytes().decode(errors="replace"), path
     (started,) = (e for e in journal.read(again.directory) if isinstance(e, journal.SessionStarted))
     assert started.storage == f"s3://{s3.bucket}/lncis/stages"
-    assert run._other_storage(again_run, History.of(again.spec, [started])) == (
+    assert run._other_storage(History.of(again.spec, [started]), "") == (
         f"the study's stages were at {started.storage}, and are now in its folder: what is not there is trained again"
     )
     run_study(spec(), study_id="again", observers=[watch])

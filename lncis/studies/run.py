@@ -129,7 +129,7 @@ def _train(
     scheduler.resume(retry_failed=retry_failed)
     if history.complete and not scheduler.unfinished:
         return
-    if note := _other_storage(run, history):
+    if note := _other_storage(history, run.url):
         run.note(note)
     with _session(run, queue, spec.resources.at_a_time(scheduler.unfinished)):
         if scheduler.unfinished:
@@ -143,9 +143,9 @@ def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     return PublishedStages(url, read=(histograms.FILE, NOISE_MANIFEST), reused=spec.sharing)
 
 
-def _other_storage(run: StudyRun, history: History) -> str:
+def _other_storage(history: History, url: str) -> str:
     """Return what the user should know where a study goes on with another storage than it had; else empty."""
-    now = shown(run.url) if run.url else ""
+    now = shown(url) if url else ""
     last = history.sessions[-1].started.storage if history.sessions else now
     if last == now:
         return ""

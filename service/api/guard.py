@@ -1,4 +1,4 @@
-"""ASGI middleware before everything else: who may speak to a service without tokens, and headers on every answer."""
+"""ASGI middleware before all endpoints: refuses foreign web pages and long bodies, and sets security headers."""
 
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Guard:
-    """Refuses what a foreign web page makes a browser send, and names that lead strangers to this machine."""
+    """Refuses requests that a foreign web page makes a browser send, and host names that are not this machine's."""
 
     def __init__(self, app: ASGIApp, *, local_only: bool, max_body_bytes: int) -> None:
         self._app, self._local_only, self._max_body_bytes = app, local_only, max_body_bytes
@@ -52,7 +52,7 @@ class Guard:
             await self._app(scope, self._counted(receive), with_headers)
 
     def _counted(self, receive: Receive) -> Receive:
-        """Return what receives a body up to the limit; not every body says its length beforehand."""
+        """Return a `receive` that fails beyond the limit; not every body announces its length."""
         received = 0
 
         async def counted() -> Message:

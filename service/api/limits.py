@@ -1,4 +1,4 @@
-"""What a study may ask of a shared service: how much, and which files. A study's own schema knows no such bounds."""
+"""Limits of a shared service on a study: its size, and the files that it names. Its schema has no such limits."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from lncis.config import PUBLISHED_WEIGHTS
 from lncis.studies.spec import StudySpec
 from service.settings import Settings
 
-NEVER = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".py")
-"""Files of these kinds can hold code that runs when they are loaded."""
+UNSAFE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".py")
+"""Files of these kinds can contain code that runs when they are loaded."""
 
 
 def too_large(document: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Return what makes a document too long to even check: validation counts out every combination of a grid.
+    """Return why a document is too large to be validated, as validation lists every combination of a grid.
 
-    Values of a wrong type are left to the schema.
+    The schema checks values of a wrong type.
     """
     problems = []
     number = combinations(document) * math.prod(
@@ -32,14 +32,14 @@ def too_large(document: Mapping[str, Any], settings: Settings) -> list[str]:
 
 
 def combinations(document: Mapping[str, Any]) -> int:
-    """Return how many configurations checking a document would count out."""
+    """Return how many configurations the validation of a document would list."""
     search, sampler, baselines = (_mapping(document.get(name)) for name in ("search", "sampler", "baselines"))
     parameters = [_mapping(parameter) for parameter in search.values()]
     number = 1
     if sampler.get("type", "grid") == "grid" or any("when" in parameter for parameter in parameters):
         number = math.prod(len(c) for p in parameters if isinstance(c := p.get("choices"), list))
-    asked = sampler.get("configurations")
-    return max(number, asked if isinstance(asked, int) else 1) + len(baselines)
+    requested = sampler.get("configurations")
+    return max(number, requested if isinstance(requested, int) else 1) + len(baselines)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -53,13 +53,13 @@ def _too_many(number: float, settings: Settings) -> str:
     )
 
 
-def too_long(spec: StudySpec, settings: Settings) -> list[str]:
-    """Return what is wrong with the number of trials of a study."""
+def too_many_trials(spec: StudySpec, settings: Settings) -> list[str]:
+    """Return the problem if a study has too many trials."""
     return [_too_many(spec.total_trials, settings)] if spec.total_trials > settings.max_trials else []
 
 
 def out_of_bounds(spec: StudySpec, document: Mapping[str, Any], settings: Settings) -> Iterator[str]:
-    """Yield each file that a study must not name."""
+    """Yield a problem for each file that a study must not name."""
     named = {str(path) for path in _paths(spec.base)}
     named |= {v for _, v in _named(document, "weights") if isinstance(v, str) and v not in PUBLISHED_WEIGHTS}
     for place in ("base", "search", "baselines", "sampler"):
@@ -70,8 +70,9 @@ def out_of_bounds(spec: StudySpec, document: Mapping[str, Any], settings: Settin
         if name.startswith("~") or not any(path.is_relative_to(root) for root in roots):
             where = ", ".join(map(str, roots)) or "no folder, as LNCIS_DATA_ROOTS is not set"
             yield f"base: may name files below {where}, but the study names {name!r}"
-        elif path.suffix.lower() in NEVER:
-            yield f"base: may not name files that can hold code ({', '.join(NEVER)}), but the study names {name!r}"
+        elif path.suffix.lower() in UNSAFE_SUFFIXES:
+            kinds = ", ".join(UNSAFE_SUFFIXES)
+            yield f"base: may not name files that can hold code ({kinds}), but the study names {name!r}"
 
 
 def _paths(value: Any) -> Iterator[Path]:
@@ -91,7 +92,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _named(value: Any, name: str, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what stands at or below keys that end in a field's name, with its path."""
+    """Yield the values at or below keys that end in a field's name, each with its path."""
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             here = f"{path}.{key}" if path else str(key)

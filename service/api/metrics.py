@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests as they come, the queue at the moment of the scrape."""
+"""Metrics for Prometheus: requests as they are answered, studies at the moment of the scrape."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class Metrics:
-    """The figures of one app."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -30,7 +30,7 @@ class Metrics:
         self.streams = Gauge("lncis_event_streams", "Open event streams", registry=registry)
 
     def text(self, counts: Mapping[State, int], *, ray_ok: bool, seen_at: float) -> bytes:
-        """Return all figures in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         for state, number in counts.items():
             self.studies.labels(state).set(number)
         self.ray_up.set(ray_ok)
@@ -39,13 +39,16 @@ class Metrics:
 
 
 class Measured:
-    """ASGI middleware that counts answers by route; a path of no route is one label, whatever it is."""
+    """ASGI middleware that counts answers by route; all paths without a route share one label.
+
+    Starlette's BaseHTTPMiddleware would be shorter, but it puts every streamed event through a queue of its own.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app answer, and count that."""
+        """Let the app answer, and count the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

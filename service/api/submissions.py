@@ -1,4 +1,4 @@
-"""From a request's body to a StudySpec: read, completed from a preset, bounded, checked."""
+"""From a request's body to a StudySpec: parsed, completed from a preset, limited, validated."""
 
 import json
 import math
@@ -22,7 +22,7 @@ JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "tex
 
 SOURCE = "study"
 _MAX_DEPTH = 40
-_MAX_INTEGER = 2**53  # the integers that every JSON reader keeps exact
+_MAX_INTEGER = 2**53  # every JSON reader keeps integers up to here exact
 RECIPES = "recipes"
 """The folder beside the shipped studies that holds parts of trainings."""
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -64,7 +64,7 @@ def _yaml(body: bytes) -> Any:
 
 
 def _unusable(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
-    """Yield what no study may hold, whatever its schema: it could not be stored, or not be answered."""
+    """Yield the values that no study may have, as they cannot be stored or sent."""
     here = path or "the document"
     if depth > _MAX_DEPTH:
         yield f"{here[:200]}: must not be nested deeper than {_MAX_DEPTH} levels"
@@ -99,14 +99,14 @@ def _is_text(value: str) -> bool:
 
 
 def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
-    """Return the study of a document; ConfigError names every mistake, what is too large or out of bounds included."""
+    """Return the study of a document; ConfigError names every mistake, limits of the service included."""
     if "preset" in document:
         document = _from_preset(document, settings.presets)
     if problems := limits.too_large(document, settings):
         raise ConfigError(SOURCE, problems)
     spec = judge(documents.parse(StudySpec, document, source=SOURCE), source=SOURCE)
     if problems := [
-        *limits.too_long(spec, settings),
+        *limits.too_many_trials(spec, settings),
         *limits.out_of_bounds(spec, document, settings),
         *_no_such_study(spec, settings.runs),
     ]:
@@ -115,7 +115,7 @@ def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
 
 
 def many_trials(document: Mapping[str, Any], number: int) -> bool:
-    """Say whether a document, a preset with its changes included, may ask for more trials than a number."""
+    """Return whether a document may ask for more trials than a number; a preset always may."""
     return "preset" in document or limits.combinations(document) > number
 
 
@@ -141,7 +141,7 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def presets(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the shipped studies by name, as documents; those that cannot be read are left out."""
+    """Return the shipped studies by name, as documents; unreadable files are left out."""
     found = {}
     for path in sorted(folder.rglob("*.yaml")):
         if path.parent.name != RECIPES:

@@ -57,8 +57,8 @@ class Follower:
     def catch_up(self, database: Database, *, final: bool = False) -> None:
         """Copy what is new in the journal; count the cost anew when `final`.
 
-        Raises StudyError where the journal makes no sense, OSError where it cannot be read, DatabaseAway. What it read
-        may not have been copied then: another follower, which begins anew, copies the rest.
+        Raises StudyError if the journal is not consistent, OSError if it cannot be read, DatabaseAway. After an error
+        another follower must read the journal from its beginning.
         """
         events, self._offset = journal.read_on(self._folder, self._offset)
         try:

@@ -1,4 +1,4 @@
-"""Curves of the page, as SVG paths in a box of fixed size that the page stretches; their figures stand beside them."""
+"""Curves of the pages, as SVG paths in a box of fixed size that the page stretches; numbers are text beside it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 300, 100
 BINS = 100
-"""More points than thrice this are drawn as a band, from the lowest to the highest of each of so many stretches."""
+"""More than three times as many points are drawn as a band: the range of each of so many intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve: a path, and what its legend says."""
+    """One curve: a path and its legend."""
 
     path: str
     label: str = ""
@@ -22,7 +22,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Curves over common axes, each with the ends of its range."""
+    """Curves over common axes, with the range of each axis."""
 
     lines: list[Line]
     dots: str = ""
@@ -34,7 +34,7 @@ class Chart:
 def by_trial(values: Sequence[tuple[int, float | None]], mode: str) -> Chart | None:
     """Return each trial's objective over its number as dots, and the best so far as a line; None without any.
 
-    Of many trials a band stands for the dots.
+    Many trials are drawn as a band instead of dots.
     """
     points = [(float(number), value) for number, value in values if value is not None and math.isfinite(value)]
     if not points:
@@ -45,7 +45,7 @@ def by_trial(values: Sequence[tuple[int, float | None]], mode: str) -> Chart | N
     best_so_far = Line(path=_steps(so_far, x, y))
     if len(points) <= 3 * BINS:
         return Chart(lines=[best_so_far], dots="".join(f"M{_at(point, x, y)}h0" for point in points), x=x, y=y)
-    lows, highs = zip(*_stretches(points), strict=True)
+    lows, highs = zip(*_intervals(points), strict=True)
     band = "M" + "L".join(_at(point, x, y) for point in [*lows, *reversed(highs)]) + "Z"
     return Chart(lines=[best_so_far], band=band, x=x, y=y)
 
@@ -89,8 +89,8 @@ def _steps(points: Sequence[Point], x: tuple[float, float], y: tuple[float, floa
     return f"{path}H{_at(points[-1], x, y).split()[0]}"
 
 
-def _stretches(points: Sequence[Point]) -> Iterable[tuple[Point, Point]]:
-    """Yield the lowest and the highest value of each stretch, at its middle."""
+def _intervals(points: Sequence[Point]) -> Iterable[tuple[Point, Point]]:
+    """Yield the lowest and the highest value of each interval, at its middle."""
     for number in range(BINS):
         part = points[number * len(points) // BINS : (number + 1) * len(points) // BINS]
         low, high = _ends(value for _, value in part)
