@@ -19,8 +19,8 @@ ROWS = {
     for number, cells in re.findall(r"^\| (\d): [^|]*\|(.*)$", TEXT, re.MULTILINE)
 }
 NOISES: list[dict[str, Any]] = [{"type": "none"}] + [
-    {"kind": kind, "rate": rate}
-    for kind, rates in {"symmetric": (0.2, 0.4, 0.6, 0.8), "asymmetric": (0.2, 0.4)}.items()
+    {"type": type_, "rate": rate}
+    for type_, rates in {"symmetric": (0.2, 0.4, 0.6, 0.8), "asymmetric": (0.2, 0.4)}.items()
     for rate in rates
 ]
 

@@ -106,7 +106,7 @@ def test_a_request_is_judged_once_on_its_whole_way(judged: list[str]) -> None:
     assert judge(resumed) is resumed  # as run_study does
     assert estimate.pace_of(replace(resumed, resources=replace(resumed.resources, gpus_per_worker=1)), RUNS) is None
     assert judged == ["s"]
-    assert plans.planned(stored, RUNS)["trials_total"] == 2
+    assert plans.plan_study(stored, RUNS).trials_total == 2
     assert judged == ["s"]
 
 

@@ -412,9 +412,9 @@ def test_a_choice_for_a_field_of_whole_numbers_is_one(choice, sampler):
 
 def test_a_field_of_whole_numbers_is_known_as_such_under_a_condition_too():
     search = {
-        "loss.name": {"type": "categorical", "choices": ["cross_entropy", "lncis"]},
-        "loss.gamma": {"type": "float", "low": 1, "high": 9, "when": {"loss.name": "lncis"}},
-        "model.min_size": {"type": "float", "low": 64, "high": 96, "when": {"loss.name": "lncis"}},
+        "loss.type": {"type": "categorical", "choices": ["cross_entropy", "lncis"]},
+        "loss.gamma": {"type": "float", "low": 1, "high": 9, "when": {"loss.type": "lncis"}},
+        "model.min_size": {"type": "float", "low": 64, "high": 96, "when": {"loss.type": "lncis"}},
     }
     found = problems(search=search, sampler={"type": "random", "configurations": 3})
     assert found == ["search.model.min_size.type: must be int, as the field holds whole numbers, but got 'float'"]
