@@ -19,7 +19,8 @@ from lncis.execution.queue import Task
 from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
 from lncis.studies import folders
-from lncis.studies.driver import follow
+from lncis.studies.driver.loop import follow
+from lncis.studies.driver.tuning import StudyQueue, TuneTrials
 from lncis.studies.journal import Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
@@ -28,7 +29,6 @@ from lncis.studies.spec.space import Range
 from lncis.studies.stages import StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
-from lncis.studies.tuning import StudyQueue, TuneTrials
 from lncis.testing import SimulatedWorkerGroup
 
 WORKER_GROUPS = 8

@@ -24,12 +24,12 @@ def importers_of(name: str) -> set[str]:
     ("package", "only"),
     [
         ("ray.train", {"execution/worker_groups.py", "execution/worker.py"}),
-        ("ray.tune", {"studies/tuning.py", "studies/relay.py"}),
+        ("ray.tune", {"studies/driver/tuning.py", "studies/driver/relay.py"}),
         (
             "ray",
             {f"execution/{name}.py" for name in ("worker_groups", "worker", "cluster")}
             | {"commands/cluster.py"}
-            | {f"studies/{name}.py" for name in ("driver", "worker_pool", "tuning", "relay", "probing")},
+            | {f"studies/driver/{name}.py" for name in ("loop", "worker_pool", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
         ("pyarrow", {"execution/storage.py"}),

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from lncis import documents, tracking
-from lncis.studies import mirror as mirrors
+from lncis.studies.driver.loop import mirror as mirrors
+from lncis.studies.driver.mirror import Mirror, flat
 from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
-from lncis.studies.mirror import Mirror, flat
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import StageTree
 

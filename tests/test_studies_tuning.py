@@ -14,7 +14,8 @@ from lncis.config import Schedule, TrainConfig
 from lncis.execution.queue import Task
 from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
-from lncis.studies.driver import follow
+from lncis.studies.driver.loop import follow
+from lncis.studies.driver.tuning import StudyQueue, TuneTrials
 from lncis.studies.journal import End, EpochFinished, Journal
 from lncis.studies.observer import Observer
 from lncis.studies.search import Suggester
@@ -23,7 +24,6 @@ from lncis.studies.spec.space import Categorical
 from lncis.studies.stages import StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
-from lncis.studies.tuning import StudyQueue, TuneTrials
 from lncis.testing import SimulatedWorkerGroup
 
 pytestmark = pytest.mark.usefixtures("local_ray")

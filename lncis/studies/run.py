@@ -18,7 +18,9 @@ from lncis.errors import LncisError, StudyError
 from lncis.execution.storage import below, resolved, shown
 from lncis.execution.worker import NOISE_MANIFEST
 from lncis.studies import folders
-from lncis.studies.driver import drive
+from lncis.studies.driver.loop import drive
+from lncis.studies.driver.mirror import Mirror
+from lncis.studies.driver.tuning import StudyQueue
 from lncis.studies.folders import SPEC
 from lncis.studies.history import History
 from lncis.studies.journal import (
@@ -30,7 +32,6 @@ from lncis.studies.journal import (
     WarmStarted,
     sole_driver,
 )
-from lncis.studies.mirror import Mirror
 from lncis.studies.observer import Observer
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
@@ -41,7 +42,6 @@ from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import Store, TrialScheduler
-from lncis.studies.tuning import StudyQueue
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""

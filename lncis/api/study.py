@@ -1,16 +1,11 @@
-"""The wire schema: what the service answers and what lncis.client reads, stated once.
+"""The wire schema of studies: their states, trials, stages, best configurations and events."""
 
-The service makes these from its database rows, FastAPI writes them as JSON and into the OpenAPI document, and the
-client parses that JSON into the same classes. An infinite or missing number is null.
-"""
-
-from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, computed_field
+from pydantic import computed_field
 
-from lncis.studies.spec import NUMBER_OR_AUTO
+from lncis.api.document import Document, Time
 
 
 class State(StrEnum):
@@ -37,25 +32,6 @@ class Action(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
-
-
-def iso(moment: datetime) -> str:
-    """Return a time as ISO 8601 in UTC, with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Time = Annotated[
-    datetime,
-    PlainSerializer(iso, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-"""A moment; also read from seconds since 1970, as the database keeps it."""
-
-
-class Document(BaseModel):
-    """A part of an answer; read from JSON or from an object with the same attributes, such as a row."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
 
 
 class Progress(Document):
@@ -262,142 +238,3 @@ class Event(Document):
     type: str
     """state, trial_started, epoch_finished, trial_ended or trial_retried; the last one is `end`."""
     data: dict[str, Any]
-
-
-class QueueEntry(Document):
-    """A study that is not over."""
-
-    position: int | None
-    """From 1, among those that wait for their turn; null for the others."""
-    id: str
-    name: str
-    owner: str
-    state: State
-    priority: int
-    waiting_since: Time
-    why: str
-    """Why it is not running; empty if it is."""
-
-
-class Dependency(Document):
-    """Something that the service needs: its database, Ray or MLflow."""
-
-    ok: bool
-    detail: str
-    since: Time | None = None
-    """When `ok` last changed."""
-
-
-class Queue(Document):
-    """The studies that are not over, in the order in which they get their turn."""
-
-    ray: Dependency
-    max_running: int
-    max_running_per_user: int
-    running: int
-    studies: list[QueueEntry]
-
-
-class Readiness(Document):
-    """Which dependencies answer: without the database nothing works, without Ray studies wait."""
-
-    ready: bool
-    database: Dependency
-    ray: Dependency
-    mlflow: Dependency
-
-
-class Preset(Document):
-    """A shipped study."""
-
-    name: str
-    question: str
-    spec: dict[str, Any]
-
-
-class Presets(Document):
-    """The shipped studies."""
-
-    presets: list[Preset]
-
-
-class PlannedTrial(Document):
-    """A trial that a study would run."""
-
-    name: str
-    label: str
-    seed: int
-    noise_seed: int | None
-    stages: list[str]
-
-
-class PlannedStage(Document):
-    """A stage that a study would train."""
-
-    key: str
-    after: str | None
-    first_epoch: int
-    last_epoch: int
-    users: list[str]
-
-
-class Plan(Document):
-    """What a study would do: the answer to a dry run. It lists the first 1,000 trials and stages."""
-
-    exact: bool
-    """False if the sampler decides during the study: then these trials are draws from its space."""
-    trials_total: int
-    epochs_to_train: int
-    epochs_without_sharing: int
-    trials: list[PlannedTrial]
-    stages: list[PlannedStage]
-    spec: dict[str, Any]
-    estimate: dict[str, Any]
-    """Wall time in seconds and checkpoint bytes; null where unknown."""
-
-
-class Adjustment(Document):
-    """What may be changed of a study that is not over."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 10}]})
-
-    priority: int | None = Field(default=None, ge=-1000, le=1000, strict=True)
-    """Studies with a higher priority run first."""
-    max_concurrent_trials: (
-        Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True)] | Literal["auto"], NUMBER_OR_AUTO] | None
-    ) = None
-    """Takes effect at the next start of the study."""
-
-
-class FieldError(Document):
-    """One mistake in a request."""
-
-    path: str
-    """Dotted path of the field; empty if the mistake concerns several fields."""
-    problem: str
-    """What the field must be, and what it is."""
-
-
-class Difference(Document):
-    """A field in which two requests with the same Idempotency-Key differ; null where a request lacks it."""
-
-    path: str
-    earlier: Any
-    now: Any
-
-
-class ProblemDocument(Document):
-    """RFC 9457: every answer from 400 up."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = []
-    """Every mistake in the request."""
-    differing: list[Difference] = []
-    """The fields in which a request differs from the earlier one with its Idempotency-Key."""
-    legal: list[Action] | None = None
-    """What may be asked of the study instead."""

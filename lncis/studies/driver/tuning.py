@@ -1,7 +1,7 @@
 """The trials of a study as Ray Tune runs them: a light relay each, which follows one trial through the queue.
 
 Tune has a loop of its own. It runs in a thread, where it asks for trials and passes on their epochs; the loop of the
-study (lncis.studies.driver) starts the trials and reads what they report.
+study (lncis.studies.driver.loop) starts the trials and reads what they report.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from lncis.execution.cluster import TRIAL_DRIVER
 from lncis.execution.queue import POLL_SECONDS, Task
 from lncis.metrics import Record
-from lncis.studies.relay import Relay
+from lncis.studies.driver.relay import Relay
 
 MAX_RELAY_FAILURES = 20
 """A relay holds nothing: one that is killed is replaced, and reports again what it reported before."""

@@ -1,8 +1,8 @@
 """The loop that drives a study.
 
 What Ray Tune does here, and what it does not. Each trial is a Tune trial: Tune places its light process, a relay
-(lncis.studies.relay), replaces it when it dies, and reports its epochs. Three things it does not do. Its schedulers
-judge single trials, not configurations over their seeds, and forget their rungs when restored. Its OptunaSearch tells
+(driver.relay), replaces it when it dies, and reports its epochs. Three things it does not do. Its schedulers judge
+single trials, not configurations over their seeds, and forget their rungs when restored. Its OptunaSearch tells
 Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` know nothing of stages that trials share.
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
@@ -14,11 +14,11 @@ from ray.exceptions import RayActorError, RayError
 from lncis.errors import StudyError
 from lncis.execution import cluster
 from lncis.execution.worker_groups import start_queue
-from lncis.studies.probing import SensitivityCheck
+from lncis.studies.driver.probing import SensitivityCheck
+from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
+from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
-from lncis.studies.tuning import StudyQueue, StudyStopped, TuneTrials
-from lncis.studies.worker_pool import WorkerPool, idle_seconds
 
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbose: bool) -> None:
