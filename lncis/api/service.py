@@ -140,9 +140,9 @@ class ProblemDocument(Document):
     title: str
     status: int
     detail: str
-    errors: list[FieldError] = []
+    errors: list[FieldError] = Field(default_factory=list)
     """Every mistake in the request."""
-    differing: list[Difference] = []
+    differing: list[Difference] = Field(default_factory=list)
     """The fields in which a request differs from the earlier one with its Idempotency-Key."""
     legal: list[Action] | None = None
     """What may be asked of the study instead."""
