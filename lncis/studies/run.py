@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,6 @@ from lncis.studies.history import History
 from lncis.studies.journal import (
     JOURNAL,
     Journal,
-    Observation,
     SessionEnded,
     SessionStarted,
     WarmStarted,
@@ -41,7 +40,7 @@ from lncis.studies.spec import StudySpec, judge
 from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.study_run import StudyRun
-from lncis.studies.trials import Store, TrialScheduler
+from lncis.studies.trials import TrialScheduler
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -87,10 +86,22 @@ def run_study(
             observers=[*observers, folders.DropBeatenCheckpoints(spec)],
             published=published,
         )
+        if earlier and not run.journal.events:
+            run.journal.append(WarmStarted(observations=earlier))
+        before = History.of(spec, run.journal.events)
+        if retry_failed or not before.complete:
+            _check_code(before, study_id)
         mirror = Mirror(spec, folder, run.journal.events, versions(), run.note, run.url)
         mirror.start()
         try:
-            _train(run, earlier, store, retry_failed=retry_failed, verbose=verbose)
+            queue = StudyQueue()
+            scheduler = TrialScheduler(run, Suggester(spec, earlier), queue, store)
+            scheduler.resume(retry_failed=retry_failed)
+            if scheduler.unfinished or not before.complete:
+                if note := _other_storage(before, run.url):
+                    run.note(note)
+                with _session(run, queue, scheduler), _ray_log(folder, verbose=verbose):
+                    drive(run, scheduler, queue, verbose=verbose)
             result = from_journal(study_id, spec, folder, run.journal.events)
             if published and result.searched:
                 _bring_best(result, published)
@@ -113,28 +124,6 @@ def _check_inputs(spec: StudySpec) -> None:
     if spec.base.model.weights != "none":
         weights.find(spec.base.model.weights)
     tracking.check_uri()
-
-
-def _train(
-    run: StudyRun, earlier: Sequence[Observation], store: Store | None, *, retry_failed: bool, verbose: bool
-) -> None:
-    """Bring the trials to their ends: replay the journal, then drive what is unfinished."""
-    spec, journal, queue = run.spec, run.journal, StudyQueue()
-    if earlier and not journal.events:
-        journal.append(WarmStarted(observations=list(earlier)))
-    history = History.of(spec, journal.events)  # of earlier sessions
-    if retry_failed or not history.complete:
-        _same_code(run.folder, history)
-    scheduler = TrialScheduler(run, Suggester(spec, earlier), queue, store)
-    scheduler.resume(retry_failed=retry_failed)
-    if history.complete and not scheduler.unfinished:
-        return
-    if note := _other_storage(history, run.url):
-        run.note(note)
-    with _session(run, queue, spec.resources.at_a_time(scheduler.unfinished)):
-        if scheduler.unfinished:
-            with nullcontext() if verbose else _output_to(run.folder / "ray.log"):
-                drive(run, scheduler, queue, verbose=verbose)
 
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
@@ -161,9 +150,9 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
 
 
 @contextmanager
-def _session(run: StudyRun, queue: StudyQueue, worker_groups: int) -> Iterator[None]:
+def _session(run: StudyRun, queue: StudyQueue, scheduler: TrialScheduler) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
-    storage = shown(run.url) if run.url else ""
+    storage, worker_groups = shown(run.url) if run.url else "", run.spec.resources.at_a_time(scheduler.unfinished)
     run.journal.append(
         SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=storage)
     )
@@ -185,14 +174,14 @@ def _a_full_disk_explained(study_id: str) -> Iterator[None]:
         raise StudyError(f"study {study_id} could not go on: {error}; mend that and resume it") from error
 
 
-def _same_code(folder: Path, history: History) -> None:
+def _check_code(before: History, study_id: str) -> None:
     """Raise StudyError if the study was begun with other code: its trials could not be compared."""
-    begun = history.sessions[0].started if history.sessions else None
+    begun = before.sessions[0].started if before.sessions else None
     if begun is not None and begun.code != code_digest():
         now = versions()
         other = [f"{name} {was}" for name, was in begun.versions.items() if now.get(name) != was]
         raise StudyError(
-            f"study {folder.name} was begun with other code ({', '.join(other) or 'lncis itself was changed'}), so "
+            f"study {study_id} was begun with other code ({', '.join(other) or 'lncis itself was changed'}), so "
             "the trials to come could not be compared with those that ended; go back to that, or run its spec.yaml as "
             "a new study"
         )
@@ -227,13 +216,16 @@ def _figures(result: StudyResult) -> dict[str, float]:
 
 
 @contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Send what this process prints to a file: Ray and Tune have much to say, even when told to be quiet."""
+def _ray_log(folder: Path, *, verbose: bool) -> Iterator[None]:
+    """Within the block what this process prints goes to ray.log, unless `verbose`: Ray prints much, even when quiet."""
+    if verbose:
+        yield
+        return
     handlers = [handler for handler in logging.getLogger("ray").handlers if isinstance(handler, logging.StreamHandler)]
-    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        before = [handler.setStream(file) for handler in handlers]
+    with (folder / "ray.log").open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        streams = [handler.setStream(file) for handler in handlers]
         try:
             yield
         finally:
-            for handler, stream in zip(handlers, before, strict=True):
+            for handler, stream in zip(handlers, streams, strict=True):
                 handler.setStream(stream or sys.__stderr__)

@@ -25,37 +25,46 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
     """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
 
     Raises StudyError where that cannot go on; what was trained is in the journal, and the study can be resumed.
+    ConfigError where a searched parameter changes nothing.
     """
-    stopped, resources = "", run.spec.resources
+    if not scheduler.unfinished:
+        return
+    resources, stopped = run.spec.resources, "Ray stopped them"
     at_once = 1 if resources.max_concurrent_trials == "auto" else resources.at_a_time(scheduler.unfinished)
-    with cluster.connected(resources, at_once, verbose=verbose):
-        queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
-        check = SensitivityCheck(run, queue.actor)
-        pool = WorkerPool(run, scheduler.unfinished, queue.actor)
-        trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
-
-        def attend() -> int:
-            check.attend()
-            pool.attend()
-            return pool.trials_at_once
-
-        try:
-            follow(scheduler, trials, attend)
-        except StudyStopped as error:
-            stopped = str(error)
-        except RayError as error:
-            dead = isinstance(error, RayActorError)
-            stopped = "the study's queue died" if dead else f"Ray failed ({type(error).__name__})"
-        finally:
-            queue.note_losses()
-            pool.stop()
-            trials.stop()
+    try:
+        with cluster.connected(resources, at_once, verbose=verbose):
+            _drive_on_ray(run, scheduler, queue)
+    except StudyStopped as error:
+        stopped = str(error)
+    except RayActorError:
+        stopped = "the study's queue died"
+    except RayError as error:
+        stopped = f"Ray failed ({type(error).__name__})"
     if scheduler.unfinished:
         raise StudyError(
-            f"{scheduler.unfinished} trials of study {run.study_id} did not end: "
-            f"{stopped or 'Ray stopped them'} (more in {run.folder / 'ray.log'}); "
-            f"go on with: lncis study run --resume {run.study_id}"
+            f"{scheduler.unfinished} trials of study {run.study_id} did not end: {stopped} (more in "
+            f"{run.folder / 'ray.log'}); resume it with: lncis study run --resume {run.study_id}"
         )
+
+
+def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -> None:
+    """Start the queue, the probes and the workers; follow the trials; stop all that was started."""
+    queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
+    check = SensitivityCheck(run, queue.actor)
+    pool = WorkerPool(run, scheduler.unfinished, queue.actor)
+    trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
+
+    def attend() -> int:
+        check.attend()
+        pool.attend()
+        return pool.trials_at_once
+
+    try:
+        follow(scheduler, trials, attend)
+    finally:
+        queue.note_losses()
+        pool.stop()
+        trials.stop()
 
 
 def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:
