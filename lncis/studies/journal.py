@@ -233,8 +233,7 @@ def _line_number(path: Path, offset: int) -> int:
 
 def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:
     """Return the trial that started with an event."""
-    trials = spec.trials(event.configuration, event.overrides, baseline=event.baseline)
-    return next(t for t in trials if (t.seed, t.noise_seed) == (event.seed, event.noise_seed))
+    return spec.trial(event.configuration, event.overrides, event.seed, event.noise_seed, baseline=event.baseline)
 
 
 @contextmanager

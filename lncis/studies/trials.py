@@ -15,7 +15,7 @@ from typing import Protocol
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted, trial_of
+from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.search import Suggester
 from lncis.studies.spec import Trial, label
 from lncis.studies.stages import switch_of
@@ -210,7 +210,7 @@ class TrialScheduler:
     def _apply(self, event: Event) -> None:
         match event:
             case TrialStarted():
-                trial = trial_of(self._spec, event)
+                trial = next(t for t in self._trials[event.configuration] if t.name == event.trial)
                 state = self._states[trial.name] = _TrialState(trial, self._tree.chain(trial), event.reused)
                 self._reused.update(event.reused)
                 own = _without_earlier_tasks(state.tasks, event.reused)
