@@ -29,15 +29,15 @@ WHOLE = """
 name: whole
 question: does a whole study run?
 base:
-  dataset: {name: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
+  dataset: {type: digits, train_scenes: 8, val_scenes: 4, test_scenes: 4}
   schedule: {epochs: 6, stage1_epochs: 2}
-  optimizer: {lr: 1e-5}
+  optimizer: {type: adamw, lr: 1e-5}
 search:
   loss.gamma: {type: categorical, choices: [2.4, 6.0]}
 baselines:
-  cross entropy: {loss: {name: cross_entropy}}
+  cross entropy: {loss: {type: cross_entropy}}
   diverging: {optimizer.lr: 1e30}
-  huge: {model: {min_size: 400_000, max_size: 400_000}}  # terabytes
+  huge: {model: {type: digits_rcnn, min_size: 400_000, max_size: 400_000}}  # terabytes
 """
 """With baselines: one for comparison, and two that fail, each for a reason of its own."""
 

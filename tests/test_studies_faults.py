@@ -95,9 +95,10 @@ def start_probing(name: str, queue: Any, workers: Workers) -> Any:
 
 def test_a_parameter_that_changes_nothing_ends_the_study_before_its_trials(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker_groups, "start_worker_group", start_probing)
-    dead = {"optimizer.momentum": {"type": "categorical", "choices": [0.5, 0.9]}}  # of SGD; this is AdamW
-    with pytest.raises(ConfigError, match=r"search.optimizer.momentum: has no effect here: 0.5, 0.9 gave"):
-        run_study(spec(search=dead, sensitivity_check=True))
+    idle = {"loss.gamma": {"type": "categorical", "choices": [2.4, 6.0]}}
+    without_isolation = STUDY["base"] | {"loss": {"type": "lncis", "isolation": False}}
+    with pytest.raises(ConfigError, match=r"search.loss.gamma: has no effect here: 2.4, 6.0 gave"):
+        run_study(spec(base=without_isolation, search=idle, sensitivity_check=True))
 
 
 def test_asha_ends_whole_configurations_after_stage_1():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def worker_pids() -> list[int]:
-    descendants = psutil.Process().children(recursive=True)
-    return [process.pid for process in descendants if "RayTrainWorker" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # another one that ends just now
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def test_a_worker_killed_mid_training_is_replaced_and_nothing_changes(lasting: TrainConfig) -> None:

@@ -93,7 +93,12 @@ class PublishedStages:
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    """Make `target` a folder of hard links to the files of `source`, or of copies on another file system."""
+    """Make `target` a folder of hard links to the files of `source`, or of copies on another file system.
+
+    Raises OSError where `source` is deleted meanwhile. That begins by renaming it, so a source that is still the same
+    folder at the end was whole when its files were listed.
+    """
+    before = source.stat()
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     partial.mkdir(parents=True)
     try:
@@ -104,6 +109,8 @@ def _link_folder(source: Path, target: Path) -> None:
                 os.link(file, partial / file.name)
             except OSError:
                 shutil.copy2(file, partial / file.name)
+        if not os.path.samestat(before, source.stat()):
+            raise FileNotFoundError(f"{source} was deleted, and published again")
         with suppress(OSError):  # another study was faster
             partial.rename(target)
     finally:
