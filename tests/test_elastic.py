@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 
 from lncis import documents
 from lncis.studies import journal
-from lncis.studies.driver.loop import worker_pool
+from lncis.studies.driver import worker_pool
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.observer import Observer

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from lncis import documents, tracking
-from lncis.studies.driver.loop import mirror as mirrors
+from lncis.studies.driver import mirror as mirrors
 from lncis.studies.driver.mirror import Mirror, flat
 from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
