@@ -1,4 +1,9 @@
-"""What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all."""
+"""What tests share: a cache of composed digits, a training small enough for seconds, one local Ray for all.
+
+Imports what is slow to load where it is needed: the process that hands tests to others needs none of it.
+"""
+
+from __future__ import annotations
 
 import os
 import platform
@@ -10,24 +15,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import small_study
-import torch
-import yaml
-from fake_ray import FakeRay
 
-from lncis import datasets, documents
-from lncis.config import AdamWOptimizer, DigitsData, LncisLoss, Schedule, TrainConfig, Workers
-from lncis.detection import engine
-from lncis.studies.report.result import StudyResult
-from lncis.studies.spec import StudySpec
-from service.store.database import Database
+if TYPE_CHECKING:
+    from fake_ray import FakeRay
+    from small_study import Watch
+
+    from lncis.config import TrainConfig
+    from lncis.studies.report.result import StudyResult
+    from lncis.studies.spec import StudySpec
+    from service.store.database import Database
 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # how soon it sees that a worker began, ended or died
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds unix sockets
-torch.set_num_threads(1)  # as a worker with one CPU has
 signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a shell starts in the background ignores Ctrl-C
 
 STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
@@ -35,6 +37,14 @@ STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
 
 platform.processor()  # is a process (uname), which MLflow asks for sooner or later, once
 processes_allowed = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Train as a worker with one CPU does, in the processes that run tests."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -97,6 +107,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""
+    from lncis.config import Workers
     from lncis.execution import cluster
 
     with cluster.connected(Workers(num_workers=2), worker_groups=1):
@@ -107,12 +118,20 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     """The small study, finished, in a folder of runs with a store: to be read, and to go on from."""
+    import small_study
+
     return run_in(tmp_path_factory.mktemp("small"), small_study.spec(), study_id="small")
 
 
 @pytest.fixture(scope="session")
-def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, small_study.Watch]:
+def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Watch]:
     """A study with baselines that fail, finished, with what its observer saw: to be read."""
+    import small_study
+    import yaml
+
+    from lncis import documents
+    from lncis.studies.spec import StudySpec
+
     watch = small_study.Watch()
     spec = documents.parse(StudySpec, yaml.safe_load(small_study.WHOLE), source="test")
     return run_in(tmp_path_factory.mktemp("whole"), spec, observers=[watch]), watch
@@ -156,8 +175,11 @@ def tiny() -> TrainConfig:
 
     The learning rate is so low that the class logits stay as random as they began: then each role has its samples.
     """
+    from lncis.config import AdamWOptimizer, DigitsData, DigitsRCNN, LncisLoss, Schedule, TrainConfig
+
     return TrainConfig(
         dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4),
+        model=DigitsRCNN(min_size=64, max_size=64),
         loss=LncisLoss(gamma=2.4),
         schedule=Schedule(epochs=4),
         optimizer=AdamWOptimizer(lr=1e-5),
@@ -167,6 +189,9 @@ def tiny() -> TrainConfig:
 @pytest.fixture(scope="session")
 def trained(tiny: TrainConfig, digits_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training of `tiny` from begin to end: to be read."""
+    from lncis import datasets
+    from lncis.detection import engine
+
     folder = tmp_path_factory.mktemp("trained") / "undisturbed"
     engine.train(tiny, datasets.load(tiny), folder)
     return folder
@@ -175,6 +200,8 @@ def trained(tiny: TrainConfig, digits_cache: None, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def ray(tmp_path: Path) -> Iterator[FakeRay]:
     """What answers as Ray's dashboard does, for the service."""
+    from fake_ray import FakeRay
+
     fake = FakeRay(tmp_path / "runs")
     yield fake
     fake.kill_head()
@@ -182,6 +209,8 @@ def ray(tmp_path: Path) -> Iterator[FakeRay]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
+    from service.store.database import Database
+
     made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
     yield made
     made.close()
