@@ -28,7 +28,7 @@ from lncis.studies import journal
 from lncis.studies.driver import worker_pool
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
-from lncis.studies.observer import Observer
+from lncis.studies.study_run import Observer
 
 worker_pool.IDLE_TIMEOUT_SECONDS = 3.0
 digits = {"type": "digits", "val_scenes": 4, "test_scenes": 4}

@@ -18,10 +18,10 @@ from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
 from lncis.studies import journal, run, trained
 from lncis.studies.history import History
-from lncis.studies.observer import Observer
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
+from lncis.studies.study_run import Observer
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -13,9 +13,9 @@ from rich.text import Text
 from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies.journal import End
-from lncis.studies.observer import Observer
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.stages import switch_of
+from lncis.studies.study_run import Observer
 
 
 @dataclass

@@ -13,11 +13,11 @@ from lncis.execution.queue import Task
 from lncis.metrics import Record
 from lncis.studies import journal
 from lncis.studies.journal import End, Observation, WarmStarted
-from lncis.studies.observer import Observer
 from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, from_journal
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import STAGES
+from lncis.studies.study_run import Observer
 
 SPEC = "spec.yaml"
 MLFLOW_RUN = "mlflow.json"

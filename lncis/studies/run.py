@@ -31,7 +31,6 @@ from lncis.studies.journal import (
     WarmStarted,
     sole_driver,
 )
-from lncis.studies.observer import Observer
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
@@ -39,7 +38,7 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
-from lncis.studies.study_run import StudyRun
+from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
 
 STORE_BYTES = 20e9
