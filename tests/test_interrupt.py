@@ -66,15 +66,15 @@ large = TrainConfig(  # an epoch takes minutes
 )
 for again in range(2):
     with cluster.connected(Workers(), worker_groups=1):
-        queue = worker_groups.start_queue(scaled=True)
+        queue, host = worker_groups.start_queue(scaled=True), worker_groups.start_host(2)
         folder = Path(f"{again}").absolute()
         ray.get(queue.submit.remote("owner", [Task(key="long", config=large, until=2, directory=folder)]))
-        groups = [worker_groups.start_worker_group("at work", queue, Workers())]
-        groups.append(worker_groups.start_worker_group("in wait", queue, Workers(cpus_per_worker=100)))
+        groups = [worker_groups.start_worker_group(host, "at work", queue, Workers())]
+        groups.append(worker_groups.start_worker_group(host, "in wait", queue, Workers(cpus_per_worker=100)))
         while not (folder / ".trainer").exists():
             time.sleep(0.1)
         started = time.monotonic()
-        worker_groups.stop_worker_groups(queue, groups)
+        worker_groups.stop_worker_groups(host, queue, groups)
         assert not any(group.is_alive() for group in groups)
         assert time.monotonic() - started < 10
 print("alive")

@@ -79,7 +79,7 @@ def test_trials_that_meet_a_full_disk_fail_with_the_reason_and_can_be_run_again(
     assert figures(mended) == figures(undisturbed)
 
 
-def start_probing(name: str, queue: Any, workers: Workers) -> Any:
+def start_probing(host: Any, name: str, queue: Any, workers: Workers) -> Any:
     """Start a worker group of this process, which probes as a real one does; to Ray its run is over already."""
 
     def ask(method: str, *arguments: Any) -> Any:

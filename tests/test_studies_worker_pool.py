@@ -107,7 +107,8 @@ class Waiting:
 
 def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that others use too")
-    monkeypatch.setattr(worker_groups, "start_worker_group", lambda name, queue, workers: Waiting(name))
+    monkeypatch.setattr(worker_groups, "start_worker_group", lambda host, name, queue, workers: Waiting(name))
+    monkeypatch.setattr(worker_groups, "start_host", lambda groups: None)
     spec = StudySpec(
         name="s",
         search={"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}},

@@ -57,6 +57,7 @@ VICTIMS = {
     "relay": "Relay",
     "queue": "TaskQueue",
     "controller": "TrainController",
+    "host": "ray::Host",
     "raylet": "raylet/raylet",
     "gcs": "gcs/gcs_server",
 }

@@ -120,8 +120,8 @@ def _check_room(workers: Workers, worker_groups: int) -> None:
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
             )
     if (
-        there.get(TRIAL_DRIVER, 0) < 3 * worker_groups + 1
-    ):  # the queue, and for each worker group the task that runs it, a relay and one to spare
+        there.get(TRIAL_DRIVER, 0) < 2 * worker_groups + 2
+    ):  # the queue, the host, and a relay for each worker group with some to spare
         raise StudyError(
             f"the Ray cluster has {there.get(TRIAL_DRIVER, 0):g} of the resource {TRIAL_DRIVER!r}, which is too little "
             f"for {worker_groups} trials at a time; start its head with "

@@ -47,9 +47,9 @@ def fit(
     """
     documents.claim(directory, config)
     task = Task(key="fit", config=config, until=config.schedule.epochs, directory=directory.absolute())
-    queue = start_queue()
+    queue, host = start_queue(), start_host(1)
     ray.get(queue.submit.remote("fit", [task]))
-    worker_group = start_worker_group("fit", queue, workers)
+    worker_group = start_worker_group(host, "fit", queue, workers)
     records: list[Record] = []
     try:
         while True:
@@ -65,7 +65,7 @@ def fit(
                 raise StudyError(reason)
             time.sleep(POLL_SECONDS)
     finally:
-        stop_worker_groups(queue, [worker_group])
+        stop_worker_groups(host, queue, [worker_group])
 
 
 def start_queue(**options: Any) -> Any:
@@ -73,12 +73,49 @@ def start_queue(**options: Any) -> Any:
     return ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(TaskQueue).remote(**options)
 
 
+class Host:
+    """The process in which the Ray Train runs of worker groups are driven, each by a thread.
+
+    It is an actor, and not the process that drives the study, because Ray can kill an actor from outside, and with it
+    all that the actor has started: worker groups in the middle of an epoch, and those that wait for a place.
+    """
+
+    def run(self, name: str, queue: Any, workers: Workers) -> str:
+        """Train until the queue says stop, and return nothing; or return why that cannot go on."""
+        # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
+        with tempfile.TemporaryDirectory(prefix="lncis-workers-") as storage:
+            trainer = TorchTrainer(
+                train_tasks,
+                train_loop_config={
+                    "worker_group": name,
+                    "queue": queue,
+                    "threads": max(int(workers.cpus_per_worker), 1),
+                    "loading_processes": workers.loading_processes,
+                },
+                scaling_config=scaling(workers),
+                run_config=ray.train.RunConfig(
+                    name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=UNLIMITED)
+                ),
+            )
+            try:
+                trainer.fit()
+            except Exception as error:
+                message = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
+                return f"the workers of group {name} could not go on: {type(error).__name__}: {message[0]}"
+        return ""
+
+
+def start_host(worker_groups: int) -> Any:
+    """Return the handle of a new Host actor for so many worker groups at a time; it lives where trials are driven."""
+    host = ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(Host)
+    return host.options(max_concurrency=worker_groups).remote()
+
+
 @dataclass(frozen=True)
 class WorkerGroup:
     """A Ray Train run that works on the tasks of a queue until the queue tells it to stop.
 
-    A worker that dies is replaced, and the group goes on with the same task from its last finished epoch. The run is
-    driven by a Ray task of its own, because Ray can end a task from outside, and all that the task has started.
+    A worker that dies is replaced, and the group goes on with the same task from its last finished epoch.
     """
 
     name: str
@@ -99,23 +136,20 @@ class WorkerGroup:
             return f"worker group {self.name} ended: {type(error).__name__}"
 
 
-def start_worker_group(name: str, queue: Any, workers: Workers) -> WorkerGroup:
+def start_worker_group(host: Any, name: str, queue: Any, workers: Workers) -> WorkerGroup:
     """Return a worker group that has begun to start; its name must be new to this Ray."""
-    run = ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1}, max_retries=0)(_run_worker_group)
-    return WorkerGroup(name, run.remote(name, queue, workers))
+    return WorkerGroup(name, host.run.remote(name, queue, workers))
 
 
-def stop_worker_groups(queue: Any, worker_groups: Sequence[WorkerGroup]) -> None:
-    """Close the queue, give the groups at work time to stop, and end those that do not: none is left behind."""
+def stop_worker_groups(host: Any, queue: Any, worker_groups: Sequence[WorkerGroup]) -> None:
+    """Close the queue, give the groups at work time to stop, and kill their host: none is left behind."""
     known = frozenset[str]()
     with suppress(RayError):  # the queue may be gone
         known = ray.get(queue.close.remote(), timeout=STOP_TIMEOUT_SECONDS)
     with suppress(RayError):  # where Ray is gone, so are they
         _over([group.run for group in worker_groups if group.name in known], STOP_TIMEOUT_SECONDS)
-        there = [group.run for group in worker_groups if group.is_alive()]
-        for run in there:
-            ray.cancel(run, force=True)
-        _over(there, STOP_TIMEOUT_SECONDS)
+        ray.kill(host)
+        _over([group.run for group in worker_groups], STOP_TIMEOUT_SECONDS)
 
 
 def _over(runs: list[ObjectRef[str]], timeout_seconds: float) -> list[ObjectRef[str]]:
@@ -128,28 +162,3 @@ def scaling(workers: Workers) -> ray.train.ScalingConfig:
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
     return ray.train.ScalingConfig(num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources)
-
-
-def _run_worker_group(name: str, queue: Any, workers: Workers) -> str:
-    """Train until the queue says stop, and return nothing; or return why that cannot go on."""
-    # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
-    with tempfile.TemporaryDirectory(prefix="lncis-workers-") as storage:
-        trainer = TorchTrainer(
-            train_tasks,
-            train_loop_config={
-                "worker_group": name,
-                "queue": queue,
-                "threads": max(int(workers.cpus_per_worker), 1),
-                "loading_processes": workers.loading_processes,
-            },
-            scaling_config=scaling(workers),
-            run_config=ray.train.RunConfig(
-                name=name, storage_path=storage, failure_config=ray.train.FailureConfig(max_failures=UNLIMITED)
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            message = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
-            return f"the workers of group {name} could not go on: {type(error).__name__}: {message[0]}"
-    return ""

@@ -56,6 +56,7 @@ class WorkerPool:
         self._run, self._queue, self._workers = run, queue, run.spec.resources
         self._auto, self._grows = run.spec.resources.max_concurrent_trials == "auto", cluster.grows()
         self._limit = run.spec.resources.at_a_time(trials)
+        self._host = worker_groups.start_host(self._limit)
         # a pruner waits for all seeds of a configuration, so they must be able to run beside others
         self._beside = 0 if run.spec.pruner.type == "none" else len(run.spec.replicates) - 1
         self._worker_groups: list[WorkerGroup] = []
@@ -76,7 +77,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Stop all groups, and close the queue."""
-        worker_groups.stop_worker_groups(self._queue, self._worker_groups)
+        worker_groups.stop_worker_groups(self._host, self._queue, self._worker_groups)
 
     def _attend(self, status: QueueStatus) -> None:
         ended = [group for group in self._worker_groups if not group.is_alive()]
@@ -102,7 +103,7 @@ class WorkerPool:
         coming, most = len(self._worker_groups) - live, self._limit - self._lost
         for _ in range(to_start(tasks=tasks, up=live, coming=coming, most=most, room=room, grows=self._grows)):
             name = f"{self._run.study_id}-{self._started}"
-            self._worker_groups.append(worker_groups.start_worker_group(name, self._queue, self._workers))
+            self._worker_groups.append(worker_groups.start_worker_group(self._host, name, self._queue, self._workers))
             self._started += 1
             coming += 1
         followed = to_follow(up=live, coming=coming, most=self._limit, room=room, grows=self._grows)
