@@ -49,7 +49,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # service.ui.docs serves the same page without a CDN
+        docs_url=None,  # service.ui.page serves the same page with local assets
         redoc_url=None,
     )
     app.state.runtime = runtime

@@ -141,7 +141,7 @@ def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     assert note.startswith(
         f"no worker has sent a heartbeat for {NO_WORKER_TIMEOUT_SECONDS / 60:.0f} minutes: the cluster has no room"
     )
-    assert note.endswith("; the study goes on waiting")
+    assert note.endswith("; the study keeps waiting")
     queue.take("study-0")
     pool._attend(queue.status())
     hours(5)

@@ -26,7 +26,7 @@ Service = Annotated[
     str | None,
     typer.Option(
         "--service",
-        help="Address of the service [default: $LNCIS_SERVICE_URL, http://127.0.0.1:8000].",
+        help="Address of the service; default: $LNCIS_SERVICE_URL, else http://127.0.0.1:8000.",
         show_default=False,
     ),
 ]

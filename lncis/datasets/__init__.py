@@ -56,7 +56,9 @@ def load(config: TrainConfig) -> Data:
 
 def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int] | None]:
     """Return images and document of each split, and what was dropped from `train`, None where nothing can be."""
-    if isinstance(config, CocoData):
-        return coco_files.load(config)
-    folder = digits.prepare(config, cache_directory())
-    return {split: digits.read(folder, split) for split in digits.SPLITS}, None
+    match config:
+        case CocoData():
+            return coco_files.load(config)
+        case DigitsData():
+            folder = digits.prepare(config, cache_directory())
+            return {split: digits.read(folder, split) for split in digits.SPLITS}, None

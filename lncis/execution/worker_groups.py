@@ -101,7 +101,7 @@ class Host:
                 trainer.fit()
             except Exception as error:
                 message = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
-                return f"the workers of group {name} could not go on: {type(error).__name__}: {message[0]}"
+                return f"the workers of group {name} stopped: {type(error).__name__}: {message[0]}"
         return ""
 
 

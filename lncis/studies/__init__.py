@@ -1,1 +1,4 @@
-"""How a study runs; the studies themselves are the YAML files in the top-level folder `studies`."""
+"""How a study runs: run.py (run_study), driver/loop.py (the loop), trials.py (decisions).
+
+Which studies exist: the YAML files in the top-level folder studies/.
+"""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection
 
 from lncis.config import Schedule
-from lncis.studies.spec.samplers import AshaPruner, MedianPruner, Pruner
+from lncis.studies.spec.samplers import AshaPruner, MedianPruner, NoPruner, Pruner
 
 
 def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, ...]:
@@ -20,13 +20,16 @@ def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, .
     so none lies in the stage 1 of all, and moved to the next epoch that is evaluated.
     """
     steps = list[int]()
-    if isinstance(pruner, AshaPruner):
-        step = pruner.first_rung
-        while first_switch + step < schedule.epochs:
-            steps.append(step)
-            step *= pruner.reduction_factor
-    elif isinstance(pruner, MedianPruner):
-        steps = list(range(pruner.first_rung, schedule.epochs - first_switch, pruner.every))
+    match pruner:
+        case AshaPruner():
+            step = pruner.first_rung
+            while first_switch + step < schedule.epochs:
+                steps.append(step)
+                step *= pruner.reduction_factor
+        case MedianPruner():
+            steps = list(range(pruner.first_rung, schedule.epochs - first_switch, pruner.every))
+        case NoPruner():
+            return ()
     every = schedule.evaluate_every
     evaluated = {math.ceil((first_switch + step) / every) * every for step in steps}
     return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))

@@ -170,7 +170,7 @@ def _a_full_disk_explained(study_id: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StudyError(f"study {study_id} could not go on: {error}; mend that and resume it") from error
+        raise StudyError(f"study {study_id} stopped: {error}; mend the disk or the path, and resume it") from error
 
 
 def _check_code(before: History, study_id: str) -> None:
@@ -181,8 +181,8 @@ def _check_code(before: History, study_id: str) -> None:
         other = [f"{name} {was}" for name, was in begun.versions.items() if now.get(name) != was]
         raise StudyError(
             f"study {study_id} was begun with other code ({', '.join(other) or 'lncis itself was changed'}), so "
-            "the trials to come could not be compared with those that ended; go back to that, or run its spec.yaml as "
-            "a new study"
+            "the trials to come could not be compared with those that ended; install that version again, or run its "
+            "spec.yaml as a new study"
         )
 
 

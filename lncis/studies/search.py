@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from lncis.studies import pruning
 from lncis.studies.journal import Observation
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec.samplers import AshaPruner, MedianPruner
+from lncis.studies.spec.samplers import AshaPruner, GridSampler, MedianPruner, NoPruner, OptunaSampler
 from lncis.studies.spec.space import Categorical, Range, applies
 
 
@@ -144,17 +144,27 @@ def distribution(parameter: Categorical | Range) -> BaseDistribution:
 
 
 def _sampler(spec: StudySpec, number: int) -> optuna.samplers.BaseSampler:
-    if spec.sampler.type == "grid":
-        return optuna.samplers.RandomSampler()  # never draws: all points are given
-    seed = int(np.random.SeedSequence([spec.sampler.seed, number]).generate_state(1)[0])
-    if spec.sampler.type == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    conditional = any(parameter.when for parameter in spec.search.values())
-    # the liar would look at what was drawn for configurations under way, which a resumed study does not know
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=False)
+    match spec.sampler:
+        case GridSampler():
+            return optuna.samplers.RandomSampler()  # never draws: all points are given
+        case OptunaSampler(type="random"):
+            return optuna.samplers.RandomSampler(seed=_sampler_seed(spec.sampler, number))
+        case OptunaSampler(type="tpe"):
+            conditional = any(parameter.when for parameter in spec.search.values())
+            # constant_liar would use configurations that have not ended, which a resumed study does not know
+            return optuna.samplers.TPESampler(
+                seed=_sampler_seed(spec.sampler, number), multivariate=True, group=conditional, constant_liar=False
+            )
+    raise AssertionError(f"no sampler for {spec.sampler}")
+
+
+def _sampler_seed(sampler: OptunaSampler, number: int) -> int:
+    return int(np.random.SeedSequence([sampler.seed, number]).generate_state(1)[0])
 
 
 def _pruner(spec: StudySpec, earlier: int) -> optuna.pruners.BasePruner:
-    if isinstance(spec.pruner, MedianPruner):  # which also counts the observations of an earlier study
-        return optuna.pruners.MedianPruner(n_startup_trials=spec.pruner.startup_configurations + earlier)
-    return optuna.pruners.NopPruner()
+    match spec.pruner:
+        case MedianPruner() as pruner:  # which also counts the observations of an earlier study
+            return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_configurations + earlier)
+        case AshaPruner() | NoPruner():  # ASHA is decided in lncis.studies.pruning
+            return optuna.pruners.NopPruner()

@@ -162,7 +162,11 @@ def weights_digest(file: Path) -> str:
 
 def data_digests(config: DigitsData | CocoData) -> list[str]:
     """Return a digest of each annotation file that a training reads; images are known by their names in those."""
-    files = [config.train, config.val, config.test] if isinstance(config, CocoData) else []
+    match config:
+        case CocoData():
+            files = [config.train, config.val, config.test]
+        case DigitsData():
+            files = []
     try:
         return [_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file]
     except OSError as error:

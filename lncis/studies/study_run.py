@@ -1,4 +1,4 @@
-"""What all parts of the process that drives a study need, and what those who watch it are told."""
+"""What all parts of the process that drives a study need, and what its observers are called with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

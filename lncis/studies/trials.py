@@ -1,8 +1,8 @@
 """The scheduler of a study: which trial is next, and what follows from what trials report. Knows no Ray.
 
 All that happens is written into the journal first, and only then takes effect. A study that is resumed replays its
-journal through the same code that wrote it, so it is then where it was: what was proposed, what the sampler was told,
-what was decided at rungs, and what is still to do.
+journal through the same code that wrote it, so it is then where it was: what was proposed, what was
+reported to the sampler, what was decided at rungs, and what is still to do.
 """
 
 import math
@@ -43,7 +43,7 @@ class Store(Protocol):
 
 
 class Decision(Enum):
-    """What becomes of a configuration at its next rung."""
+    """What happens to a configuration at its next rung."""
 
     WAIT = "wait"
     """Not all of its seeds have reached the rung, or none lies ahead."""

@@ -2,8 +2,8 @@
 
 What Ray Tune does here, and what it does not. Each trial is a Tune trial: Tune places its light process, a relay
 (driver.relay), replaces it when it dies, and reports its epochs. Three things it does not do. Its schedulers judge
-single trials, not configurations over their seeds, and forget their rungs when restored. Its OptunaSearch tells
-Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` know nothing of stages that trials share.
+single trials, not configurations over their seeds, and lose their rungs when restored. Its OptunaSearch tells
+Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do not support stages that trials share.
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
 
@@ -68,9 +68,9 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -
 
 
 def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:
-    """The loop: what trials report decides what becomes of them, and which trial is next.
+    """The loop: reports decide what happens to trials, and which trial is next.
 
-    `attend` looks after the workers, and returns how many trials to follow at once.
+    `attend` starts missing workers, and returns how many trials to follow at once.
     """
     while scheduler.unfinished:
         at_once = attend()

@@ -146,7 +146,7 @@ class TuneTrials:
 
 
 class _Searcher(Searcher):
-    """What Tune asks for trials, and tells what they report; it passes both on."""
+    """What Tune asks for trials and reports to; it passes both on."""
 
     def __init__(self) -> None:
         super().__init__()

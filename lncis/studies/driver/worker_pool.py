@@ -24,7 +24,7 @@ def to_start(*, tasks: int, up: int, coming: int, most: int, room: int | None, g
 
     Where their number is fixed (`room` is None) all that have a task are started, up to `most`, and wait for their
     places. With auto it is those that there is `room` for. Where the cluster `grows`, one more comes when there is no
-    room: what it waits for is what an autoscaler sees; on a full cluster it waits, and harms nobody.
+    room: what it waits for is what an autoscaler sees; on a full cluster it only waits.
     """
     missing = min(tasks, most) - up - coming
     if room is not None:
@@ -94,7 +94,7 @@ class WorkerPool:
             self._live = live
             self._run.journal.append(WorkerGroupsUp(worker_groups=live))
         if status.silence and not self._silence:
-            self._run.note(f"{status.silence}; the study goes on waiting")
+            self._run.note(f"{status.silence}; the study keeps waiting")
         self._silence = status.silence
         self._start_missing(live, status.tasks)
 
