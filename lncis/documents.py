@@ -129,7 +129,7 @@ def with_overrides(document: dict[str, Any], overrides: Mapping[str, Any], *, sc
     """Return a copy of a nested mapping with dotted paths replaced: `{"loss.gamma": 5}`.
 
     A value replaces what stands at its path, also where both are mappings. Where `schema` says that a path is the tag
-    of a union, another tag begins a new branch: the fields of the old one go.
+    of a union, another tag begins a new branch: it keeps the fields that both inherit from one base, and no others.
     """
     return _with_values(document, [(tuple(path.split(".")), value) for path, value in overrides.items()], schema)
 
@@ -181,9 +181,20 @@ def _with_value(document: dict[str, Any], path: Keys, value: Any, schema: Any) -
     key, *rest = path
     if rest:
         part, hint = document.get(key), _hint_of(schema, key)
-        new_branch = rest == [TAG] and _branches(hint) and isinstance(part, dict) and part.get(TAG) != value
-        value = _with_value(part if isinstance(part, dict) and not new_branch else {}, (*rest,), value, hint)
+        part = part if isinstance(part, dict) else {}
+        if rest == [TAG] and part.get(TAG) != value and (branches := _branches(hint)):
+            kept = _common_fields(branches.get(str(part.get(TAG))), branches.get(str(value)))
+            part = {name: inner for name, inner in part.items() if name in kept}
+        value = _with_value(part, (*rest,), value, hint)
     return {**document, key: value}
+
+
+def _common_fields(one: Any, other: Any) -> set[str]:
+    """Return the fields that two members of a union inherit from one base: they mean the same in both."""
+    if one is None or other is None:
+        return set()
+    bases = [base for base in one.__mro__ if base in other.__mro__ and is_dataclass(base)]
+    return {field.name for base in bases for field in fields(base)} - {TAG}
 
 
 def _is_tag(schema: Any, path: Keys) -> bool:

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from lncis import documents
-from lncis.config import AdamWOptimizer, CrossEntropyLoss, LncisLoss, NoNoise, SGDOptimizer, TrainConfig
+from lncis.config import (
+    AdamWOptimizer,
+    AsymmetricNoise,
+    CrossEntropyLoss,
+    LncisLoss,
+    NoNoise,
+    SGDOptimizer,
+    TrainConfig,
+)
 from lncis.errors import ConfigError
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import StudySpec
@@ -420,7 +428,7 @@ def test_a_field_of_whole_numbers_is_known_as_such_under_a_condition_too():
     assert found == ["search.model.min_size.type: must be int, as the field holds whole numbers, but got 'float'"]
 
 
-def test_another_type_begins_from_its_defaults():
+def test_another_type_keeps_what_both_inherit_and_begins_from_its_defaults_else():
     base = {
         "loss": {"type": "lncis", "gamma": 5.0, "A": -9.0},
         "optimizer": {"type": "sgd", "lr": 0.02, "momentum": 0.5},
@@ -433,9 +441,14 @@ def test_another_type_begins_from_its_defaults():
     plain = spec(base={"loss": {"type": "cross_entropy"}}, search=rates)
     for overrides in ({"loss.type": "lncis", "loss.A": -2.0}, {"loss.A": -2.0, "loss.type": "lncis"}):
         assert plain.configure(overrides, seed=0).loss == LncisLoss(A=-2.0), "in whatever order they stand"
-    assert study.configure({"optimizer.type": "adamw"}, seed=0).optimizer == AdamWOptimizer()
+    assert study.configure({"optimizer.type": "adamw"}, seed=0).optimizer == AdamWOptimizer(lr=0.02)
     assert study.configure({"optimizer.type": "sgd"}, seed=0).optimizer == SGDOptimizer(lr=0.02, momentum=0.5)
     assert study.configure({"noise.type": "none"}, seed=0).noise == NoNoise()
+    noisy = spec(base={"noise": {"type": "symmetric", "rate": 0.2, "seed": 7}})
+    assert noisy.configure({"noise.type": "asymmetric"}, seed=0).noise == AsymmetricNoise(rate=0.2, seed=7)
+    large = spec(base={"model": {"type": "digits_rcnn", "min_size": 64, "max_size": 96}})
+    model = large.configure({"model.type": "maskrcnn_resnet50_fpn"}, seed=0).model
+    assert (model.min_size, model.max_size) == (64, 96)
 
 
 EVERYTHING = {

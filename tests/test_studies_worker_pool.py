@@ -1,6 +1,7 @@
 """How many worker groups there are: the decision by hand, and a cluster simulated from it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +106,26 @@ class Waiting:
         return ""
 
 
+class Dead(Waiting):
+    """A worker group whose host has died."""
+
+    def is_alive(self) -> bool:
+        return False
+
+    def lost(self) -> str:
+        return "its host died"
+
+
+class AsActor:
+    """A queue of this process that is called as an actor."""
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=getattr(self._queue, name))
+
+
 def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that others use too")
     monkeypatch.setattr(worker_groups, "start_worker_group", lambda host, name, queue, workers: Waiting(name))
@@ -147,3 +168,28 @@ def test_a_study_without_room_waits_and_says_so_once_each_time(monkeypatch):
     hours(5)
     assert notes == [note, note], "its node was taken away, and there is no other"
     book.close()
+
+
+def test_groups_that_end_together_are_one_loss(monkeypatch):
+    """As those of a host that dies: it is started again, and so are they."""
+    started = list[str]()
+
+    def start(host, name, queue, workers):
+        started.append(name)
+        return Dead(name) if len(started) <= 2 else Waiting(name)
+
+    monkeypatch.setattr(worker_groups, "start_worker_group", start)
+    monkeypatch.setattr(worker_groups, "start_host", lambda groups: None)
+    queue = TaskQueue(scaled=True)
+    gammas = {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}}
+    spec = StudySpec(name="s", search=gammas, resources=Resources(max_concurrent_trials=2))
+    tree, book = StageTree(spec, Path("s")), Journal(Path())
+    run = StudyRun(spec=spec, folder=Path("s").absolute(), tree=tree, journal=book, observers=[], published=None)
+    pool = WorkerPool(run, 2, AsActor(queue))
+    pool.begin()
+    pool._attend(queue.status())
+    queue.submit("anna", [Task(key="stage", config=spec.base, until=2, directory=Path("stage"))])
+    pool._attend(queue.status())
+    book.close()
+    assert started == ["s-0", "s-1", "s-2"]
+    assert queue.take("s-2") != "stop"

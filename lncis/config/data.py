@@ -70,18 +70,31 @@ class NoNoise:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class SymmetricNoise:
-    """A flipped label becomes any other class, each as likely (Yang et al., section 5.1)."""
+class _DrawnNoise:
+    """What all noise has that is drawn."""
 
-    type: Literal["symmetric"] = "symmetric"
-    rate: float = Field(default=0.4, ge=0, le=1)
-    """Probability that an annotation is flipped."""
+    type: str
     seed: int = Field(default=0, ge=0)
     """Seed of the draw: the same annotations, noise and seed give the same labels."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class AsymmetricNoise:
+class _RatedNoise(_DrawnNoise):
+    """What noise has that flips each annotation with the same probability."""
+
+    rate: float = Field(default=0.4, ge=0, le=1)
+    """Probability that an annotation is drawn anew; with asymmetric noise those of classes with a mapping."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class SymmetricNoise(_RatedNoise):
+    """A flipped label becomes any other class, each as likely (Yang et al., section 5.1)."""
+
+    type: Literal["symmetric"] = "symmetric"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class AsymmetricNoise(_RatedNoise):
     """A flipped label becomes a class that it is easily mistaken for; classes without one stay (section 5.1).
 
     At most one of `map_of`, `map` and `pair` says which; without them it is the built-in map whose class names the data
@@ -89,10 +102,6 @@ class AsymmetricNoise:
     """
 
     type: Literal["asymmetric"] = "asymmetric"
-    rate: float = Field(default=0.4, ge=0, le=1)
-    """Probability that an annotation of a class with a mapping is flipped."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the draw: the same annotations, noise and seed give the same labels."""
     map_of: Literal["voc", "cityscapes", "coco", "digits"] | None = None
     """A built-in map; null: the one that fits."""
     map: dict[ClassName, ClassName] | None = field(default=None, hash=False)
@@ -114,7 +123,7 @@ class AsymmetricNoise:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class MatrixNoise:
+class MatrixNoise(_DrawnNoise):
     """Labels are drawn from a transition matrix of your own."""
 
     type: Literal["matrix"] = "matrix"
@@ -122,14 +131,12 @@ class MatrixNoise:
     """Names of all classes of the data, in the order of the rows and of the columns."""
     rows: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...]
     """`rows[i][j]`: probability that an instance of classes[i] is labelled classes[j]; each row sums to 1."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the draw: the same annotations, noise and seed give the same labels."""
 
     @model_validator(mode="after")
     def _is_stochastic(self) -> "MatrixNoise":
         size = len(self.classes)
         if len(set(self.classes)) < size:
-            raise ValueError("classes must differ but one stands there twice")
+            raise ValueError("classes must differ but one is listed twice")
         if [len(row) for row in self.rows] != [size] * size:
             raise ValueError(f"rows must be {size} of {size} probabilities, a row and a column for each class")
         for name, row in zip(self.classes, self.rows, strict=True):
@@ -139,14 +146,10 @@ class MatrixNoise:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class ReleaseCompatNoise:
+class ReleaseCompatNoise(_RatedNoise):
     """A label drawn anew becomes any class but the last, the same one included, as the authors' scripts draw."""
 
     type: Literal["release-compat"] = "release-compat"
-    rate: float = Field(default=0.4, ge=0, le=1)
-    """Probability that an annotation is drawn anew."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the draw: the same annotations, noise and seed give the same labels."""
 
 
 NoiseConfig = Annotated[

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from lncis import files
@@ -71,7 +72,7 @@ def run(conversion: Conversion, on_progress: OnProgress = lambda done, total: No
             files.replace(target, json.dumps(_assemble(conversion, info, [json.loads(line) for line in lines])))
             progress_path.unlink()
             lock_path.unlink()
-    except TimeoutError as error:
+    except Timeout as error:
         raise DataError(f"{target.parent} is being prepared by another process; wait for it") from error
     except OSError as error:
         raise DataError(

@@ -16,7 +16,6 @@ TRIAL_DRIVER = "trial_driver"
 """Custom resource of the head node. Trials take it instead of CPU, so that they cannot starve their own workers."""
 
 _QUIET = {
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # Tune's thread must not start a Ray of its own when ours has ended
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow holds the metrics; Tune need not write them again

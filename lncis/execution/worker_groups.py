@@ -62,7 +62,7 @@ def fit(
             if progress.state is State.DONE:
                 return records
             if reason := worker_group.lost():
-                raise StudyError(reason)
+                ray.get(queue.worker_group_lost.remote(worker_group.name, reason))  # closes the queue, or is too late
             time.sleep(POLL_SECONDS)
     finally:
         stop_worker_groups(host, queue, [worker_group])
@@ -106,9 +106,12 @@ class Host:
 
 
 def start_host(worker_groups: int) -> Any:
-    """Return the handle of a new Host actor for so many worker groups at a time; it lives where trials are driven."""
+    """Return the handle of a new Host actor for so many worker groups at a time; it lives where trials are driven.
+
+    Ray starts it again where it dies, without the groups that it had.
+    """
     host = ray.remote(num_cpus=0, resources={TRIAL_DRIVER: 1})(Host)
-    return host.options(max_concurrency=worker_groups).remote()
+    return host.options(max_concurrency=worker_groups, max_restarts=-1).remote()
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def stop_worker_groups(host: Any, queue: Any, worker_groups: Sequence[WorkerGrou
         known = ray.get(queue.close.remote(), timeout=STOP_TIMEOUT_SECONDS)
     with suppress(RayError):  # where Ray is gone, so are they
         _over([group.run for group in worker_groups if group.name in known], STOP_TIMEOUT_SECONDS)
+    with suppress(RayError):
         ray.kill(host)
         _over([group.run for group in worker_groups], STOP_TIMEOUT_SECONDS)
 

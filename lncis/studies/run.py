@@ -87,7 +87,7 @@ def run_study(
         )
         if earlier and not run.journal.events:
             run.journal.append(WarmStarted(observations=earlier))
-        before = History.of(spec, run.journal.events)
+        before = _earlier_sessions(run)
         if retry_failed or not before.complete:
             _check_code(before, study_id)
         mirror = Mirror(spec, folder, run.journal.events, versions(), run.note, run.url)
@@ -115,6 +115,17 @@ def run_study(
             run.journal.close()
         mirror.finish(status="FINISHED", metrics=_figures(result), artifacts=[folder / SPEC, folder / JOURNAL, *files])
     return result
+
+
+def _earlier_sessions(run: StudyRun) -> History:
+    """Return what earlier sessions wrote; StudyError where that is no history, such as an epoch of no trial."""
+    try:
+        return History.of(run.spec, run.journal.events)
+    except (LookupError, ValueError, StopIteration) as error:
+        run.journal.close()
+        raise StudyError(
+            f"{run.folder / JOURNAL} does not fit together: {error!r}; run the study as a new one"
+        ) from error
 
 
 def _check_inputs(spec: StudySpec) -> None:

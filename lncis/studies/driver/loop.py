@@ -8,6 +8,7 @@ In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) 
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from ray.exceptions import RayActorError, RayError
 
@@ -50,21 +51,21 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
 def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -> None:
     """Start the queue, the probes and the workers; follow the trials; stop all that was started."""
     queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
-    check = SensitivityCheck(run, queue.actor)
-    pool = WorkerPool(run, scheduler.unfinished, queue.actor)
-    trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
+    with ExitStack() as at_the_end:  # the last one first, and each one, also after another Ctrl-C
+        trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
+        at_the_end.callback(trials.stop)
+        pool = WorkerPool(run, scheduler.unfinished, queue.actor)
+        at_the_end.callback(pool.stop)
+        at_the_end.callback(queue.note_losses)
+        check = SensitivityCheck(run, queue.actor)
+        pool.begin()
 
-    def attend() -> int:
-        check.attend()
-        pool.attend()
-        return pool.trials_at_once
+        def attend() -> int:
+            check.attend()
+            pool.attend()
+            return pool.trials_at_once
 
-    try:
         follow(scheduler, trials, attend)
-    finally:
-        queue.note_losses()
-        pool.stop()
-        trials.stop()
 
 
 def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:

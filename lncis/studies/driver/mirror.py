@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ class Mirror:
         if self._runs is None:
             self._runs = StudyRuns(self._spec.name, self._folder.name, self._tags)
             ids = {"experiment_id": self._runs.experiment_id, "run_id": self._runs.run_id}
-            files.replace(self._folder / MLFLOW_RUN, json.dumps(ids))
+            with suppress(OSError):  # a full disk costs the service a link, and nothing else
+                files.replace(self._folder / MLFLOW_RUN, json.dumps(ids))
             self._open.clear()
             self._closed.clear()
             self._sent.clear()

@@ -94,24 +94,31 @@ class TuneTrials:
         """Yield what has been reported; with nothing there, wait for it a moment. StudyStopped where Tune has ended."""
         if self._thread.ident is None:  # it finds trials to start at once, and need not ask again a second later
             self._thread.start()
+        stopped = ""
         with suppress(Empty):
             message = self._searcher.reports.get(timeout=POLL_SECONDS)
             while True:
                 if message is None:
                     cause = self._failure and (self._failure.__cause__ or self._failure)
-                    raise StudyStopped(f"Ray Tune ended early ({type(cause).__name__ if cause else 'no error'})")
-                if message.get("done"):
-                    self._running.discard(message["trial"])
-                if message.get("closed"):
-                    raise StudyStopped(message["reason"])
-                yield Report(
-                    trial=message["trial"],
-                    record=message.get("record"),
-                    reused=bool(message.get("reused")),
-                    ended=bool(message.get("done")) and not message.get("lost"),
-                    reason=str(message.get("reason", "")),
-                )
+                    stopped = stopped or f"Ray Tune ended early ({type(cause).__name__ if cause else 'no error'})"
+                elif message.get("closed"):
+                    stopped = message["reason"]
+                else:
+                    yield self._report(message)
                 message = self._searcher.reports.get_nowait()
+        if stopped:  # after what was reported before
+            raise StudyStopped(stopped)
+
+    def _report(self, message: dict[str, Any]) -> Report:
+        if message.get("done"):
+            self._running.discard(message["trial"])
+        return Report(
+            trial=message["trial"],
+            record=message.get("record"),
+            reused=bool(message.get("reused")),
+            ended=bool(message.get("done")) and not message.get("lost"),
+            reason=str(message.get("reason", "")),
+        )
 
     def stop(self) -> None:
         """End Tune, after the queue was closed."""

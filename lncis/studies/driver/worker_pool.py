@@ -16,7 +16,7 @@ LOOK_SECONDS = 2.0
 """Between two looks at what there is to do."""
 
 MAX_LOST = 5
-"""When no worker group is left and so many were lost, no more are started."""
+"""When no worker group is left and groups were lost so many times, no more are started."""
 
 
 def to_start(*, tasks: int, up: int, coming: int, most: int, room: int | None, grows: bool) -> int:
@@ -52,7 +52,7 @@ class WorkerPool:
     """The worker groups of one session of a study; `attend` starts them; idle ones leave (execution.queue)."""
 
     def __init__(self, run: StudyRun, trials: int, queue: Any) -> None:
-        """Start the first ones, before any trial is submitted to `queue`, the handle of a TaskQueue actor."""
+        """`queue` is the handle of a TaskQueue actor; up to so many trials train at a time."""
         self._run, self._queue, self._workers = run, queue, run.spec.resources
         self._auto, self._grows = run.spec.resources.max_concurrent_trials == "auto", cluster.grows()
         self._limit = run.spec.resources.at_a_time(trials)
@@ -66,6 +66,9 @@ class WorkerPool:
         self._next_look = 0.0
         self.trials_at_once = 1
         """How many trials to follow now."""
+
+    def begin(self) -> None:
+        """Start the first groups, before any trial is submitted."""
         self._attend(QueueStatus(live=frozenset(), tasks=self._limit))
 
     def attend(self) -> None:
@@ -82,13 +85,13 @@ class WorkerPool:
     def _attend(self, status: QueueStatus) -> None:
         ended = [group for group in self._worker_groups if not group.is_alive()]
         self._worker_groups = [group for group in self._worker_groups if group not in ended]
-        for group in ended:
-            if reason := group.lost():
-                self._lost += 1
-                self._queue.worker_group_lost.remote(group.name, reason)
-                if not self._worker_groups and self._lost >= min(self._limit, MAX_LOST):
-                    self._queue.close.remote(reason)
-                    return
+        lost = {group.name: reason for group in ended if (reason := group.lost())}
+        for name, reason in lost.items():
+            self._queue.worker_group_lost.remote(name, reason)
+        self._lost += min(len(lost), 1)  # those that end together died of one cause, such as their host's death
+        if lost and not self._worker_groups and self._lost >= min(self._limit, MAX_LOST):
+            self._queue.close.remote(next(iter(lost.values())))
+            return
         live = sum(group.name in status.live for group in self._worker_groups)
         if live != self._live:
             self._live = live

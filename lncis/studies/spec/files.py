@@ -40,9 +40,11 @@ def read_spec_document(path: Path) -> dict[str, Any]:
     recipes = document.pop("recipes", [])
     if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
         raise ConfigError(str(path), [f"recipes: must be a list of YAML files but got {recipes!r}"])
+    if not isinstance(base := document.setdefault("base", {}), dict):
+        raise ConfigError(str(path), [f"base: must be a mapping of its fields but got {base!r}"])
     layers = [documents.read_mapping(path.parent / recipe) for recipe in recipes]
     for layer in reversed(layers):
-        document["base"] = documents.overlaid(layer, document.get("base", {}), schema=TrainConfig)
+        document["base"] = base = documents.overlaid(layer, base, schema=TrainConfig)
     return document
 
 
@@ -69,7 +71,7 @@ def changed_spec_document(spec: StudySpec, changes: dict[str, Any], *, source: s
 def _load_unjudged(path: Path, changes: dict[str, Any], over: Sequence[Path] = ()) -> StudySpec:
     document = read_spec_document(path)
     for layer in map(documents.read_mapping, over):
-        document["base"] = documents.overlaid(document.get("base", {}), layer, schema=TrainConfig)
+        document["base"] = documents.overlaid(document["base"], layer, schema=TrainConfig)
     spec = documents.parse(StudySpec, document, source=str(path))
     if not changes:
         return spec
