@@ -28,7 +28,7 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 QUICK := not processes and not slow
 
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once; for all day
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(QUICK)'
+	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)'
 
 test: quick  ## those of `make quick`, then those with Ray, services and other processes
 	@$(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'
