@@ -23,7 +23,6 @@ from lncis.config import TrainConfig, Workers
 from lncis.errors import StudyError
 from lncis.execution.cluster import TRIAL_DRIVER
 from lncis.execution.queue import POLL_SECONDS, State, Task, TaskQueue
-from lncis.execution.worker import train_tasks
 from lncis.metrics import Record
 
 STOP_TIMEOUT_SECONDS = 10
@@ -85,7 +84,7 @@ class Host:
         # nothing of value goes through Ray Train's own storage: tasks keep their checkpoints where they say
         with tempfile.TemporaryDirectory(prefix="lncis-workers-") as storage:
             trainer = TorchTrainer(
-                train_tasks,
+                _train_tasks,
                 train_loop_config={
                     "worker_group": name,
                     "queue": queue,
@@ -103,6 +102,12 @@ class Host:
                 message = str(error).splitlines() or [""]  # Ray goes on for many lines, which are in its log
                 return f"the workers of group {name} stopped: {type(error).__name__}: {message[0]}"
         return ""
+
+
+def _train_tasks(settings: dict[str, Any]) -> None:
+    from lncis.execution.worker import train_tasks  # loads all that trains, which the host does not need
+
+    train_tasks(settings)
 
 
 def start_host(worker_groups: int) -> Any:
