@@ -30,8 +30,10 @@ QUICK := not processes and not slow
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once; for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)'
 
-test: quick  ## those of `make quick`, then those with Ray, services and other processes
-	@$(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'
+test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes
+	@$(BIN)/python -m pytest -q -p no:schemathesis -m '$(QUICK)' >.quick.txt 2>&1 & quick=$$!; \
+	  $(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'; code=$$?; \
+	  wait $$quick || code=1; cat .quick.txt; exit $$code
 
 test-slow: $(STAMP)  ## the tests that take a minute and more each
 	@$(BIN)/python -m pytest -m slow
