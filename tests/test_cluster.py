@@ -70,7 +70,7 @@ def test_there_is_room_for_as_many_as_each_resource_allows(
     assert cluster.room(workers) == groups
 
 
-def test_two_lanes_may_share_a_gpu() -> None:
+def test_two_worker_groups_may_share_a_gpu() -> None:
     each = worker_groups.scaling(Workers(gpus_per_worker=0.5)).total_resources
     assert each == {"CPU": 1, "GPU": 0.5}
     assert worker_groups.scaling(Workers(num_workers=2, gpus_per_worker=1)).total_resources == {"CPU": 2, "GPU": 2}

@@ -105,7 +105,7 @@ def test_a_node_that_comes_while_a_study_runs_is_used(told):
     assert told["grows"]["trained"] < told["grows"]["held"] < told["grows"]["seconds"] + told["grows"]["trained"]
 
 
-def test_a_lane_leaves_while_others_train_what_it_waits_for_and_comes_back_at_the_fork(told):
+def test_a_worker_group_leaves_while_others_train_what_it_waits_for_and_comes_back_at_the_fork(told):
     worker_groups = [n for n in told["forks"]["worker_groups"] if n]
     assert worker_groups in ([2, 1, 2, 1], [1, 2, 1, 2, 1]), "and leaves again while the other ends its fork"
 

@@ -83,7 +83,7 @@ print("alive")
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_lanes_that_do_not_go_home_are_gone_before_ray_is() -> None:
+def test_worker_groups_that_do_not_go_home_are_gone_before_ray_is() -> None:
     """One that waits for Ray while Ray shuts down may end the process with code 1; the next Ray would hang, or too."""
     script = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=400)
     assert (script.returncode, script.stdout.splitlines()[-1:]) == (0, ["alive"]), script.stderr

@@ -55,7 +55,7 @@ def epochs(progress: Progress) -> list[float]:
     return [r["epoch"] for r in progress.records]
 
 
-def test_empty_queue_lets_lanes_wait(queue):
+def test_empty_queue_lets_worker_groups_wait(queue):
     assert queue.take("worker_group") == "wait"
 
 
@@ -110,7 +110,7 @@ def test_task_waits_until_the_one_before_is_done(forked):
     assert forked.take("third") == A
 
 
-def test_lane_that_comes_back_gets_its_task_again(forked):
+def test_worker_group_that_comes_back_gets_its_task_again(forked):
     assert forked.take("worker_group") == STAGE_1
     forked.report(STAGE_1.key, record(1))
     assert forked.take("worker_group") == STAGE_1
@@ -236,7 +236,7 @@ def test_withdraw_of_a_stranger_is_nothing(forked):
     assert forked.take("worker_group") == STAGE_1
 
 
-def test_closed_queue_sends_idle_lanes_home(queue):
+def test_closed_queue_sends_idle_worker_groups_home(queue):
     queue.submit("anna", [STAGE_1, A])
     do(queue, "worker_group", STAGE_1)
     do(queue, "worker_group", A, first=3)
@@ -428,7 +428,7 @@ def timed(clock) -> TaskQueue:
     return TaskQueue(clock)
 
 
-def test_the_task_of_a_lost_lane_goes_to_another(forked):
+def test_the_task_of_a_lost_worker_group_goes_to_another(forked):
     assert forked.take("one") == STAGE_1
     forked.report(STAGE_1.key, record(1))
     assert forked.take("two") == "wait"
@@ -438,7 +438,7 @@ def test_the_task_of_a_lost_lane_goes_to_another(forked):
     assert epochs(forked.progress("anna")) == [1]
 
 
-def test_without_any_lane_the_queue_closes(forked):
+def test_without_any_worker_group_the_queue_closes(forked):
     forked.take("one")
     forked.take("two")
     forked.worker_group_lost("two", "first")
@@ -448,7 +448,7 @@ def test_without_any_lane_the_queue_closes(forked):
     assert forked.take("one") == "stop"
 
 
-def test_a_lane_that_is_lost_before_it_came_closes_the_queue_too(queue):
+def test_a_worker_group_that_is_lost_before_it_came_closes_the_queue_too(queue):
     queue.submit("anna", [STAGE_1])
     queue.worker_group_lost("one", "no such image")
     assert queue.progress("anna").reason == "no such image"
@@ -473,7 +473,7 @@ def test_time_is_lost_from_the_last_epoch_to_the_return(timed, clock):
     assert timed.lost_seconds() == 25
 
 
-def test_what_a_lost_lane_trained_is_lost(timed, clock):
+def test_what_a_lost_worker_group_trained_is_lost(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("worker_group")
     clock.now = 160
@@ -558,7 +558,7 @@ def test_where_others_may_make_room_it_is_waited_for_without_limit(clock):
     assert shared.status() == status(1, "late"), "nothing is the matter any more"
 
 
-def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clock):
+def test_the_task_of_a_silent_worker_group_goes_to_one_that_has_nothing_to_do(timed, clock):
     timed.submit("anna", [STAGE_1, A])
     timed.take("gone")
     clock.now += HEARTBEAT_TIMEOUT_SECONDS
@@ -572,7 +572,7 @@ def test_the_task_of_a_silent_lane_goes_to_one_that_has_nothing_to_do(timed, clo
     assert timed.take("gone") == A
 
 
-def test_a_lane_that_says_that_it_lives_keeps_its_task(timed, clock):
+def test_a_worker_group_that_says_that_it_lives_keeps_its_task(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("slow")
     for _ in range(5):
@@ -582,7 +582,7 @@ def test_a_lane_that_says_that_it_lives_keeps_its_task(timed, clock):
     assert timed.take("idle") == "wait"
 
 
-def test_a_lane_believed_gone_may_finish_its_task_all_the_same(timed, clock):
+def test_a_worker_group_believed_gone_may_finish_its_task_all_the_same(timed, clock):
     timed.submit("anna", [STAGE_1])
     timed.take("slow")
     clock.now += HEARTBEAT_TIMEOUT_SECONDS + 1
@@ -625,7 +625,7 @@ def test_the_status_counts_what_runs_and_what_could(elastic):
     assert elastic.status() == status(1, "one", "two")
 
 
-def test_a_lane_that_is_silent_is_not_up_but_its_task_is_there(elastic, clock):
+def test_a_worker_group_that_is_silent_is_not_up_but_its_task_is_there(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("gone")
     clock.now += HEARTBEAT_TIMEOUT_SECONDS + 1
@@ -634,7 +634,7 @@ def test_a_lane_that_is_silent_is_not_up_but_its_task_is_there(elastic, clock):
     assert elastic.status() == status(1, "gone")
 
 
-def test_a_lane_with_nothing_to_do_leaves_and_the_last_one_stays(elastic, clock):
+def test_a_worker_group_with_nothing_to_do_leaves_and_the_last_one_stays(elastic, clock):
     assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
     clock.now += IDLE_TIMEOUT_SECONDS - 1
     assert [elastic.take("one"), elastic.take("two")] == ["wait", "wait"]
@@ -645,7 +645,7 @@ def test_a_lane_with_nothing_to_do_leaves_and_the_last_one_stays(elastic, clock)
     assert elastic.take("two") == "wait"
 
 
-def test_a_lane_that_waits_for_a_stage_others_train_leaves_too(elastic, clock):
+def test_a_worker_group_that_waits_for_a_stage_others_train_leaves_too(elastic, clock):
     elastic.submit("anna", [STAGE_1, A])
     elastic.submit("bert", [STAGE_1, B])
     elastic.take("busy")
@@ -673,7 +673,7 @@ def test_work_interrupts_idleness(elastic, clock):
     assert elastic.take("one") == "stop"
 
 
-def test_a_lane_stays_where_the_others_are_silent(elastic, clock):
+def test_a_worker_group_stays_where_the_others_are_silent(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("gone")
     elastic.take("idle")
@@ -682,7 +682,7 @@ def test_a_lane_stays_where_the_others_are_silent(elastic, clock):
     assert elastic.take("idle") == STAGE_1
 
 
-def test_a_lane_that_was_told_to_stop_is_known_no_more(elastic, clock):
+def test_a_worker_group_that_was_told_to_stop_is_known_no_more(elastic, clock):
     elastic.take("one")
     elastic.take("two")
     clock.now += IDLE_TIMEOUT_SECONDS
@@ -693,14 +693,14 @@ def test_a_lane_that_was_told_to_stop_is_known_no_more(elastic, clock):
     assert elastic.status() == status(0, "one", "two")
 
 
-def test_without_come_and_go_a_lane_stays_for_ever(timed, clock):
+def test_without_come_and_go_a_worker_group_stays_for_ever(timed, clock):
     timed.take("one")
     timed.take("two")
     clock.now += 1000 * IDLE_TIMEOUT_SECONDS
     assert [timed.take("one"), timed.take("two")] == ["wait", "wait"]
 
 
-def test_where_lanes_come_and_go_the_last_one_lost_closes_nothing(elastic, clock):
+def test_where_worker_groups_come_and_go_the_last_one_lost_closes_nothing(elastic, clock):
     elastic.submit("anna", [STAGE_1])
     elastic.take("one")
     clock.now += 2 * NO_WORKER_TIMEOUT_SECONDS

@@ -452,7 +452,7 @@ def test_a_study_killed_at_any_byte_ends_as_an_undisturbed_one(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["grid", "random", "grid, baseline, asha"])
-def test_with_several_lanes_it_ends_with_the_same_trials(tmp_path, name):
+def test_with_several_worker_groups_it_ends_with_the_same_trials(tmp_path, name):
     spec = study(**STUDIES[name])
     one, three = (Session(spec, tmp_path / f"{n}", worker_groups=n, diverges=sometimes_diverges).run() for n in (1, 3))
     assert one.ends.keys() == three.ends.keys()

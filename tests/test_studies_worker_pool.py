@@ -46,7 +46,7 @@ def auto(room: int, grows: bool = True) -> dict[str, object]:
         (9, 0, 0, 64, auto(2, grows=False), 2),
     ],
 )
-def test_lanes_to_start(tasks, up, coming, most, where, expected):
+def test_worker_groups_to_start(tasks, up, coming, most, where, expected):
     assert to_start(tasks=tasks, up=up, coming=coming, most=most, **where) == expected
 
 

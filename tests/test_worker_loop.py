@@ -110,7 +110,7 @@ def test_a_bucket_that_stays_away_fails_the_task_in_the_end_and_the_worker_lives
     assert progress.reason == "s3://bucket/lncis cannot be used: as told; see that it can be reached"
 
 
-def test_a_lane_says_which_epochs_an_earlier_study_had_published(
+def test_a_worker_group_says_which_epochs_an_earlier_study_had_published(
     tiny: TrainConfig, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = train(queue, replace(stage(s3, tiny), until=1), lambda: None, monkeypatch)
