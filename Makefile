@@ -27,10 +27,10 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 
 QUICK := not processes and not slow
 
-quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once; for all day
+quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (105 s); for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)'
 
-test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes
+test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes (11 min)
 	@$(BIN)/python -m pytest -q -p no:schemathesis -m '$(QUICK)' >.quick.txt 2>&1 & quick=$$!; \
 	  $(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'; code=$$?; \
 	  wait $$quick || code=1; cat .quick.txt; exit $$code
