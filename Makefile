@@ -26,6 +26,7 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 	@$(BIN)/python -m service.serve
 
 QUICK := not processes and not slow
+quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each run would compile the tests anew
 
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (105 s); for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)'

@@ -5,6 +5,9 @@ Imports what is slow to load where it is needed: the process that hands tests to
 
 from __future__ import annotations
 
+import functools
+import gc
+import multiprocessing.util
 import os
 import platform
 import shutil
@@ -38,6 +41,8 @@ STARTS_PROCESSES = {"local_ray", "small_disk", "tab"}
 platform.processor()  # is a process (uname), which MLflow asks for sooner or later, once
 processes_allowed = True
 
+gc.disable()  # until all is imported: nothing of that is garbage
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Train as a worker with one CPU does, in the processes that run tests."""
@@ -56,12 +61,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.processes)
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, without looking through all that was imported each time."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything go as it does without that."""
+    gc.unfreeze()
+
+
 def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
     if not processes_allowed and event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"):
         pytest.fail(f"a test that starts a process needs @pytest.mark.processes: {event} {arguments[:2]}")
 
 
 sys.addaudithook(_refuse_processes)
+
+
+_spawn = multiprocessing.util.spawnv_passfds
+
+
+def _spawn_where_allowed(path: str, arguments: list[str], passed: list[int]) -> int:
+    _refuse_processes("subprocess.Popen", (path, arguments))
+    return _spawn(path, arguments, passed)
+
+
+multiprocessing.util.spawnv_passfds = _spawn_where_allowed  # no audit hook hears of it
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,6 +119,16 @@ def _processes_as_marked(item: pytest.Item) -> Iterator[None]:
 def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNCIS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """In place of once a client, 20 ms each: no test speaks TLS."""
+    import httpcore2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
         yield
 
 
@@ -207,10 +244,20 @@ def ray(tmp_path: Path) -> Iterator[FakeRay]:
     fake.kill_head()
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with the latest tables: to be copied."""
     from service.store.database import Database
 
-    made = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+    path = tmp_path_factory.mktemp("migrated") / "lncis.db"
+    Database(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated: Path) -> Iterator[Database]:
+    from service.store.database import Database
+
+    made = Database(f"sqlite:///{shutil.copy(migrated, tmp_path)}")
     yield made
     made.close()

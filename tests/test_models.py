@@ -14,6 +14,22 @@ from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
 from lncis.detection.roi_heads import ClassLossRoIHeads
 
 
+@pytest.fixture(scope="module")
+def plain() -> MaskRCNN:
+    """torchvision's, for three classes; its weights are to be overwritten."""
+    return with_few_samples(
+        maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=64)
+    )
+
+
+def with_few_samples(model: MaskRCNN) -> MaskRCNN:
+    """Fewer proposals and detections, for the sake of time."""
+    model.rpn._post_nms_top_n = {"training": 50, "testing": 50}
+    model.roi_heads.fg_bg_sampler.batch_size_per_image = 64
+    model.roi_heads.detections_per_img = 10
+    return model
+
+
 def resnet50(num_foreground_classes: int):
     return build_model(MaskRCNNResNet50FPN(min_size=64, max_size=96), num_foreground_classes)
 
@@ -26,17 +42,17 @@ def test_digits_rcnn_has_about_0_7_million_parameters():
 @pytest.mark.parametrize("kind", [DigitsRCNN, MaskRCNNResNet50FPN])
 def test_heads_have_one_output_for_each_class_and_background(kind, num_foreground_classes):
     outputs = num_foreground_classes + 1
-    heads = build_model(kind(), num_foreground_classes).roi_heads
+    with torch.device("meta"):  # without values
+        heads = build_model(kind(), num_foreground_classes).roi_heads
     assert heads.box_predictor.cls_score.out_features == outputs
     assert heads.box_predictor.bbox_pred.out_features == 4 * outputs
     assert heads.mask_predictor.mask_fcn_logits.out_channels == outputs
 
 
-def test_resnet50_has_the_state_dict_of_torchvisions():
-    stock = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=21)
-    ours = resnet50(20)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in stock.state_dict().items()}
-    ours.load_state_dict(stock.state_dict())
+def test_resnet50_has_the_state_dict_of_torchvisions(plain):
+    ours = resnet50(3)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    ours.load_state_dict(plain.state_dict())
 
 
 @pytest.mark.parametrize("kind", [DigitsRCNN, MaskRCNNResNet50FPN])
@@ -96,7 +112,7 @@ def trained_a_step(model: MaskRCNN, rate: float = 0.01) -> dict[str, Tensor]:
 
 def changed_by_a_step(config: MaskRCNNResNet50FPN) -> set[str]:
     torch.manual_seed(0)
-    model = build_model(config, 3)
+    model = with_few_samples(build_model(config, 3))
     before = deepcopy(model.state_dict())
     trained_a_step(model)
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
@@ -233,14 +249,13 @@ def test_bf16_trains_on_a_gpu():
 
 
 @pytest.mark.parametrize("batch_norm", ["trained", "frozen_statistics", "frozen"])
-def test_a_checkpoint_loads_into_plain_torchvision(batch_norm):
+def test_a_checkpoint_loads_into_plain_torchvision(plain, batch_norm):
     """Its `model` into stock maskrcnn_resnet50_fpn, strictly, with the same detections."""
     torch.manual_seed(0)
-    ours = build_model(replace(R50, batch_norm=batch_norm), 3)
+    ours = with_few_samples(build_model(replace(R50, batch_norm=batch_norm), 3))
     trained_a_step(ours, rate=1e-4)
     save(Checkpoint(model=ours.state_dict(), optimizer={}, history=[]), Path("checkpoint.pt"))
 
-    plain = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=64)
     plain.load_state_dict(torch.load("checkpoint.pt", weights_only=True)["model"])
 
     with torch.no_grad():

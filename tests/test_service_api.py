@@ -1,6 +1,7 @@
 """Every endpoint of docs/service.md, with a real database and a fake Ray that answers over HTTP."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ ANNA, BILAL = "anna:write:secret-of-anna", "bilal:read:secret-of-bilal"
 
 
 @pytest.fixture
-def open_client(tmp_path: Path, ray: FakeRay) -> Iterator[Callable[..., TestClient]]:
+def open_client(tmp_path: Path, migrated: Path, ray: FakeRay) -> Iterator[Callable[..., TestClient]]:
     with ExitStack() as stack:
 
         def start(**changes: Any) -> TestClient:
@@ -41,7 +42,10 @@ def open_client(tmp_path: Path, ray: FakeRay) -> Iterator[Callable[..., TestClie
                     **changes,
                 }
             )
-            database = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+            path = tmp_path / "lncis.db"
+            if not path.exists():
+                shutil.copy(migrated, path)
+            database = Database(f"sqlite:///{path}")
             stack.callback(database.close)
             app = create_app(settings, database, RayJobs(settings))
             return stack.enter_context(TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False))
@@ -321,6 +325,7 @@ def test_a_repeated_key_gives_the_same_study(idle):
     ]
 
 
+@pytest.mark.processes
 def test_a_dry_run_answers_with_the_plan_and_queues_nothing(idle):
     answer = idle.post("/studies", json=SPEC, params={"dry_run": True})
     assert answer.status_code == 200
