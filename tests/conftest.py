@@ -67,8 +67,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Let everything go as it does without that."""
+    """Let everything go as it does without that, for those who look at what is left."""
     gc.unfreeze()
 
 

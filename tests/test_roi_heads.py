@@ -221,15 +221,6 @@ def test_gradient_of_the_class_loss_reaches_the_backbone(small):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in small.backbone.parameters())
 
 
-def test_forward_leaves_no_hook_behind(small):
-    for _ in range(2):
-        losses_of(small, *scenes())
-    small.roi_heads.class_loss = lambda class_logits, labels: 1 / 0
-    with pytest.raises(ZeroDivisionError):
-        losses_of(small, *scenes())
-    assert not small.roi_heads.box_predictor._forward_hooks
-
-
 def test_from_stock_shares_the_modules_and_settings():
     stock = digits_rcnn().roi_heads
     ours = ClassLossRoIHeads.from_stock(stock)

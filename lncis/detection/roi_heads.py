@@ -1,9 +1,8 @@
 """torchvision's RoI heads with the class loss injected, and predictors that do not tell the classes apart.
 
-torchvision computes the losses of the box head in a module-level function and offers no seam. So the labels are kept
-as they are sampled and the logits as they are predicted, the stock `forward` runs untouched, and only
-the two losses of the box head are computed again. With plain cross entropy every loss and gradient equals the stock
-ones to the bit. State-dict keys are the stock ones.
+torchvision computes the losses of the box head in a module-level function and offers no seam, so `forward` is ours in
+training: the same modules in the same order, with our two losses of the box head. With plain cross entropy every loss
+and gradient equals the stock ones to the bit. State-dict keys are the stock ones.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_loss
 
 from lncis.detection.losses import BACKGROUND, ClassLoss, cross_entropy
 
@@ -32,7 +31,6 @@ class ClassLossRoIHeads(RoIHeads):  # type: ignore[misc]
     class_loss: ClassLoss
     box_beta: float
     labels: Tensor
-    regression_targets: Tensor
     matched_idxs: list[Tensor]
     class_logits: Tensor
 
@@ -44,29 +42,27 @@ class ClassLossRoIHeads(RoIHeads):  # type: ignore[misc]
         heads.class_loss, heads.box_beta = cross_entropy, box_beta
         return heads
 
-    def select_training_samples(self, proposals: Any, targets: Any) -> Any:
-        """Return what torchvision returns, and keep the labels and matches."""
-        proposals, matched_idxs, labels, regression_targets = super().select_training_samples(proposals, targets)
-        self.labels, self.matched_idxs = torch.cat(labels), matched_idxs
-        self.regression_targets = torch.cat(regression_targets)
-        return proposals, matched_idxs, labels, regression_targets
-
     def forward(
         self, features: Any, proposals: Any, image_shapes: Any, targets: Any = None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Return detections and losses as torchvision does, `loss_classifier` and `loss_box_reg` replaced by ours."""
-        predicted: list[tuple[Tensor, Tensor]] = []
-        hook = self.box_predictor.register_forward_hook(lambda module, inputs, output: predicted.append(output))
-        try:
-            detections, losses = super().forward(features, proposals, image_shapes, targets)
-        finally:
-            hook.remove()
-        if self.training:
-            ((class_logits, box_regression),) = predicted
-            losses["loss_classifier"] = self.class_loss(class_logits, self.labels)
-            losses["loss_box_reg"] = box_loss(box_regression, self.labels, self.regression_targets, self.box_beta)
-            self.class_logits = class_logits.detach()
-        return detections, losses
+        """Return detections and losses as torchvision does, `loss_classifier` and `loss_box_reg` being ours."""
+        if not self.training:
+            return super().forward(features, proposals, image_shapes)  # type: ignore[no-any-return]
+        proposals, self.matched_idxs, labels, regression_targets = self.select_training_samples(proposals, targets)
+        self.labels = torch.cat(labels)
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        class_logits, box_regression = self.box_predictor(self.box_head(pooled))
+        self.class_logits = class_logits.detach()
+
+        foreground = [torch.where(of_image != BACKGROUND)[0] for of_image in labels]
+        boxes, matches = ([x[i] for x, i in zip(y, foreground, strict=True)] for y in (proposals, self.matched_idxs))
+        mask_logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
+        masks, classes = ([target[key] for target in targets] for key in ("masks", "labels"))
+        return [], {
+            "loss_classifier": self.class_loss(class_logits, self.labels),
+            "loss_box_reg": box_loss(box_regression, self.labels, torch.cat(regression_targets), self.box_beta),
+            "loss_mask": maskrcnn_loss(mask_logits, boxes, masks, classes, matches),
+        }
 
 
 def box_loss(box_regression: Tensor, labels: Tensor, regression_targets: Tensor, beta: float) -> Tensor:
