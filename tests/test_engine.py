@@ -201,6 +201,15 @@ def test_a_diverging_training_says_so_and_keeps_its_last_good_checkpoint(tiny):
     assert checkpoint.load(Path("run") / engine.CHECKPOINT).epoch == 1
 
 
+def test_losses_that_are_read_seldom_are_the_same(tiny, undisturbed, monkeypatch):
+    """As on a GPU: those of an epoch at once."""
+    monkeypatch.setitem(engine.STEPS_A_READING, "cpu", 16)
+    run(tiny, "read seldom")
+    assert_same_training("read seldom", undisturbed)
+    with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, iteration 2; lower"):
+        run(replace(tiny, batch_size=2, optimizer=AdamWOptimizer(lr=1e30)), "diverged")  # of four steps
+
+
 def test_the_learning_rate_warms_up_from_a_third_and_drops():
     config = TrainConfig(
         optimizer=AdamWOptimizer(lr=0.3), schedule=Schedule(epochs=12, lr_drops=(8, 11), warmup_iterations=10)

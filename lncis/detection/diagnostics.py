@@ -52,7 +52,9 @@ def count_samples(counts: Tensor, class_logits: Tensor, labels: Tensor, clean: T
     role = torch.stack(sample_roles(class_logits, labels, ce, gamma)).byte().argmax(dim=0)
     truth = torch.full_like(labels, UNKNOWN) if clean is None else (clean != labels).long()
     truth = truth.where(labels != BACKGROUND, CLEAN)  # class noise never touches background
-    place = ((role * 3 + truth) * 2 + (ce > gamma)) * BINS + (ce / BIN_NATS).clamp(0, BINS - 1).long()
+    # a loss that is not finite, on which the training ends when it is next read, goes into the last bin
+    loss_bin = (ce / BIN_NATS).nan_to_num(nan=BINS).clamp(0, BINS - 1).long()
+    place = ((role * 3 + truth) * 2 + (ce > gamma)) * BINS + loss_bin
     counts.view(-1).index_add_(0, place, torch.ones_like(place))
 
 

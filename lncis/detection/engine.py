@@ -6,37 +6,37 @@ and on nothing else: a resumed or forked training equals an undisturbed one, to 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import MaskRCNN
 
 from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_stage
 from lncis.datasets import Data
-from lncis.datasets.augmentation import Flipped
-from lncis.datasets.coco import CocoInstances, Item
+from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, diagnostics, histograms
+from lncis.detection.batches import Batch, each, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.evaluation import Detection, average_precision, to_coco
 from lncis.detection.losses import class_loss
 from lncis.detection.models import build_model
-from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
+from lncis.errors import CheckpointError, ConfigError, DivergedError
 from lncis.metrics import Record
 
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 4
 CPU = torch.device("cpu")
 
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-"""Images and their targets, as CocoInstances gives them."""
+STEPS_A_READING = {"cpu": 1, "cuda": 16}
+"""How many steps go by until their losses are read and judged: the host waits for a GPU each time."""
 
 
 def train(
@@ -81,7 +81,7 @@ def train(
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
-        loader = training_loader(config, data.train, epoch, loading_processes)
+        loader = training_loader(config, data.train, epoch, loading_processes, pin_memory=device.type == "cuda")
         metrics, counts = train_epoch(ddp_model, optimizer, loader, config, epoch)
         record |= metrics
         last = epoch + 1 == config.schedule.epochs
@@ -124,28 +124,24 @@ def train_epoch(
     stage_loss = loss_in_stage(config.loss, stage)
     heads.class_loss = class_loss(config.loss, stage=stage)
     sums: dict[str, float] = {}
+    unread: list[Tensor] = []  # the losses of the latest steps
     counts, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(stage_loss)
 
     seed_all(config.seed, epoch, _rank())
     model.train()
-    for iteration, (images, targets) in enumerate(_each(loader)):
+    for iteration, (images, targets) in enumerate(on_device(loader, device)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch, iteration, len(loader))
-        images = [image.to(device) for image in images]
-        targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
         with _autocast(config, device):
             loss_dict: dict[str, Tensor] = ddp_model(images, targets)
             loss = torch.stack(list(loss_dict.values())).sum()
 
-        reduced = torch.stack([loss.detach(), *(value.detach() for value in loss_dict.values())]).float()
-        if _world() > 1:  # agreed before it is judged, so that all ranks stop together
-            dist.all_reduce(reduced)
-            reduced /= _world()
-        if not reduced[0].isfinite():
-            raise DivergedError(
-                f"the loss is {reduced[0].item()} in epoch {epoch + 1}, iteration {iteration + 1}; "
-                f"lower optimizer.lr ({config.optimizer.lr})"
-            )
+        unread.append(torch.stack([loss.detach(), *(value.detach() for value in loss_dict.values())]).float())
+        if len(unread) == STEPS_A_READING[device.type] or iteration + 1 == len(loader):
+            for values in _read(unread, config, epoch, iteration):
+                for key, value in zip(["loss", *loss_dict], values, strict=True):
+                    sums[key] = sums.get(key, 0.0) + value
+            unread.clear()
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -153,8 +149,6 @@ def train_epoch(
             nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         optimizer.step()
 
-        for key, value in zip(["loss", *loss_dict], reduced.tolist(), strict=True):
-            sums[key] = sums.get(key, 0.0) + value
         clean = diagnostics.clean_labels(heads.matched_idxs, targets)
         diagnostics.count_samples(counts, heads.class_logits, heads.labels, clean, gamma)
 
@@ -172,7 +166,7 @@ def predict(
     model.eval()
     detections: list[Detection] = []
     share = Subset(dataset, range(_rank(), len(dataset), _world()))
-    for image, target in _each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
+    for image, target in each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
         (output,) = model([image.to(device)])
         detections += to_coco(output, int(target["image_id"]), dataset.category_ids)
     if _world() == 1:
@@ -254,7 +248,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(config, AdamWOptimizer):
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def learning_rate(config: TrainConfig, epoch: int, iteration: int, iterations_per_epoch: int) -> float:
@@ -272,35 +268,22 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
     np.random.seed(int(state[0]) % 2**32)
 
 
-def training_loader(
-    config: TrainConfig, dataset: Dataset[Item], epoch: int, loading_processes: int = 0
-) -> DataLoader[Batch]:
-    """Return this rank's share of the batches of an epoch, in an order of (seed, epoch) alone."""
-    sampler: DistributedSampler[Any] = DistributedSampler(
-        dataset, num_replicas=_world(), rank=_rank(), seed=config.seed
-    )
-    sampler.set_epoch(epoch)
-    loader: DataLoader[Any] = DataLoader(
-        Flipped(dataset, config.flip, config.seed, epoch) if config.flip else dataset,
-        batch_size=config.batch_size // _world(),
-        sampler=sampler,
-        num_workers=loading_processes,
-        collate_fn=_collate,
-    )
-    return loader
+def _read(unread: list[Tensor], config: TrainConfig, epoch: int, iteration: int) -> list[list[float]]:
+    """Return the losses of steps, the last of which is `iteration`, averaged over ranks.
 
-
-def _collate(batch: list[Item]) -> Batch:
-    images, targets = zip(*batch, strict=True)
-    return list(images), list(targets)
-
-
-def _each(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield the batches of a loader; a fault in the data is raised in one line, whichever process met it."""
-    try:
-        yield from loader
-    except DataError as error:  # torch puts the traceback of its process before the message
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix("lncis.errors.DataError: ")) from error
+    Raises DivergedError where the first one of a step, their sum, is not finite.
+    """
+    losses = torch.stack(unread)
+    if _world() > 1:  # agreed before they are judged, so that all ranks stop together
+        dist.all_reduce(losses)
+        losses /= _world()
+    read: list[list[float]] = losses.tolist()
+    for step, (loss, *_) in enumerate(read, start=iteration + 2 - len(read)):
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss} in epoch {epoch + 1}, iteration {step}; lower optimizer.lr ({config.optimizer.lr})"
+            )
+    return read
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
