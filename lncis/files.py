@@ -58,3 +58,8 @@ def lock(path: Path, *, timeout_seconds: float = 0) -> FileLock:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path, timeout=timeout_seconds, fallback_to_soft=False, preserve_lock_file=True)
+
+
+def cache_directory() -> Path:
+    """Return where what can be made again is kept from run to run: `$LNCIS_CACHE`, or `~/.cache/lncis`."""
+    return Path(os.environ.get("LNCIS_CACHE") or Path.home() / ".cache" / "lncis")

@@ -1,6 +1,8 @@
 """A user's own COCO files as the three splits of a training."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +13,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from lncis import datasets, documents
+from lncis import data_identity, datasets, documents, files
 from lncis.config import CocoData, LncisLoss, NoNoise, Schedule, SymmetricNoise, TrainConfig
+from lncis.data_identity import changed, identify
 from lncis.datasets import annotations
 from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, DataError
-from lncis.studies.stages import data_digests
 
 WIDTH, HEIGHT = 96, 64
 CATEGORIES = {90: "cat", 3: "dog", 17: "bus"}
@@ -395,16 +397,61 @@ def test_what_is_wrong_with_the_files_is_one_line_before_anything_is_trained(tre
     assert "\n" not in str(caught.value)
 
 
-def test_stages_are_keyed_by_the_content_of_the_files(tree):
-    before = data_digests(tree)
+def test_what_is_trained_on_is_known_by_the_content_of_the_files(tree):
+    before = identify(tree)
     tree.train.touch()
-    assert data_digests(tree) == before
+    (tree.images / "1.png").touch()
+    assert identify(tree) == before
     change(tree.train, lambda document: document["annotations"][0].update(category_id=90))
-    assert data_digests(tree)[0] != before[0]
-    assert data_digests(tree)[1:] == before[1:]
+    assert changed(before, identify(tree)) == ["annotations of train"]
     tree.test.unlink()
     with pytest.raises(DataError, match=r"test.json: cannot be read"):
-        data_digests(tree)
+        identify(tree)
+
+
+def test_an_image_of_the_same_name_size_and_time_is_another_one(tree):
+    """Also where digests were kept: the time of a file's entry cannot be set back."""
+    image = tree.images / "1.png"
+    long_ago = time.time() - 1e6
+    for path in tree.images.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    time.sleep(0.02)  # a tick of the file system's clock
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_identity, "SETTLED_SECONDS", 0.0)
+        before = identify(tree)
+    assert identify(tree) == before
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    os.utime(image, (long_ago, long_ago))
+    assert changed(before, identify(tree)) == ["images of train"]
+
+
+def test_images_are_read_once_and_again_only_where_they_changed(tree, monkeypatch):
+    monkeypatch.setattr(data_identity, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setenv("LNCIS_CACHE", "cache")
+    time.sleep(0.02)
+    before, read = identify(tree), []
+    digest = data_identity._digest
+    monkeypatch.setattr(data_identity, "_digest", lambda path: read.append(path.name) or digest(path))
+    assert identify(tree) == before
+    assert read == []
+    (tree.images / "2.png").touch()
+    assert identify(tree) == before
+    assert set(read) == {"2.png"}
+    (kept,) = (files.cache_directory() / "digests").glob("*.json")
+    kept.write_text("{")  # as damaged
+    assert identify(tree) == before
+
+
+def test_a_training_does_not_go_on_or_fork_on_other_data(tree):
+    config = training(tree)
+    engine.train(config, datasets.load(config), Path("run"), until=1)
+    change(tree.train, lambda document: document["annotations"][0].update(category_id=90))
+    for run in ({"directory": Path("run")}, {"directory": Path("fork"), "fork_from": Path("run")}):
+        with pytest.raises(DataError, match=r"run: was trained on other data \(annotations of train changed since\)"):
+            engine.train(config, datasets.load(config), **run)
+    assert checkpoint.load(Path("run") / engine.CHECKPOINT).epoch == 1
 
 
 @pytest.fixture

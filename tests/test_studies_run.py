@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import small_study
 import torch
 from conftest import run_in
 from small_study import STUDY, Watch
@@ -13,7 +14,10 @@ from small_study import STUDY, Watch
 from lncis import datasets, documents
 from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
-from lncis.studies.journal import End
+from lncis.errors import StudyError
+from lncis.studies import run
+from lncis.studies.history import History
+from lncis.studies.journal import End, SessionStarted
 from lncis.studies.report import table
 from lncis.studies.report.result import StudyResult
 from lncis.studies.search import Suggester
@@ -152,3 +156,11 @@ def test_a_parameter_that_changes_stage_1_is_told_and_one_of_stage_2_is_not(tpe)
     _, watch = tpe
     (note,) = watch.notes
     assert note.startswith("optimizer.weight_decay changes stage 1 as well")
+
+
+def test_a_study_does_not_go_on_with_other_data():
+    before = SessionStarted(worker_groups=1, versions={}, code="", storage="", data={"images of test": "a"})
+    history = History.of(small_study.spec(), [before])
+    run._check_data(history, {"images of test": "a"}, "s")
+    with pytest.raises(StudyError, match=r"study s was begun on other data \(images of test changed since\)"):
+        run._check_data(history, {"images of test": "b"}, "s")

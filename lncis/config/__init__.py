@@ -6,6 +6,7 @@ The defaults are the recipe for the embedded digits.
 
 from lncis.config.data import AsymmetricNoise as AsymmetricNoise
 from lncis.config.data import CocoData as CocoData
+from lncis.config.data import DatasetConfig as DatasetConfig
 from lncis.config.data import DigitsData as DigitsData
 from lncis.config.data import MatrixNoise as MatrixNoise
 from lncis.config.data import NoiseConfig as NoiseConfig

@@ -1,10 +1,9 @@
 """The data a training needs, from its config: noisy train, equally noisy val, clean test."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from lncis import files
 from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
 from lncis.datasets import coco_files, digits
 from lncis.datasets.annotations import with_clean_labels
@@ -31,11 +30,6 @@ class Data:
         return len(self.train.category_ids)
 
 
-def cache_directory() -> Path:
-    """Return where prepared data are kept: `$LNCIS_CACHE`, or `~/.cache/lncis`."""
-    return Path(os.environ.get("LNCIS_CACHE") or Path.home() / ".cache" / "lncis")
-
-
 def load(config: TrainConfig) -> Data:
     """Return the data of a training, preparing them first if this machine has not yet."""
     sources, dropped = _sources(config.dataset)
@@ -60,5 +54,5 @@ def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Doc
         case CocoData():
             return coco_files.load(config)
         case DigitsData():
-            folder = digits.prepare(config, cache_directory())
+            folder = digits.prepare(config, files.cache_directory())
             return {split: digits.read(folder, split) for split in digits.SPLITS}, None

@@ -24,6 +24,8 @@ class Checkpoint:
     history: list[Record]
     categories: list[dict[str, Any]] = field(default_factory=list)
     """COCO categories in the order of the labels 1..K, so that a prediction needs no data set."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Digests of what it was trained on (lncis.data_identity)."""
 
     @property
     def epoch(self) -> int:

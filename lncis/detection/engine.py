@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import MaskRCNN
 
 from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_stage
+from lncis.data_identity import changed, identify
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, diagnostics, histograms
@@ -28,7 +29,7 @@ from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.evaluation import Detection, average_precision, to_coco
 from lncis.detection.losses import class_loss
 from lncis.detection.models import build_model
-from lncis.errors import CheckpointError, ConfigError, DivergedError
+from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lncis.metrics import Record
 
 CHECKPOINT = "checkpoint.pt"
@@ -64,6 +65,12 @@ def train(
     path = directory / CHECKPOINT
     begun = directory if path.exists() else fork_from
     resumed = _load_on_every_rank(begun / CHECKPOINT if begun else None)
+    trained_on = identify(config.dataset)
+    if resumed and (other := changed(resumed.data, trained_on)):
+        raise DataError(
+            f"{begun}: was trained on other data ({', '.join(other)} changed since); "
+            "bring the earlier files back, or train anew in another folder"
+        )
     seed_all(config.seed, epoch=-1, rank=0)  # every rank draws the same initial weights
     model = build_model(config.model, data.num_foreground_classes, pretrained=resumed is None).to(device)
     optimizer = build_optimizer(model, config.optimizer)
@@ -102,6 +109,7 @@ def train(
                 optimizer=optimizer.state_dict(),
                 history=history,
                 categories=sorted(data.train.document["categories"], key=lambda category: int(category["id"])),
+                data=dict(trained_on),
             )
             checkpoint.save(state, path)
         if not on_epoch(record):

@@ -47,6 +47,8 @@ class SessionStarted:
     """Digest of the code that computes trainings (stages.code_digest)."""
     storage: str
     """URL below which the stages are published, without secrets; empty if they are in the study's folder."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Digests of what the base trains on (lncis.data_identity)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lncis import datasets, tracking
+from lncis.data_identity import Identity, changed
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
@@ -90,6 +91,7 @@ def run_study(
         before = _earlier_sessions(run)
         if retry_failed or not before.complete:
             _check_code(before, study_id)
+            _check_data(before, run.tree.data_of(spec.base.dataset), study_id)
         mirror = Mirror(spec, folder, run.journal.events, versions(), run.note, run.url)
         mirror.start()
         try:
@@ -163,8 +165,9 @@ def _bring_best(result: StudyResult, published: PublishedStages) -> None:
 def _session(run: StudyRun, queue: StudyQueue, scheduler: TrialScheduler) -> Iterator[None]:
     """Write into the journal when this process begins to drive the study, and when and why it ceases to."""
     storage, worker_groups = shown(run.url) if run.url else "", run.spec.resources.at_a_time(scheduler.unfinished)
+    data = dict(run.tree.data_of(run.spec.base.dataset))
     run.journal.append(
-        SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=storage)
+        SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=storage, data=data)
     )
     reason = ""
     try:
@@ -194,6 +197,15 @@ def _check_code(before: History, study_id: str) -> None:
             f"study {study_id} was begun with other code ({', '.join(other) or 'lncis itself was changed'}), so "
             "the trials to come could not be compared with those that ended; install that version again, or run its "
             "spec.yaml as a new study"
+        )
+
+
+def _check_data(before: History, data: Identity, study_id: str) -> None:
+    """Raise StudyError if the study was begun on other data."""
+    if before.sessions and (other := changed(before.sessions[0].started.data, data)):
+        raise StudyError(
+            f"study {study_id} was begun on other data ({', '.join(other)} changed since), so the trials to come could "
+            "not be compared with those that ended; bring the earlier files back, or run its spec.yaml as a new study"
         )
 
 

@@ -7,7 +7,7 @@ tasks that would compute the same numbers get the same key, and are trained once
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -18,13 +18,13 @@ import lncis
 from lncis import documents
 from lncis.config import (
     PUBLISHED_WEIGHTS,
-    CocoData,
-    DigitsData,
+    DatasetConfig,
     TrainConfig,
     Workers,
     loss_in_stage,
 )
-from lncis.errors import ConfigError, DataError
+from lncis.data_identity import Identity, identify
+from lncis.errors import ConfigError
 from lncis.execution import storage
 from lncis.execution.queue import Task
 from lncis.studies import pruning
@@ -35,8 +35,8 @@ STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
 COMPUTING = (
-    *(f"detection/{name}" for name in ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models")),
-    *("detection/weights", "detection/evaluation", "noise", "datasets"),
+    *(f"detection/{name}" for name in ("engine", "batches", "diagnostics", "histograms", "losses", "roi_heads")),
+    *("detection/models", "detection/weights", "detection/evaluation", "noise", "datasets"),
 )
 """Our modules whose code decides what a training computes."""
 
@@ -79,6 +79,11 @@ class StageTree:
         """The epochs after which the pruner decides about configurations: there stage 2 is cut."""
         return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches))
 
+    @cached_property
+    def data_of(self) -> Callable[[DatasetConfig], Identity]:
+        """Return the identity of a data set, as it is when it is first asked for: a session does not see it change."""
+        return cache(identify)
+
     def chain(self, trial: Trial) -> list[Task]:
         """Return the tasks of a trial in order; a baseline is never pruned, so it is cut at no rung."""
         return chain(
@@ -89,6 +94,7 @@ class StageTree:
             () if trial.baseline else self.rungs,
             alone=not self.spec.sharing,
             shared=self.shared,
+            data_of=self.data_of,
         )
 
 
@@ -100,6 +106,7 @@ def chain(
     rungs: Collection[int] = (),
     alone: bool = False,
     shared: str = "",
+    data_of: Callable[[DatasetConfig], Identity] = identify,
 ) -> list[Task]:
     """Return the tasks of a trial in order: stage 1, cut at `switches`, and stage 2, cut at `rungs`.
 
@@ -111,14 +118,14 @@ def chain(
         at = storage.below(shared, key) if shared else ""
         return Task(key=key, config=config, until=until, directory=directory / key, after=after, shared=at)
 
-    epochs, switch = config.schedule.epochs, switch_of(config)
+    epochs, switch, data = config.schedule.epochs, switch_of(config), data_of(config.dataset)
     if alone:
-        key = f"{trial.name}-{_key(config, workers, until=epochs, stage=2)}"
+        key = f"{trial.name}-{_key(config, workers, data, until=epochs, stage=2)}"
         return [task(key, epochs, None)]
     leaves = epochs if switch is None else switch
     ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if (switch or 0) < rung < epochs}
     for until in sorted((ends | {leaves, epochs}) - {0}):
-        key = _key(config, workers, until=until, stage=1 if until <= leaves else 2)
+        key = _key(config, workers, data, until=until, stage=1 if until <= leaves else 2)
         tasks.append(task(key, until, tasks[-1] if tasks else None))
     return tasks
 
@@ -129,7 +136,7 @@ def switch_of(config: TrainConfig) -> int | None:
     return config.schedule.switch_epoch if changes else None
 
 
-def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1, 2]) -> str:
+def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, stage: Literal[1, 2]) -> str:
     """Return a digest of all that can influence the weights after `until` epochs of a training."""
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
@@ -148,7 +155,7 @@ def _key(config: TrainConfig, workers: Workers, *, until: int, stage: Literal[1,
     # as floats: a default of 1 comes back from YAML as 1.0
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()
-    influences["data"] = data_digests(config.dataset)
+    influences["data"] = dict(data)
     return hashlib.sha256(json.dumps(influences, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -158,19 +165,6 @@ def weights_digest(file: Path) -> str:
         return _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns)
     except OSError as error:
         raise ConfigError("model.weights", [f"{file} cannot be read: {error.strerror}; name another file"]) from error
-
-
-def data_digests(config: DigitsData | CocoData) -> list[str]:
-    """Return a digest of each annotation file that a training reads; images are known by their names in those."""
-    match config:
-        case CocoData():
-            files = [config.train, config.val, config.test]
-        case DigitsData():
-            files = []
-    try:
-        return [_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file]
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
 
 
 @cache

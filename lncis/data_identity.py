@@ -1,0 +1,111 @@
+"""Which files a training reads, known again by their content: two trainings on other files are never taken for one.
+
+To digest all images takes as long as reading them, so digests are kept from run to run, and a file is read again only
+when its size or one of its times has changed.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from lncis import files
+from lncis.config import CocoData, DatasetConfig
+from lncis.documents import read_json
+from lncis.errors import DataError
+
+Identity = Mapping[str, str]
+"""What a training reads, as people call it -> digest of its content. Empty where the config says all."""
+
+READERS = 8
+"""Files that are read at a time."""
+SETTLED_SECONDS = 2.0
+"""A file changed later than this ago may change again without another time: its digest is not kept."""
+
+_Stamp = tuple[int, int, int]
+"""Size in bytes; times of the last change of the content and of the entry, ns, of which the second is never set."""
+
+
+def identify(config: DatasetConfig) -> Identity:
+    """Return the digests of the annotation files and images of a data set; DataError where one cannot be read."""
+    if not isinstance(config, CocoData):
+        return {}
+    found: dict[str, str] = {}
+    for split, annotations, images in (
+        ("train", config.train, config.images),
+        ("val", config.val, config.val_images or config.images),
+        ("test", config.test, config.test_images or config.images),
+    ):
+        if annotations is not None:
+            try:
+                stamp = _stamp(annotations)
+                found[f"annotations of {split}"] = _digest_of_annotations(annotations, stamp)
+                found[f"images of {split}"] = _digest_of_images(images, _names(annotations, stamp))
+            except OSError as error:
+                raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
+    return found
+
+
+def changed(earlier: Identity, now: Identity) -> list[str]:
+    """Return what both have and is another, as people call it."""
+    return [name for name, digest in earlier.items() if now.get(name, digest) != digest]
+
+
+@cache
+def _digest_of_annotations(file: Path, stamp: _Stamp) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@cache
+def _names(annotations: Path, stamp: _Stamp) -> tuple[str, ...]:
+    """Return the names of the images of an annotation file."""
+    try:
+        return tuple(sorted(str(image["file_name"]) for image in read_json(annotations)["images"]))
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{annotations} is no COCO file ({error!r}); `lncis data check` lists what is wrong") from error
+
+
+def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
+    """Return a digest of the names and contents of images."""
+    kept_in = files.cache_directory() / "digests" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
+    with ThreadPoolExecutor(READERS) as readers:
+        stamps = dict(zip(names, readers.map(_stamp, [folder / name for name in names]), strict=True))
+        known = {name: digest for name, (stamp, digest) in _kept(kept_in).items() if stamps.get(name) == stamp}
+        unknown = [name for name in stamps if name not in known]
+        read = dict(zip(unknown, readers.map(_digest, [folder / name for name in unknown]), strict=True))
+    if read:
+        _keep(kept_in, stamps, read)
+    digests = known | read
+    listed = "".join(f"{name}\0{digests[name]}\n" for name in names)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _kept(path: Path) -> dict[str, tuple[_Stamp, str]]:
+    """Return the digests that were kept; none where they are missing or damaged: they can be made again."""
+    try:
+        return {name: (tuple(stamp), digest) for name, (stamp, digest) in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(path: Path, stamps: dict[str, _Stamp], read: dict[str, str]) -> None:
+    """Keep digests beside those of other images of the folder; a cache that cannot be written is none."""
+    settled = time.time_ns() - SETTLED_SECONDS * 1e9
+    added = {name: (stamps[name], digest) for name, digest in read.items() if max(stamps[name][1:]) < settled}
+    with suppress(OSError):
+        files.replace(path, json.dumps(_kept(path) | added))
