@@ -36,10 +36,11 @@ STAGES = "stages"
 
 COMPUTING = (
     *(f"detection/{name}" for name in ("engine", "diagnostics", "histograms", "losses", "roi_heads", "models")),
-    *("detection/weights", "detection/evaluation", "noise", "datasets"),
+    *("detection/weights", "detection/detections", "detection/evaluation", "detection/coco_eval", "noise", "datasets"),
 )
 """Our modules whose code decides what a training computes."""
 
+# not hotcoco: it is pinned, has pycocotools' numbers, and may be absent
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
 
 
