@@ -56,6 +56,7 @@ class Detections:
         )
 
 
+@torch.no_grad()
 def detect(model: MaskRCNN, images: list[Tensor]) -> list[Detections]:
     """Return what `model`, in evaluation, detects in each image `(3, H, W)`: what `model(images)` does, not pasted."""
     batch, _ = model.transform(images)
@@ -112,8 +113,8 @@ def _paste(grid: Tensor, box: list[int], height: int, width: int) -> tuple[NDArr
         return np.zeros((0, 0), dtype=np.bool_), 0, 0
     size = (last_y + 1 - first_y, last_x + 1 - first_x)
     pasted = interpolate(grid[None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    inside = pasted[top - first_y : bottom - first_y, left - first_x : right - first_x] > MASK_THRESHOLD
-    return inside.numpy(), top, left
+    inside = pasted.numpy()[top - first_y : bottom - first_y, left - first_x : right - first_x]
+    return inside > MASK_THRESHOLD, top, left  # numpy compares in half the time
 
 
 def _run_lengths(mask: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> NDArray[np.int64]:
@@ -125,5 +126,5 @@ def _run_lengths(mask: NDArray[np.bool_], top: int, left: int, height: int, widt
     pixels[1:-1].reshape(columns, stride)[:, :rows] = mask.T
     column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), stride)
     changes = (left + column) * height + top + row
-    runs = np.diff(changes, prepend=0, append=height * width)
+    runs = np.diff(np.concatenate([[0], changes, [height * width]]))
     return runs if runs[-1] else runs[:-1]
