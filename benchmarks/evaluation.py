@@ -65,23 +65,30 @@ def main() -> None:
         "annotations": [{**a, "id": n} for n, a in enumerate((a for _, _, found in made for a in found), start=1)],
         "categories": [{"id": number, "name": str(number)} for number in CATEGORY_IDS],
     }
+    flat = [result for found in results for result in found]
     started = time.perf_counter()
-    precision = coco_eval.by_hotcoco(document, [result for found in results for result in found])
+    precision = coco_eval.by_hotcoco(document, flat)
     ap = time.perf_counter() - started
     started = time.perf_counter()
     torchvision_segm, torchvision_bbox = torchvision_precision(document, results)
     torchvision_ap = time.perf_counter() - started
     assert np.array_equal(precision.segm, torchvision_segm), "the precision of masks differs"
     assert np.array_equal(precision.bbox, torchvision_bbox), "the precision of boxes differs"
+    print(f"pycocotools: the same three arrays, about {0.5 * torchvision_ap:.0f} s")
+    started = time.perf_counter()
+    reference = coco_eval.by_pycocotools(document, flat)
+    pycocotools_ap = time.perf_counter() - started
+    assert all(map(np.array_equal, precision, reference)), "the precision differs"
 
     print(f"{images} images of COCO's sizes, {DETECTIONS} detections each, in seconds, one thread")
     print(f"{'':44}{'torchvision':>12}{'ours':>8}{'ratio':>7}")
     row(f"paste and encode (torchvision: {pasted} images)", images * torchvision_encoding, images * encoding)
     row("AP", torchvision_ap, ap)
     row("total", images * torchvision_encoding + torchvision_ap, images * encoding + ap)
+    row("AP, the same three arrays by pycocotools", pycocotools_ap, ap)
     row("paste and encode, one image of 800 x 1066", large_torchvision_encoding, large_encoding)
     compared = DETECTIONS * (pasted + LARGE_IMAGES)
-    print(f"{compared} RLEs and both whole precision arrays are equal; AP of masks {precision.segm.clip(0).mean():.3f}")
+    print(f"{compared} RLEs and all whole precision arrays are equal; AP of masks {precision.segm.clip(0).mean():.3f}")
 
 
 def row(name: str, theirs: float, ours: float) -> None:
