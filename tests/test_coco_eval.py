@@ -18,6 +18,11 @@ from lncis.detection.evaluation import average_precision
 from lncis.errors import ConfigError
 
 
+@pytest.fixture(autouse=True)
+def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(coco_eval.SETTING, raising=False)
+
+
 def reference(document: dict, results: list[dict]) -> Precision:
     """pycocotools on the very document; tests/test_evaluation.py compares AP with all its own areas and limits."""
     arrays = []
