@@ -9,7 +9,9 @@ import torch
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from lncis.detection.detections import Detections
 from lncis.detection.evaluation import average_precision, to_coco
 from lncis.metrics import AP_FIGURES
 
@@ -161,30 +163,29 @@ def test_nothing_is_printed(capsys):
 
 
 def test_to_coco_gives_results_entries():
-    masks = torch.zeros(2, 1, SIDE, SIDE)
-    masks[0, 0, 4:10, 8:20] = 0.51
-    masks[1, 0, 4:10, 8:20] = 0.5  # not above a half
-    masks[1, 0, 30, 40] = 0.9
-    output = {
-        "boxes": torch.tensor([[8.0, 4.0, 20.0, 10.0], [39.5, 29.5, 42.0, 31.0]]),
-        "labels": torch.tensor([3, 1]),
-        "scores": torch.tensor([0.75, 0.5]),
-        "masks": masks,
-    }
-    first, second = to_coco(output, 17, CATEGORIES)
+    whole, right_half = torch.ones(28, 28), torch.tensor([0.5, 0.51]).repeat_interleave(14).repeat(28, 1)
+    found = Detections(
+        boxes=torch.tensor([[8.0, 4.0, 20.0, 10.0], [30.0, 29.5, 43.5, 34.0]]),
+        labels=torch.tensor([3, 1]),
+        scores=torch.tensor([0.75, 0.5]),
+        mask_probabilities=torch.stack([whole, right_half])[:, None],
+        image_size=(SIDE, SIDE),
+    )
+    first, second = to_coco(found, 17, CATEGORIES)
     assert (first["image_id"], first["category_id"], first["score"]) == (17, 9, 0.75)
-    assert (second["category_id"], second["bbox"]) == (2, [39.5, 29.5, 2.5, 1.5])
+    assert (second["category_id"], second["bbox"]) == (2, [30.0, 29.5, 13.5, 4.5])
     assert first["bbox"] == [8.0, 4.0, 12.0, 6.0]
-    assert first["segmentation"] == encode(masks[0, 0].numpy() > 0.5)
-    assert rle.area(first["segmentation"]) == 72
-    assert rle.area(second["segmentation"]) == 1
+    masks = paste_masks_in_image(found.mask_probabilities, found.boxes, (SIDE, SIDE))[:, 0] > 0.5
+    assert [first["segmentation"], second["segmentation"]] == [encode(mask.numpy()) for mask in masks]
+    assert rle.toBbox(second["segmentation"])[0] >= 36, "0.5 is not above a half"
 
 
 def test_to_coco_of_no_detections_is_empty():
-    output = {
-        "boxes": torch.zeros(0, 4),
-        "labels": torch.zeros(0, dtype=torch.long),
-        "scores": torch.zeros(0),
-        "masks": torch.zeros(0, 1, SIDE, SIDE),
-    }
-    assert to_coco(output, 0, CATEGORIES) == []
+    found = Detections(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.long),
+        scores=torch.zeros(0),
+        mask_probabilities=torch.zeros(0, 1, 28, 28),
+        image_size=(SIDE, SIDE),
+    )
+    assert to_coco(found, 0, CATEGORIES) == []

@@ -33,6 +33,7 @@ def importers_of(name: str) -> set[str]:
         ),
         ("mlflow", {"tracking.py"}),
         ("pyarrow", {"execution/storage.py"}),
+        ("hotcoco", {"detection/coco_eval.py"}),
         ("optuna", {"studies/search.py", "studies/report/statistics.py"}),
     ],
 )

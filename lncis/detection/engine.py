@@ -26,7 +26,9 @@ from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, diagnostics, histograms
 from lncis.detection.batches import Batch, each, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
-from lncis.detection.evaluation import Detection, average_precision, to_coco
+from lncis.detection.coco_eval import Detection
+from lncis.detection.detections import detect
+from lncis.detection.evaluation import average_precision, to_coco
 from lncis.detection.losses import class_loss
 from lncis.detection.models import build_model
 from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
@@ -175,8 +177,8 @@ def predict(
     detections: list[Detection] = []
     share = Subset(dataset, range(_rank(), len(dataset), _world()))
     for image, target in each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
-        (output,) = model([image.to(device)])
-        detections += to_coco(output, int(target["image_id"]), dataset.category_ids)
+        (found,) = detect(model, [image.to(device)])
+        detections += to_coco(found, int(target["image_id"]), dataset.category_ids)
     if _world() == 1:
         return detections
     shares: list[list[Detection]] = [[] for _ in range(_world())]

@@ -13,6 +13,7 @@ from torchvision.models.detection import MaskRCNN
 
 from lncis import documents, files
 from lncis.detection import overlays
+from lncis.detection.detections import detect
 from lncis.detection.evaluation import to_coco
 from lncis.errors import ConfigError, DataError
 
@@ -79,11 +80,11 @@ def predict_files(
         with files.appearing(out) as folder:
             for number, path in zip(ids or range(1, len(images) + 1), images, strict=True):
                 image = _read(path)
-                (output,) = model([image.to(device).float().div(255)])
-                detections += to_coco(output, number, category_ids)
-                shown = {key: value[output["scores"] >= least_score].cpu() for key, value in output.items()}
+                (found,) = detect(model, [image.to(device).float().div(255)])
+                detections += to_coco(found, number, category_ids)
+                shown = found.of_score(least_score)
                 overlays.draw(image, shown, names).save(folder / f"{number}-{path.stem}.png")
-                drawn += len(shown["boxes"])
+                drawn += len(shown)
                 height, width = image.shape[1:]
                 entries.append({"id": number, "file_name": str(path), "height": height, "width": width})
             (folder / RESULTS).write_text(json.dumps(detections))

@@ -35,11 +35,13 @@ STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
 COMPUTING = (
-    *(f"detection/{name}" for name in ("engine", "batches", "diagnostics", "histograms", "losses", "roi_heads")),
-    *("detection/models", "detection/weights", "detection/evaluation", "noise", "datasets"),
+    *(f"detection/{name}" for name in ("batches", "coco_eval", "detections", "diagnostics", "engine", "evaluation")),
+    *(f"detection/{name}" for name in ("histograms", "losses", "models", "roi_heads", "weights")),
+    *("datasets", "noise"),
 )
 """Our modules whose code decides what a training computes."""
 
+# not hotcoco: it is pinned, has pycocotools' numbers, and may be absent
 COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
 
 
