@@ -13,6 +13,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
 from lncis import files
 from lncis.config import CocoData, DatasetConfig
 from lncis.documents import read_json
@@ -23,6 +27,8 @@ Identity = Mapping[str, str]
 
 READERS = 8
 """Files that are read at a time."""
+MANY = 2000
+"""Images from which on reading them takes seconds, and shows how far it is."""
 SETTLED_SECONDS = 2.0
 """A file changed later than this ago may change again without another time: its digest is not kept."""
 
@@ -73,11 +79,14 @@ def _names(annotations: Path, stamp: _Stamp) -> tuple[str, ...]:
 def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of the names and contents of images."""
     kept_in = files.cache_directory() / "digests" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
+    stamps = {name: _stamp(folder / name) for name in names}
+    known = {name: digest for name, (stamp, digest) in _kept(kept_in).items() if stamps.get(name) == stamp}
+    unknown = [name for name in stamps if name not in known]
     with ThreadPoolExecutor(READERS) as readers:
-        stamps = dict(zip(names, readers.map(_stamp, [folder / name for name in names]), strict=True))
-        known = {name: digest for name, (stamp, digest) in _kept(kept_in).items() if stamps.get(name) == stamp}
-        unknown = [name for name in stamps if name not in known]
-        read = dict(zip(unknown, readers.map(_digest, [folder / name for name in unknown]), strict=True))
+        digests_read = readers.map(_digest, [folder / name for name in unknown])
+        what = f"reading the images of {escape(str(folder))} to know them again"
+        shown = track(digests_read, what, len(unknown), console=Console(stderr=True), disable=len(unknown) < MANY)
+        read = dict(zip(unknown, shown, strict=True))
     if read:
         _keep(kept_in, stamps, read)
     digests = known | read

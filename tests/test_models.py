@@ -110,14 +110,6 @@ def trained_a_step(model: MaskRCNN, rate: float = 0.01) -> dict[str, Tensor]:
     return losses
 
 
-def changed_by_a_step(config: MaskRCNNResNet50FPN) -> set[str]:
-    torch.manual_seed(0)
-    model = with_few_samples(build_model(config, 3))
-    before = deepcopy(model.state_dict())
-    trained_a_step(model)
-    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-
-
 def kinds(changed: set[str]) -> set[str]:
     """Which stages of the ResNet changed, and what of their batch norm."""
     body = [key.removeprefix("backbone.body.") for key in changed if key.startswith("backbone.body.")]
@@ -129,20 +121,33 @@ R50 = MaskRCNNResNet50FPN(min_size=64, max_size=64)
 AFFINE, STATISTICS = {"BN weight", "BN bias"}, {"BN running_mean", "BN running_var", "BN num_batches_tracked"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"} | AFFINE | STATISTICS),
-        (
-            {"batch_norm": "frozen_statistics", "trainable_layers": 3},
-            {"layer2", "layer3", "layer4"} | AFFINE,
-        ),
-        ({"batch_norm": "frozen", "trainable_layers": 3}, {"layer2", "layer3", "layer4"}),
-    ],
-    ids=["torchvision without weights", "mmdet1", "torchvision with weights"],
-)
-def test_what_of_the_backbone_a_step_changes(changes, expected):
-    assert kinds(changed_by_a_step(replace(R50, **changes))) == expected
+CHANGED = {
+    "trained": {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"} | AFFINE | STATISTICS,
+    "frozen_statistics": {"layer2", "layer3", "layer4"} | AFFINE,
+    "frozen": {"layer2", "layer3", "layer4"},
+}
+"""By batch norm, as torchvision has it without weights, mmdetection 1, and torchvision with weights."""
+
+
+@pytest.fixture(scope="module", params=CHANGED)
+def batch_norm(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def stepped(batch_norm) -> tuple[MaskRCNN, set[str]]:
+    """A ResNet-50 model after a step, and the keys of what the step changed: to be read."""
+    torch.manual_seed(0)
+    config = R50 if batch_norm == "trained" else replace(R50, batch_norm=batch_norm, trainable_layers=3)
+    model = with_few_samples(build_model(config, 3))
+    before = deepcopy(model.state_dict())
+    trained_a_step(model, rate=1e-4)
+    return model, {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+
+def test_what_of_the_backbone_a_step_changes(batch_norm, stepped):
+    _, changed = stepped
+    assert kinds(changed) == CHANGED[batch_norm]
 
 
 def test_frozen_statistics_compute_what_batch_norm_does_in_evaluation():
@@ -251,12 +256,9 @@ def test_bf16_trains_on_a_gpu():
     assert all(loss.isfinite() for loss in losses.values())
 
 
-@pytest.mark.parametrize("batch_norm", ["trained", "frozen_statistics", "frozen"])
-def test_a_checkpoint_loads_into_plain_torchvision(plain, batch_norm):
+def test_a_checkpoint_loads_into_plain_torchvision(plain, batch_norm, stepped):
     """Its `model` into stock maskrcnn_resnet50_fpn, strictly, with the same detections."""
-    torch.manual_seed(0)
-    ours = with_few_samples(build_model(replace(R50, batch_norm=batch_norm), 3))
-    trained_a_step(ours, rate=1e-4)
+    ours, _ = stepped
     save(Checkpoint(model=ours.state_dict(), optimizer={}, history=[]), Path("checkpoint.pt"))
 
     plain.load_state_dict(torch.load("checkpoint.pt", weights_only=True)["model"])

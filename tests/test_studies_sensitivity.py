@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -93,14 +94,17 @@ def test_where_one_diverged_it_is_not_called_dead(other):
 
 
 def probed(config, path, values):
-    data = {}
-    found = []
+    base, tried = documents.dump(config), []
     for value in values:
-        document = documents.with_overrides(documents.dump(config), {path: value}, schema=type(config))
-        changed = documents.parse(type(config), document, source="probe")
-        data[changed.dataset, changed.noise] = datasets.load(changed)
-        found.append(engine.probe(changed, data[changed.dataset, changed.noise]))
-    return tuple(found)
+        document = documents.with_overrides(base, {path: value}, schema=type(config))
+        tried.append(documents.parse(type(config), document, source="probe"))
+    return [probe(changed) for changed in tried]
+
+
+@cache
+def probe(config):
+    """Once for all parameters that are tried beside the value they have."""
+    return engine.probe(config, datasets.load(config))
 
 
 def changed(records) -> set[str]:
