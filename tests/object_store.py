@@ -3,11 +3,15 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 from urllib.parse import quote
 
 import boto3
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import BaseWSGIServer
+
+BaseWSGIServer.serve_forever = partialmethod(BaseWSGIServer.serve_forever, 0.02)  # else to stop takes half a second
 
 KEY, SECRET = "AKIAEXAMPLE", "a-secret-of-the-tests"
 
