@@ -28,7 +28,7 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 QUICK := not processes and not slow
 quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each run would compile the tests anew
 
-quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (105 s); for all day
+quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (1.5 min); for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)' --ignore tests/test_service_schema.py
 
 test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes (11 min)
