@@ -26,6 +26,7 @@ serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl
 	@$(BIN)/python -m service.serve
 
 QUICK := not processes and not slow
+# make quick leaves test_service_schema.py out by name: all of it starts a service, and to import it takes seconds
 quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each run would compile the tests anew
 
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (1.5 min); for all day

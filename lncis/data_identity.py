@@ -32,9 +32,6 @@ MANY = 2000
 SETTLED_SECONDS = 2.0
 """A file changed later than this ago may change again without another time: its digest is not kept."""
 
-_Stamp = tuple[int, int, int]
-"""Size in bytes; times of the last change of the content and of the entry, ns, of which the second is never set."""
-
 
 def identify(config: DatasetConfig) -> Identity:
     """Return the digests of the annotation files and images of a data set; DataError where one cannot be read."""
@@ -48,9 +45,8 @@ def identify(config: DatasetConfig) -> Identity:
     ):
         if annotations is not None:
             try:
-                stamp = _stamp(annotations)
-                found[f"annotations of {split}"] = _digest_of_annotations(annotations, stamp)
-                found[f"images of {split}"] = _digest_of_images(images, _names(annotations, stamp))
+                found[f"annotations of {split}"] = files.digest_once(annotations)
+                found[f"images of {split}"] = _digest_of_images(images, _names(annotations, files.stamp(annotations)))
             except OSError as error:
                 raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
     return found
@@ -62,13 +58,7 @@ def changed(earlier: Identity, now: Identity) -> list[str]:
 
 
 @cache
-def _digest_of_annotations(file: Path, stamp: _Stamp) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@cache
-def _names(annotations: Path, stamp: _Stamp) -> tuple[str, ...]:
+def _names(annotations: Path, stamp: files.Stamp) -> tuple[str, ...]:
     """Return the names of the images of an annotation file."""
     try:
         return tuple(sorted(str(image["file_name"]) for image in read_json(annotations)["images"]))
@@ -79,11 +69,11 @@ def _names(annotations: Path, stamp: _Stamp) -> tuple[str, ...]:
 def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of the names and contents of images."""
     kept_in = files.cache_directory() / "digests" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
-    stamps = {name: _stamp(folder / name) for name in names}
+    stamps = {name: files.stamp(folder / name) for name in names}
     known = {name: digest for name, (stamp, digest) in _kept(kept_in).items() if stamps.get(name) == stamp}
     unknown = [name for name in stamps if name not in known]
     with ThreadPoolExecutor(READERS) as readers:
-        digests_read = readers.map(_digest, [folder / name for name in unknown])
+        digests_read = readers.map(files.digest, [folder / name for name in unknown])
         what = f"reading the images of {escape(str(folder))} to know them again"
         shown = track(digests_read, what, len(unknown), console=Console(stderr=True), disable=len(unknown) < MANY)
         read = dict(zip(unknown, shown, strict=True))
@@ -94,17 +84,7 @@ def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def _stamp(path: Path) -> _Stamp:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _kept(path: Path) -> dict[str, tuple[_Stamp, str]]:
+def _kept(path: Path) -> dict[str, tuple[files.Stamp, str]]:
     """Return the digests that were kept; none where they are missing or damaged: they can be made again."""
     try:
         return {name: (tuple(stamp), digest) for name, (stamp, digest) in json.loads(path.read_text("utf-8")).items()}
@@ -112,7 +92,7 @@ def _kept(path: Path) -> dict[str, tuple[_Stamp, str]]:
         return {}
 
 
-def _keep(path: Path, stamps: dict[str, _Stamp], read: dict[str, str]) -> None:
+def _keep(path: Path, stamps: dict[str, files.Stamp], read: dict[str, str]) -> None:
     """Keep digests beside those of other images of the folder; a cache that cannot be written is none."""
     settled = time.time_ns() - SETTLED_SECONDS * 1e9
     added = {name: (stamps[name], digest) for name, digest in read.items() if max(stamps[name][1:]) < settled}

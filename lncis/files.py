@@ -1,10 +1,12 @@
 """Files and folders that are there whole or not at all, and locks that a killed process does not keep."""
 
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +60,32 @@ def lock(path: Path, *, timeout_seconds: float = 0) -> FileLock:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path, timeout=timeout_seconds, fallback_to_soft=False, preserve_lock_file=True)
+
+
+Stamp = tuple[int, int, int]
+"""Size in bytes; times of the last change of the content and of the entry, ns, of which nobody sets the second."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what differs after a file has changed, without reading it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def digest_once(path: Path) -> str:
+    """Return the SHA-256 of a file's content, read again by this process only where the stamp has changed."""
+    return _digest_at(path, stamp(path))
+
+
+@cache
+def _digest_at(path: Path, stamp: Stamp) -> str:
+    return digest(path)
 
 
 def cache_directory() -> Path:

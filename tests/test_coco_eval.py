@@ -130,19 +130,19 @@ def without_hotcoco(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pycocotools_stands_in_where_hotcoco_is_absent(without_hotcoco: None, monkeypatch: pytest.MonkeyPatch) -> None:
     document, results = random_documents(2)
-    assert not differing(coco_eval.precision(document, results), reference(document, results))
+    assert not differing(coco_eval.evaluator()(document, results), reference(document, results))
     monkeypatch.setenv(coco_eval.SETTING, "hotcoco")
     with pytest.raises(ConfigError, match="LNCIS_COCO_EVAL: is hotcoco, which is not installed"):
-        coco_eval.precision(document, results)
+        coco_eval.evaluator()
 
 
 def test_the_setting_chooses_the_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
     document, results = random_documents(2)
     for name in ("hotcoco", "pycocotools"):
         monkeypatch.setattr(coco_eval, f"by_{name}", lambda document, results, name=name: name)
-    assert coco_eval.precision(document, results) == "hotcoco"
+    assert coco_eval.evaluator()(document, results) == "hotcoco"
     monkeypatch.setenv(coco_eval.SETTING, "pycocotools")
-    assert coco_eval.precision(document, results) == "pycocotools"
+    assert coco_eval.evaluator()(document, results) == "pycocotools"
     monkeypatch.setenv(coco_eval.SETTING, "coco")
     with pytest.raises(ConfigError, match="LNCIS_COCO_EVAL: must be hotcoco or pycocotools but got 'coco'"):
-        coco_eval.precision(document, results)
+        coco_eval.evaluator()

@@ -432,8 +432,8 @@ def test_images_are_read_once_and_again_only_where_they_changed(tree, monkeypatc
     monkeypatch.setenv("LNCIS_CACHE", "cache")
     time.sleep(0.02)
     before, read = identify(tree), []
-    digest = data_identity._digest
-    monkeypatch.setattr(data_identity, "_digest", lambda path: read.append(path.name) or digest(path))
+    digest = files.digest
+    monkeypatch.setattr(files, "digest", lambda path: read.append(path.name) or digest(path))
     assert identify(tree) == before
     assert read == []
     (tree.images / "2.png").touch()

@@ -22,7 +22,7 @@ from lncis.config import (
     TrainConfig,
 )
 from lncis.detection import checkpoint, engine, histograms
-from lncis.errors import DivergedError
+from lncis.errors import ConfigError, DivergedError
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS, TEST_METRICS, VAL_METRICS, Record
 
 
@@ -203,11 +203,39 @@ def test_a_diverging_training_says_so_and_keeps_its_last_good_checkpoint(tiny):
 
 def test_losses_that_are_read_seldom_are_the_same(tiny, undisturbed, monkeypatch):
     """As on a GPU: those of an epoch at once."""
-    monkeypatch.setitem(engine.STEPS_A_READING, "cpu", 16)
+    monkeypatch.setattr(engine, "CPU_STEPS_A_READING", engine.GPU_STEPS_A_READING)
     run(tiny, "read seldom")
     assert_same_training("read seldom", undisturbed)
     with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, iteration 2; lower"):
         run(replace(tiny, batch_size=2, optimizer=AdamWOptimizer(lr=1e30)), "diverged")  # of four steps
+
+
+def test_an_evaluator_that_is_none_is_refused_before_the_first_epoch(tiny, monkeypatch):
+    monkeypatch.setenv("LNCIS_COCO_EVAL", "coco")
+    with pytest.raises(ConfigError, match=r"LNCIS_COCO_EVAL: must be hotcoco or pycocotools but got 'coco'"):
+        run(tiny, "run", on_epoch=lambda record: pytest.fail("it was trained"))
+
+
+def test_fused_sgd_is_plain_sgd_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((64, 32, 3, 3), (257,))]
+    gradients = [[torch.randn(p.shape, generator=generator) for p in start] for _ in range(4)]
+
+    def trained(optimizer_of) -> list[torch.Tensor]:
+        model = torch.nn.ParameterList(p.clone() for p in start)
+        optimizer = optimizer_of(model)
+        for step in gradients:
+            for parameter, gradient in zip(model, step, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        return [p.detach() for p in model]
+
+    config = SGDOptimizer(lr=0.02, momentum=0.9, weight_decay=1e-4)
+    ours = trained(lambda model: engine.build_optimizer(model, config))
+    plain = trained(
+        lambda model: torch.optim.SGD(model, lr=0.02, momentum=0.9, weight_decay=1e-4, fused=False, foreach=False)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
 
 
 def test_the_learning_rate_warms_up_from_a_third_and_drops():

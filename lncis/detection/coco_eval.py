@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import io
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,19 +38,20 @@ class Precision(NamedTuple):
     """`(10, 101, 1)`: the classes are ignored."""
 
 
-def precision(document: Document, detections: list[Detection]) -> Precision:
-    """Return the precision of `detections`, of which there is at least one, by the evaluator that is set.
+Evaluator = Callable[[Document, list[Detection]], Precision]
+"""Returns the precision of detections, at least one; leaves both as they are, and prints nothing."""
 
-    Both are left as they are, and nothing is printed. Raises ConfigError where the setting names no evaluator.
-    """
+
+def evaluator() -> Evaluator:
+    """Return the evaluator that is set; ConfigError where the setting names none, or one that is not installed."""
     evaluators = {"hotcoco": by_hotcoco, "pycocotools": by_pycocotools}
     installed = "hotcoco" if importlib.util.find_spec("hotcoco") else "pycocotools"
     name = os.environ.get(SETTING) or installed
     if name not in evaluators:
         raise ConfigError(SETTING, [f"must be {' or '.join(evaluators)} but got {name!r}"])
-    if name == "hotcoco" != installed:
+    if name == "hotcoco" and installed != "hotcoco":
         raise ConfigError(SETTING, ["is hotcoco, which is not installed; install it, or set it to pycocotools"])
-    return evaluators[name](document, detections)
+    return evaluators[name]
 
 
 def by_hotcoco(document: Document, detections: list[Detection]) -> Precision:
@@ -98,11 +100,11 @@ def _numbered(document: Document, detections: list[Detection]) -> tuple[Document
     return numbered, [{**detection, **renamed(detection)} for detection in detections]
 
 
-def _evaluate(evaluator: Any, truth: Any, found: Any) -> Precision:
-    """Return what either evaluator, whose interfaces are the same, finds."""
+def _evaluate(coco_eval: Any, truth: Any, found: Any) -> Precision:
+    """Return what either library's COCOeval finds: their interfaces are the same."""
     arrays = []
     for iou_type, use_classes in (("segm", True), ("bbox", True), ("segm", False)):
-        evaluation = evaluator(truth, found, iou_type)
+        evaluation = coco_eval(truth, found, iou_type)
         evaluation.params.useCats = use_classes
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]

@@ -26,7 +26,7 @@ from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, diagnostics, histograms
 from lncis.detection.batches import Batch, each, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
-from lncis.detection.coco_eval import Detection
+from lncis.detection.coco_eval import Detection, evaluator
 from lncis.detection.detections import detect
 from lncis.detection.evaluation import average_precision, to_coco
 from lncis.detection.losses import class_loss
@@ -38,7 +38,7 @@ CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 4
 CPU = torch.device("cpu")
 
-STEPS_A_READING = {"cpu": 1, "cuda": 16}
+CPU_STEPS_A_READING, GPU_STEPS_A_READING = 1, 16
 """How many steps go by until their losses are read and judged: the host waits for a GPU each time."""
 
 
@@ -64,6 +64,7 @@ def train(
     """
     if config.batch_size % _world():
         raise ConfigError("batch_size", [f"must be a multiple of the {_world()} workers but got {config.batch_size}"])
+    evaluator()  # which raises what is wrong with its setting now, and not after the last epoch
     path = directory / CHECKPOINT
     begun = directory if path.exists() else fork_from
     resumed = _load_on_every_rank(begun / CHECKPOINT if begun else None)
@@ -135,6 +136,7 @@ def train_epoch(
     heads.class_loss = class_loss(config.loss, stage=stage)
     sums: dict[str, float] = {}
     unread: list[Tensor] = []  # the losses of the latest steps
+    steps_a_reading = CPU_STEPS_A_READING if device.type == "cpu" else GPU_STEPS_A_READING
     counts, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(stage_loss)
 
     seed_all(config.seed, epoch, _rank())
@@ -147,7 +149,7 @@ def train_epoch(
             loss = torch.stack(list(loss_dict.values())).sum()
 
         unread.append(torch.stack([loss.detach(), *(value.detach() for value in loss_dict.values())]).float())
-        if len(unread) == STEPS_A_READING[device.type] or iteration + 1 == len(loader):
+        if len(unread) == steps_a_reading or iteration + 1 == len(loader):
             for values in _read(unread, config, epoch, iteration):
                 for key, value in zip(["loss", *loss_dict], values, strict=True):
                     sums[key] = sums.get(key, 0.0) + value

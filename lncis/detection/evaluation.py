@@ -39,7 +39,7 @@ def average_precision(document: Document, detections: list[Detection]) -> dict[s
     """
     if not detections:
         return dict.fromkeys(AP_FIGURES, 0.0)
-    segm, bbox, agnostic = map(_by_threshold, coco_eval.precision(document, detections))
+    segm, bbox, agnostic = map(_by_threshold, coco_eval.evaluator()(document, detections))
     return {
         "segm_AP": float(segm.mean()),
         "segm_AP50": float(segm[0]),

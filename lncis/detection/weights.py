@@ -3,7 +3,6 @@
 Nothing is fetched in passing: `download` alone goes to the network.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, WeightsEnum
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 
+from lncis import files
 from lncis.errors import CheckpointError, ConfigError
 
 PUBLISHED: dict[str, WeightsEnum] = {
@@ -96,8 +96,7 @@ def _fitted(state: dict[str, Tensor], model: MaskRCNN, path: Path) -> dict[str, 
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = files.digest(path)
     if not found.startswith(digest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 begins with {found[:8]}, not {digest}; delete it")
     try:

@@ -286,10 +286,7 @@ def _bring(place: _Place, entry: _Entry, target: Path) -> None:
 
 
 def _is(path: Path, entry: _Entry) -> bool:
-    if not path.is_file() or path.stat().st_size != entry.bytes:
-        return False
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == entry.sha256
+    return path.is_file() and path.stat().st_size == entry.bytes and files.digest(path) == entry.sha256
 
 
 def _remove_all_but(names: Collection[str], folder: Path) -> None:

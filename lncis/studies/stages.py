@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lncis
-from lncis import documents
+from lncis import documents, files
 from lncis.config import (
     PUBLISHED_WEIGHTS,
     DatasetConfig,
@@ -164,26 +164,19 @@ def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, s
 def weights_digest(file: Path) -> str:
     """Return the digest of a weights file: it counts by its content, wherever it lies."""
     try:
-        return _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns)
+        return files.digest_once(file)
     except OSError as error:
         raise ConfigError("model.weights", [f"{file} cannot be read: {error.strerror}; name another file"]) from error
-
-
-@cache
-def _file_digest(file: Path, size: int, mtime_ns: int) -> str:
-    """Return the digest of a file, computed again when its size or time changes."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache
 def code_digest() -> str:
     """Return a digest of the code that computes a training: ours, file by file, and the packages' versions."""
     package = Path(lncis.__file__).parent
-    files = [file for name in COMPUTING for file in (package / f"{name}.py", *sorted((package / name).glob("*.py")))]
+    paths = [path for name in COMPUTING for path in (package / f"{name}.py", *sorted((package / name).glob("*.py")))]
     digest = hashlib.sha256()
-    for file in filter(Path.exists, files):
-        digest.update(file.read_bytes())
+    for path in filter(Path.exists, paths):
+        digest.update(path.read_bytes())
     for name in COMPUTING_PACKAGES:
         digest.update(f"{name} {version(name)}\n".encode())
     return digest.hexdigest()
