@@ -13,11 +13,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lncis import files
+from lncis.document_text import MAX_BYTES, parse_json
 from lncis.errors import ConfigError, DataError
+from lncis.yaml_text import parse_yaml, yaml_text
 
 Config = TypeVar("Config")
 
@@ -43,15 +44,19 @@ def load_merged(schema: type[Config], paths: Sequence[Path]) -> Config:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, unchecked."""
+    """Return the mapping in a YAML file, or in a JSON file (`.json`), unchecked.
+
+    ConfigError where it cannot be read, is not UTF-8 whatever the locale, or a key stands twice.
+    """
     try:
-        document = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise ConfigError(str(path), ["no such file; check the path"]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from error
+    parse_text = parse_json if path.suffix.lower() == ".json" else parse_yaml
+    document = parse_text(content, source=str(path))
     if not isinstance(document, dict):
         raise ConfigError(str(path), [f"must hold a mapping of fields but holds {document!r:.60}"])
     return document
@@ -95,8 +100,9 @@ def dump(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any, *, comment: str = "") -> str:
     """Return a config as YAML text, after comment lines if any."""
-    head = "".join(f"# {line}\n" for line in comment.splitlines())
-    return head + yaml.safe_dump(dump(config), sort_keys=False)
+    lines = ("".join(c if c.isprintable() else "?" for c in line) for line in comment.splitlines())
+    head = "".join(f"# {line}\n" for line in lines)  # a control character would make the file no YAML
+    return head + yaml_text(dump(config))
 
 
 def plain(value: Any) -> Any:

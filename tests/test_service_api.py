@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 
 from lncis import documents
 from lncis.config import TrainConfig
+from lncis.errors import ConfigError
+from service.api import submissions
 from service.app import create_app
 from service.auth import parse_tokens
 from service.dispatch.jobs import RayJobs
@@ -468,3 +470,59 @@ def test_the_examples_of_the_document_are_accepted(idle):
     body = document["paths"]["/studies"]["post"]["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():
         post(idle, example["value"])
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "errors"),
+    [
+        (
+            b'{"seeds": [0],\n "seeds": [1]}',
+            "application/json",
+            [("seeds", "stands in line 1 and in line 2; keep one of the two")],
+        ),
+        (
+            b"base:\n  seed: 1\n  seed: 2\n",
+            "application/yaml",
+            [("base.seed", "stands in line 2 and in line 3; keep one of the two")],
+        ),
+        (b"name: " + b"[" * 60_000, "application/yaml", [("", "line 1: must not be nested deeper than 40 levels")]),
+        (b"name: " + b"[" * 30_000 + b"]" * 30_000, "application/yaml", [("", "line 1: must not be nested deeper")]),
+        (b'{"name": ' + b"[" * 60_000, "application/json", [("", "line 1: must not be nested deeper than 40 levels")]),
+        (b"name: !!timestamp abc", "application/yaml", [("", "line 1: must not use the tag !!timestamp")]),
+        ('{"name": "x"}'.encode("utf-16"), "application/json", [("", "is UTF-16 or UTF-32; save it as UTF-8")]),
+    ],
+)
+def test_bodies_are_judged_as_text_first(idle, content, kind, errors):
+    begun = time.monotonic()
+    told = problem(idle.post("/studies", content=content, headers={"Content-Type": kind}), 422)
+    assert time.monotonic() - begun < 2
+    assert len(told["errors"]) == len(errors)
+    for error, (path, said) in zip(told["errors"], errors, strict=True):
+        assert error["path"] == path
+        assert error["problem"].startswith(said)
+
+
+def test_a_key_twice_is_refused_in_changes_of_a_study_too(idle):
+    study = post(idle, SPEC)
+    headers = {"Content-Type": "application/json", "If-Match": "*"}
+    told = problem(
+        idle.patch(f"/studies/{study['id']}", content='{"priority": 1, "priority": 2}', headers=headers), 422
+    )
+    assert told["errors"] == [{"path": "priority", "problem": "stands twice in line 1; keep one of the two"}]
+
+
+def test_two_names_of_one_field_are_not_set_together(idle):
+    body = {"preset": "first", "set": {"noise.rate": 0.1, "base.noise.rate": 0.2}}
+    (error,) = problem(idle.post("/studies", json=body), 422)["errors"]
+    assert error["path"] == "set.base.noise.rate"
+    assert error["problem"].startswith("is the same field as noise.rate, which is set too")
+
+
+def test_a_preset_that_cannot_be_read_is_named(tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text("name: x\nseeds: [0]\nseeds: [1]\n")
+    said = "seeds: stands in line 2 and in line 3; keep one of the two"
+    assert submissions.presets(tmp_path) == {}
+    assert said in caplog.text
+    with pytest.raises(ConfigError) as caught:
+        submissions.to_spec({"preset": "mine"}, Settings(presets=tmp_path))
+    assert caught.value.problems == [f"preset: mine: {said}"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +15,7 @@ from lncis import files
 from lncis.config import CocoData, DigitsData
 from lncis.errors import DataError
 from lncis.terminal import clear_errors
+from lncis.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from lncis.datasets.checking import Checked
@@ -124,7 +124,7 @@ def _convert(conversions: "list[Conversion]", out: Path) -> None:
 def _hand_over(data: CocoData, out: Path) -> None:
     """Print the `dataset:` of a training on these data, and write it to the folder."""
     fields = TypeAdapter(CocoData).dump_python(data, mode="json", exclude_defaults=True)
-    snippet = yaml.safe_dump({"dataset": {"type": data.type, **fields}}, sort_keys=False)
+    snippet = yaml_text({"dataset": {"type": data.type, **fields}})
     try:
         files.replace(out / SNIPPET, snippet)
     except OSError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
 from lncis.errors import ConfigError, StudyError
@@ -18,6 +17,7 @@ from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
 from lncis.studies.spec.judging import judged_before
 from lncis.terminal import clear_errors
+from lncis.yaml_text import parse_yaml
 
 PRINTED = {
     "best config": "best.yaml",
@@ -178,12 +178,17 @@ def changes_of(given: list[str]) -> dict[str, Any]:
     found, problems = dict[str, Any](), list[str]()
     for change in given:
         path, equals, text = change.partition("=")
-        try:
-            found[path.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            equals = ""
-        if not (equals and path.strip()):
+        path = path.strip()
+        if not (equals and path):
             problems.append(f"must be PATH=VALUE, such as noise.rate=0.2, but got {change!r}")
+            continue
+        if path in found:
+            problems.append(f"{path}: is set twice; keep one of the two")
+        try:
+            # what the locale could not decode is here again as it was typed
+            found[path] = parse_yaml(text.encode(errors="surrogateescape"), source=path)
+        except ConfigError as error:
+            problems += str(error).splitlines()
     if problems:
         raise ConfigError("--set", problems)
     return found

@@ -3,12 +3,13 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
 from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage, StudySummary
+from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from service.api import submissions
@@ -33,6 +34,9 @@ IdempotencyKey = Annotated[
 
 QUICK_TRIALS = 64
 """A study with more trials is checked in a thread: that takes longer than other requests should wait."""
+
+QUICK_BYTES = 16 * 1024
+"""A longer body is read in a thread: that takes 10 ms and more."""
 
 _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
@@ -67,7 +71,7 @@ async def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
 ) -> Any:
     """Queue a study, or plan it."""
-    body = submissions.read_body(await request.body(), request.headers.get("content-type", ""))
+    body = await _read(request)
     spec = await _checked(body, runtime)
     resolved = plain(documents.dump(spec))
     if dry_run:
@@ -96,6 +100,13 @@ async def submit(
         response.status_code = 200
     response.headers["Location"] = f"/studies/{study.id}"
     return _tagged(study, response)
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    content, kind = await request.body(), request.headers.get("content-type", "")
+    if len(content) > QUICK_BYTES:
+        return await asyncio.to_thread(submissions.read_body, content, kind)
+    return submissions.read_body(content, kind)
 
 
 async def _checked(body: dict[str, Any], runtime: At) -> StudySpec:
@@ -147,10 +158,16 @@ async def get_study(
     return _tagged(study, response)
 
 
+async def _no_duplicate_keys(request: Request) -> None:
+    """Refuse a JSON body in which a key stands twice; pydantic is given the last one only."""
+    parse_json(await request.body(), source=submissions.SOURCE)
+
+
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
     responses={200: _ETAG, **documented(404, 409, 412, 422, 428)},
+    dependencies=[Depends(_no_duplicate_keys)],
 )
 async def adjust_study(
     study_id: StudyId,

@@ -1,27 +1,27 @@
 """From a request's body to a StudySpec: parsed, completed from a preset, limited, validated."""
 
-import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lncis import documents
+from lncis.document_text import parse_json
 from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.spec import files as spec_files
+from lncis.yaml_text import parse_yaml
 from service.api import limits
 from service.api.problems import Problem
 from service.settings import Settings
 
+log = logging.getLogger("lncis.service")
+
 JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 SOURCE = "study"
-_MAX_DEPTH = 40
 _MAX_INTEGER = 2**53  # every JSON reader keeps integers up to here exact
 RECIPES = "recipes"
 """The folder beside the shipped studies that holds parts of trainings."""
@@ -32,9 +32,9 @@ def read_body(body: bytes, content_type: str) -> dict[str, Any]:
     """Return the mapping in a body; Problem if its Content-Type is one that any web page can send, ConfigError."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == JSON:
-        document = _json(body)
+        document = parse_json(body, source=SOURCE)
     elif kind in YAML:
-        document = _yaml(body)
+        document = parse_yaml(body, source=SOURCE, aliases=False)
     else:
         raise Problem(415, f"Content-Type must be {JSON} or {YAML[0]} but is {kind or 'missing'}")
     if not isinstance(document, dict):
@@ -44,41 +44,18 @@ def read_body(body: bytes, content_type: str) -> dict[str, Any]:
     return document
 
 
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(SOURCE, [f"is not JSON: {error}"]) from error
-
-
-def _yaml(body: bytes) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=loader)):
-            raise ConfigError(SOURCE, ["must not use YAML aliases (*name); write the value out"])
-        return yaml.load(body, Loader=loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(SOURCE, [f"is not YAML: {' '.join(str(error).split())}"]) from error
-
-
-def _unusable(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
+def _unusable(value: Any, path: str = "") -> Iterator[str]:
     """Yield the values that no study may have, as they cannot be stored or sent."""
     here = path or "the document"
-    if depth > _MAX_DEPTH:
-        yield f"{here[:200]}: must not be nested deeper than {_MAX_DEPTH} levels"
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         for key, inner in value.items():
-            if not isinstance(key, str):
-                yield f"{here}: keys must be text but one is {key!r:.60}"
-            elif not _is_text(key):
+            if not _is_text(key):
                 yield f"{here}: keys must be printable text but one is {key!a:.60}"
             else:
-                yield from _unusable(inner, f"{path}.{key}" if path else key, depth + 1)
+                yield from _unusable(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _unusable(inner, f"{path}.{number}", depth + 1)
+            yield from _unusable(inner, f"{path}.{number}")
     elif isinstance(value, str):
         if not _is_text(value):
             yield f"{here}: must be text without NUL and lone surrogates but got {value!a:.60}"
@@ -87,11 +64,8 @@ def _unusable(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
     elif isinstance(value, int):
         if abs(value) > _MAX_INTEGER:
             yield f"{here}: must be from -2**53 to 2**53 but got {str(value)[:30]}"
-    elif isinstance(value, float):
-        if math.isnan(value):
-            yield f"{here}: must be a number but got NaN"
-    else:
-        yield f"{here}: must be a number, text, true, false, null, list or mapping but got {value!r:.60}"
+    elif isinstance(value, float) and math.isnan(value):
+        yield f"{here}: must be a number but got NaN"
 
 
 def _is_text(value: str) -> bool:
@@ -124,7 +98,7 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         f"{key}: no such field beside preset; known are preset, set" for key in document.keys() - {"preset", "set"}
     ]
     name, changes = document["preset"], document.get("set", {})
-    there = presets(folder)
+    there = _preset_files(folder)
     if not isinstance(name, str) or name not in there:
         problems.append(
             f"preset: must be one of {', '.join(there) or 'none: there are no presets'} but got {name!r:.80}"
@@ -134,20 +108,30 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     if problems:
         raise ConfigError(SOURCE, problems)
     try:
-        shipped = documents.parse(StudySpec, there[name], source=name)
+        document = spec_files.read_spec_document(there[name])
+        shipped = documents.parse(StudySpec, document, source=name)
+    except ConfigError as error:  # of the file, not of the request
+        raise ConfigError(SOURCE, [f"preset: {name}: {problem}" for problem in error.problems]) from error
+    try:
         return spec_files.changed_spec_document(shipped, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 
 
 def presets(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the shipped studies by name, as documents; unreadable files are left out."""
+    """Return the shipped studies by name, as documents; unreadable files are logged and left out."""
     found = {}
-    for path in sorted(folder.rglob("*.yaml")):
-        if path.parent.name != RECIPES:
-            with suppress(ConfigError):
-                found[path.relative_to(folder).with_suffix("").as_posix()] = spec_files.read_spec_document(path)
+    for name, path in _preset_files(folder).items():
+        try:
+            found[name] = spec_files.read_spec_document(path)
+        except ConfigError as error:
+            log.warning("preset left out: %s", "; ".join(str(error).splitlines()))
     return found
+
+
+def _preset_files(folder: Path) -> dict[str, Path]:
+    files = (path for path in sorted(folder.rglob("*.yaml")) if path.parent.name != RECIPES)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def _no_such_study(spec: StudySpec, runs: Path) -> list[str]:

@@ -83,12 +83,16 @@ def _paths(changes: dict[str, Any], *, source: str) -> dict[str, Any]:
     """Return changes by their paths in a study."""
     of_study, of_training = ({f.name for f in fields(schema)} for schema in (StudySpec, TrainConfig))
     problems, paths = list[str](), dict[str, Any]()
+    given = dict[str, str]()
     for path, value in changes.items():
         head = path.partition(".")[0]
         if head in ("search", "baselines") and head != path:
             problems.append(f"{path}: the keys of {head} are dotted paths themselves; give {head} whole")
         elif head in of_study | of_training:
-            paths[path if head in of_study else f"base.{path}"] = value
+            full = path if head in of_study else f"base.{path}"
+            if (earlier := given.setdefault(full, path)) != path:
+                problems.append(f"{path}: is the same field as {earlier}, which is set too; keep one of the two")
+            paths[full] = value
         else:
             problems.append(f"{path}: names no field of a study or of a training")
     if problems:
