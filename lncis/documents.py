@@ -65,21 +65,24 @@ def read_mapping(path: Path) -> dict[str, Any]:
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
-def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Return what a JSON file holds, unchecked; DataError where it is missing or no JSON."""
+def read_json(
+    path: Path,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    on_constant: Callable[[str], None] = lambda name: None,
+) -> Any:
+    """Return what a JSON file holds, unchecked; DataError where it is missing or no JSON.
+
+    NaN and Infinity, which JSON has not but Python writes, are None; `on_constant` is called with each.
+    """
     try:
         with path.open("rb") as file:
-            return json.load(file, object_hook=object_hook, parse_constant=_refuse_constant)
+            return json.load(file, object_pairs_hook=object_pairs_hook, parse_constant=on_constant)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); was it written or copied to its end?") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which no JSON does")
 
 
 def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Config:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -86,6 +87,21 @@ def digest_once(path: Path) -> str:
 @cache
 def _digest_at(path: Path, stamp: Stamp) -> str:
     return digest(path)
+
+
+def find(folder: Path, name: str) -> Path:
+    """Return the file that a name in a data set means: as it is written, else as other systems would have written it.
+
+    Backslashes of Windows are slashes; a Mac stores letters with accents in two parts. Where nothing is found, the path
+    as it is written.
+    """
+    slashed = name.replace("\\", "/")
+    spellings = (name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")))
+    for spelling in dict.fromkeys(spellings):
+        with suppress(OSError):  # a name too long, for one
+            if (folder / spelling).is_file():
+                return folder / spelling
+    return folder / name
 
 
 def cache_directory() -> Path:

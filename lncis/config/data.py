@@ -51,6 +51,9 @@ class CocoData:
     """Share of the images of `train` that is held out where `val` is null; at least one image."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the draw of those images."""
+    box_masks: Literal["ignore", "rectangles"] = "ignore"
+    """Annotations with a box and no mask. `ignore`: they are not trained on, and detections there count neither way;
+    `rectangles`: the box is the mask."""
     train_on_empty_images: bool = False
     """Whether images without an instance are trained on, as all background; else they are left out and counted."""
 

@@ -1,0 +1,213 @@
+"""What exporters write that COCO does not: read as it is meant, with a note for each habit.
+
+Numbers as text or as 1.0, null for missing, ids that begin anew in each image, segmentations as `{}` or as one flat
+list, a category that is only the heading of the others. What is not understood stays, and `structure` names it.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from lncis.datasets.findings import Finding, Tally, note
+
+Entry = dict[str, Any]
+
+ORIGINAL_ID = "original_id"
+"""The id of an entry as its file has it, where ours is another."""
+_INT64 = 2**63
+
+
+def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
+    """Change a freshly parsed document to what COCO would write, and return a note for each habit.
+
+    Where ids are not whole numbers of 64 bits, they are numbered from 1; `original_id` keeps what the file says. With
+    `masks=False` segmentations, boxes and areas stay as they are.
+    """
+    parts = {part: _entries(document, part) for part in ("images", "categories", "annotations")}
+    tally = Tally()
+    new_ids = {part: _number(parts[part], part, tally) for part in ("images", "categories")}
+    for entry in parts["images"]:
+        _as_whole(entry, ("width", "height"), "image", tally)
+    for entry in parts["categories"]:
+        if isinstance(entry.get("name"), int | float) and not isinstance(entry["name"], bool):
+            tally.add("note", "categories have a number as name: read as text", where(entry))
+            entry["name"] = str(entry["name"])
+    for entry in parts["annotations"]:
+        _as_whole(entry, ("image_id", "category_id", "clean_category_id", "iscrowd"), "annotation", tally)
+        for key, part in (("image_id", "images"), ("category_id", "categories"), ("clean_category_id", "categories")):
+            if _is_key(entry.get(key)):
+                entry[key] = new_ids[part].get(entry[key], entry[key])
+        if entry.get("iscrowd", 0) is None:
+            tally.add("note", "annotations have no value as iscrowd: read as 0", where(entry))
+            entry["iscrowd"] = 0
+        if "clean_category_id" in entry and entry["clean_category_id"] is None:
+            del entry["clean_category_id"]
+        if masks:
+            _read_shape(entry, tally)
+    _number_annotations(parts["annotations"], tally)
+    findings = tally.findings()
+    if headings := _headings(parts["categories"], parts["annotations"]):
+        document["categories"] = [entry for entry in parts["categories"] if id(entry) not in set(map(id, headings))]
+        what = "categories are only the heading of the others, as Roboflow writes: no class of the model"
+        findings.append(note(what, [f"{entry['name']}, id {entry['id']}" for entry in headings]))
+    return findings
+
+
+def where(entry: Any) -> str:
+    """Return how an entry is called to its owner: by the id that stands in the file."""
+    given = entry.get(ORIGINAL_ID, entry.get("id")) if isinstance(entry, dict) else None
+    return f"id {given!s:.40}" if _is_key(given) else f"an entry without id: {entry!r:.40}"
+
+
+def _entries(document: Any, part: str) -> list[Entry]:
+    entries = document.get(part) if isinstance(document, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> Any:
+    """Return the whole number that a value is meant as; any other value as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.removeprefix("-").isdecimal() and str(int(value[:400])) == value:
+        return int(value)
+    return value
+
+
+def _as_whole(entry: Entry, keys: Iterable[str], kind: str, tally: Tally) -> None:
+    for key in keys:
+        given = entry.get(key)
+        if type(given) is not int and given is not None:
+            meant = int(given) if isinstance(given, bool) and key == "iscrowd" else _whole(given)
+            if meant is not given:
+                form = {str: "as text", float: "as 1.0", bool: "as true or false"}[type(given)]
+                tally.add("note", f"{kind}s have {key} {form}: read as whole numbers", where(entry))
+                entry[key] = meant
+
+
+def _number(entries: list[Entry], part: str, tally: Tally) -> dict[Any, int]:
+    """Give each image or category an id of 64 bits, and return the new ids by the old ones, where they are new."""
+    for entry in entries:
+        _rename(entry, _whole(entry.get("id")))
+    ids = [entry.get("id") for entry in entries]
+    if all(type(i) is int and -_INT64 <= i < _INT64 for i in ids):
+        _note_renamed(entries, part, tally)
+        return {}
+    if not all(map(_is_key, ids)) or len(set(ids)) < len(ids):
+        return {}  # `structure` says so
+    new = {old: number for number, old in enumerate(sorted(ids, key=str), start=1)}
+    for entry in entries:
+        _rename(entry, new[entry["id"]])
+    _note_renamed(entries, part, tally)
+    return new
+
+
+def _rename(entry: Entry, number: Any) -> None:
+    if "id" in entry and number is not entry["id"]:
+        entry.setdefault(ORIGINAL_ID, entry["id"])
+        entry["id"] = number
+
+
+def _note_renamed(entries: list[Entry], part: str, tally: Tally) -> None:
+    for entry in entries:
+        if ORIGINAL_ID in entry:
+            tally.add("note", f"{part} have an id that is no whole number of 64 bits: each got one", where(entry))
+
+
+def _number_annotations(entries: list[Entry], tally: Tally) -> None:
+    """Give each annotation an id of its own, of 64 bits, where they lack one or begin anew in each image."""
+    for entry in entries:
+        _rename(entry, _whole(entry.get("id")))
+        if entry.get("id", 0) is None:
+            del entry["id"]
+    ids = [entry.get("id") for entry in entries]
+    whole = all(type(i) is int and -_INT64 <= i < _INT64 for i in ids)
+    if whole and len(set(ids)) == len(ids):
+        _note_renamed(entries, "annotations", tally)
+        return
+    order: Callable[[Entry], Any] = lambda entry: (str(entry.get("image_id")), str(entry["id"]))  # noqa: E731
+    if lacking := [entry for entry in entries if "id" not in entry]:
+        for entry in lacking:
+            tally.add("note", "annotations lack an id: all are numbered from 1", f"of image {entry.get('image_id')}")
+        ordered = entries
+    elif all(map(_is_key, ids)) and len({order(entry) for entry in entries}) == len(entries):
+        ordered = sorted(entries, key=order)
+        again = whole or len(set(ids)) < len(ids)
+        what = "have ids that begin anew in each image" if again else "have an id that is no whole number of 64 bits"
+        for entry in entries:
+            tally.add("note", f"annotations {what}: all are numbered from 1", where(entry))
+    else:
+        return  # `structure` says so
+    for number, entry in enumerate(ordered, start=1):
+        if "id" in entry:
+            _rename(entry, number)
+        entry["id"] = number
+
+
+def _headings(categories: list[Entry], annotations: list[Entry]) -> list[Entry]:
+    """Return categories without an annotation that only name the group of others: their own group is none."""
+    groups = {c.get("supercategory") for c in categories if isinstance(c.get("supercategory"), str)}
+    candidates = [c for c in categories if c.get("supercategory") in (None, "", "none") and c.get("name") in groups]
+    if not candidates:
+        return []
+    used = {a.get(key) for a in annotations for key in ("category_id", "clean_category_id") if _is_key(a.get(key))}
+    return [c for c in candidates if _is_key(c.get("id")) and c["id"] not in used]
+
+
+def _read_shape(entry: Entry, tally: Tally) -> None:
+    """Bring segmentation, box and area of an annotation into COCO's form; a box or area that says nothing goes."""
+    shape = entry.get("segmentation")
+    if shape is None or shape == {} or shape == "":
+        shape = []
+    if isinstance(shape, list) and shape and all(isinstance(part, np.ndarray) for part in shape):
+        if all(part.ndim == 0 for part in shape):
+            tally.add("note", "annotations have a segmentation of one flat list: read as one polygon", where(entry))
+            shape = [np.array(shape, dtype=np.float64)]
+        elif all(part.shape == (2,) for part in shape) and len(shape) > 2:
+            tally.add("note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", where(entry))
+            shape = [np.concatenate(shape)]
+        elif any(part.ndim == 2 and part.shape[1] == 2 for part in shape):
+            tally.add("note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", where(entry))
+            shape = [part.ravel() if part.ndim == 2 and part.shape[1] == 2 else part for part in shape]
+        shape = [part for part in shape if part.size]
+    if isinstance(shape, dict) and isinstance(shape.get("size"), list):
+        shape = {**shape, "size": [_whole(side) for side in shape["size"]]}
+    entry["segmentation"] = shape
+    if "bbox" in entry:
+        box = [_number_in(side) for side in entry["bbox"]] if isinstance(entry["bbox"], list) else entry["bbox"]
+        if box is None or (isinstance(box, list) and (not box or any(side is None for side in box))):
+            tally.add("note", "annotations have an empty bbox: it is measured on their masks", where(entry))
+            del entry["bbox"]
+        elif isinstance(box, list) and len(box) == 4 and all(_is_finite(side) for side in box) and min(box[2:]) <= 0:
+            tally.add("note", "annotations have a bbox without extent: it is measured on their masks", where(entry))
+            del entry["bbox"]
+        else:
+            entry["bbox"] = box
+    if "area" in entry and not _is_finite(area := _number_in(entry["area"])):
+        tally.add("note", "annotations have an area that is no number: it is measured on their masks", where(entry))
+        del entry["area"]
+    elif "area" in entry:
+        entry["area"] = area
+
+
+def _number_in(value: Any) -> Any:
+    """Return the number in text; any other value as it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < _INT64
+    return isinstance(value, float) and math.isfinite(value)
