@@ -69,11 +69,12 @@ def _names(annotations: Path, stamp: files.Stamp) -> tuple[str, ...]:
 def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of the names and contents of images."""
     kept_in = files.cache_directory() / "digests" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
-    stamps = {name: files.stamp(folder / name) for name in names}
+    paths = {name: files.find(folder, name) for name in names}
+    stamps = {name: files.stamp(paths[name]) for name in names}
     known = {name: digest for name, (stamp, digest) in _kept(kept_in).items() if stamps.get(name) == stamp}
     unknown = [name for name in stamps if name not in known]
     with ThreadPoolExecutor(READERS) as readers:
-        digests_read = readers.map(files.digest, [folder / name for name in unknown])
+        digests_read = readers.map(files.digest, [paths[name] for name in unknown])
         what = f"reading the images of {escape(str(folder))} to know them again"
         shown = track(digests_read, what, len(unknown), console=Console(stderr=True), disable=len(unknown) < MANY)
         read = dict(zip(unknown, shown, strict=True))

@@ -8,7 +8,7 @@ from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
 from lncis.datasets import coco_files, digits
 from lncis.datasets.annotations import with_clean_labels
 from lncis.datasets.coco import CocoInstances
-from lncis.datasets.images import Images
+from lncis.datasets.coco_files import Sources
 from lncis.noise import Document, corrupt
 
 
@@ -23,6 +23,8 @@ class Data:
     """Clean: reported, never selected on."""
     manifests: dict[str, dict[str, Any]]
     """The noise manifest of each noisy split; for `train` also what was dropped, where its files are not ours."""
+    remarks: list[str]
+    """What is odd about a user's files, a line for each kind, to be read before training."""
 
     @property
     def num_foreground_classes(self) -> int:
@@ -32,10 +34,10 @@ class Data:
 
 def load(config: TrainConfig) -> Data:
     """Return the data of a training, preparing them first if this machine has not yet."""
-    sources, dropped = _sources(config.dataset)
+    sources = _sources(config.dataset)
     splits: dict[str, CocoInstances] = {}
     manifests: dict[str, dict[str, Any]] = {}
-    for split, (images, document) in sources.items():
+    for split, (images, document) in sources.splits.items():
         if split == "test" or (split == "val" and config.val_labels == "oracle"):
             splits[split] = CocoInstances(images, with_clean_labels(document))
             continue
@@ -43,16 +45,15 @@ def load(config: TrainConfig) -> Data:
         # without noise of ours, the labels of a user's files are not known to be clean
         theirs = isinstance(config.noise, NoNoise) and isinstance(config.dataset, CocoData)
         splits[split] = CocoInstances(images, document if theirs else noisy)
-    if dropped is not None:
-        manifests["train"]["dropped"] = dropped
-    return Data(**splits, manifests=manifests)
+    if isinstance(config.dataset, CocoData):
+        manifests["train"]["dropped"] = sources.dropped
+    return Data(**splits, manifests=manifests, remarks=sources.remarks)
 
 
-def _sources(config: DigitsData | CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int] | None]:
-    """Return images and document of each split, and what was dropped from `train`, None where nothing can be."""
+def _sources(config: DigitsData | CocoData) -> Sources:
     match config:
         case CocoData():
             return coco_files.load(config)
         case DigitsData():
             folder = digits.prepare(config, files.cache_directory())
-            return {split: digits.read(folder, split) for split in digits.SPLITS}, None
+            return Sources({split: digits.read(folder, split) for split in digits.SPLITS}, {}, [])

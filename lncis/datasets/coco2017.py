@@ -22,7 +22,7 @@ def check_release(source: Path, *, accept_subset: bool = False) -> CocoData:
         | {source / part: f"{part}.zip" for part in COUNTS}
     )
     for part, (images, instances) in COUNTS.items():
-        document = annotations.read(files[part])
+        document = annotations.read(files[part]).document
         conversion.require_all(str(files[part]), len(document["images"]), images, accept_subset=accept_subset)
         if len(document["annotations"]) != instances and not accept_subset:
             raise DataError(

@@ -1,44 +1,70 @@
 """The three splits of a user's own COCO files."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from lncis.config import CocoData
 from lncis.datasets import annotations
+from lncis.datasets.findings import note
 from lncis.datasets.images import ImageFiles, Images
 from lncis.errors import DataError
 from lncis.noise import Document
 
 
-def load(config: CocoData) -> tuple[dict[str, tuple[Images, Document]], dict[str, int]]:
-    """Return images and document of train, val and test, and how much was dropped from train, by reason.
+class Sources(NamedTuple):
+    """What a training on a user's files reads."""
 
-    Nothing is decoded. Without a file for val, it is a share of train's images, drawn before any noise. Only train
-    loses degenerate instances and images without any: val and test stay as their files are. Raises DataError where
-    files are missing, corrupt or do not belong together.
+    splits: dict[str, tuple[Images, Document]]
+    """Images and document of train, val and test."""
+    dropped: dict[str, int]
+    """How much was dropped from train, by reason."""
+    remarks: list[str]
+    """What is odd about the files, and how it was read: a line for each kind."""
+
+
+def load(config: CocoData) -> Sources:
+    """Return the three splits of a user's files. Nothing is decoded.
+
+    Without a file for val, it is a share of train's images, drawn before any noise. Only train loses degenerate
+    instances and images without any. Raises DataError where files are missing, corrupt or do not belong together.
     """
-    train, test = annotations.read(config.train), annotations.read(config.test)
+    remarks = dict[str, None]()  # once, where one file serves two splits
+
+    def read(path: Path) -> Document:
+        reading = annotations.read(path, config.box_masks)
+        remarks.update(dict.fromkeys(f"{path}: {finding}" for finding in reading.findings))
+        return reading.document
+
+    train, test = read(config.train), read(config.test)
     if config.val is None:
         train, val = annotations.held_out(train, config.val_fraction, config.split_seed)
         val_images = config.images
     else:
-        val = annotations.read(config.val)
+        val = read(config.val)
         val_images = config.val_images or config.images
         _same_categories(config.train, train, config.val, val)
     _same_categories(config.train, train, config.test, test)
     train, dropped = annotations.without_degenerate(train)
+    remarks.update(dict.fromkeys(f"{config.train}: {count} {what} dropped from train" for what, count in dropped.items()))
     filled = annotations.with_instances(train)
     dropped["images without instances"] = len(train["images"]) - len(filled)
     if config.train_on_empty_images:
         del dropped["images without instances"]
     else:
         train = annotations.with_images(train, filled)
-    held = f"{config.val or config.train} (val)"
+    held = f"{config.val} (val)" if config.val else f"{config.train} (val, held out by val_fraction and split_seed)"
     for place, document in ((f"{config.train} (train)", train), (held, val), (f"{config.test} (test)", test)):
         if not annotations.with_instances(document):
-            raise DataError(f"{place}: holds no instance that can be used; crowds are none")
+            remedy = "" if config.val or document is not val else "; take another split_seed or val_fraction, or give val a file"
+            raise DataError(f"{place}: holds no instance that can be used; crowds are none{remedy}")
     folders = {"train": config.images, "val": val_images, "test": config.test_images or config.images}
     documents = {"train": train, "val": val, "test": test}
-    return {s: (ImageFiles(folders[s], d["images"]), d) for s, d in documents.items()}, dropped
+    images_of = {split: ImageFiles(folders[split], d["images"]) for split, d in documents.items()}
+    for split, images in images_of.items():
+        if images.respelled:
+            what = "image names are written otherwise than their files are called (backslashes, letters in parts)"
+            remarks[f"{images.folder} ({split}): {note(what, images.respelled)}"] = None
+    return Sources({s: (images_of[s], documents[s]) for s in documents}, dropped, [*remarks])
 
 
 def _same_categories(train_path: Path, train: Document, path: Path, other: Document) -> None:

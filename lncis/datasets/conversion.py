@@ -16,7 +16,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from lncis import files
-from lncis.datasets.images import UNREADABLE, size_of
+from lncis.datasets.images import UNREADABLE, head_of
 from lncis.datasets.masks import instance
 from lncis.errors import DataError
 
@@ -107,7 +107,7 @@ def _progress_file(path: Path, info: dict[str, Any]) -> Iterator[tuple[IO[bytes]
 
 def _convert(conversion: Conversion, file_name: str) -> dict[str, Any]:
     path = conversion.images / file_name
-    width, height, _ = size_of(path)
+    width, height, _, _ = head_of(path)
     masks = conversion.read(file_name)
     for _, mask, _ in masks:
         if mask.shape != (height, width):

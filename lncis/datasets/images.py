@@ -1,12 +1,13 @@
 """The images of a COCO document, read from their files when they are asked for."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from lncis import files
 from lncis.errors import DataError
 
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
@@ -16,6 +17,25 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for damaged files."""
 
 EXIF_ORIENTATION = 0x0112
+
+Image.MAX_IMAGE_PIXELS = None  # a document says how large an image is, and another size is refused before it is decoded
+
+
+class Head(NamedTuple):
+    """What the head of an image file says."""
+
+    width: int
+    """As stored."""
+    height: int
+    orientation: int
+    """As in EXIF, 1 to 8; 1 also where it is none of these."""
+    mode: str
+    """Pillow's."""
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as viewers show it."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 class Images(Protocol):
@@ -35,20 +55,35 @@ class ImageFiles:
 
     def __init__(self, folder: Path, entries: list[dict[str, Any]]) -> None:
         self.folder = folder
-        self.entries = [(entry["file_name"], entry["width"], entry["height"]) for entry in entries]
-        missing = [name for name, _, _ in self.entries if not (folder / name).is_file()]
+        self.entries = [(files.find(folder, e["file_name"]), e["width"], e["height"]) for e in entries]
+        names = [entry["file_name"] for entry in entries]
+        missing = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if not _is_file(path)]
         if missing:
-            raise DataError(
-                f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {missing[0]}; file_name is "
-                "relative to this folder, is it the right one?"
-            )
+            raise DataError(f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {missing[0]}; "
+                f"file_name is relative to this folder, {_elsewhere(folder, missing[0]) or 'is it the right one?'}")
+        self.respelled = [
+            name for name, (path, _, _) in zip(names, self.entries, strict=True) if path != folder / name
+        ]
+        """Names that another system wrote otherwise than the files are called."""
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        name, width, height = self.entries[index]
-        return read(self.folder / name, width, height)
+        return read(*self.entries[index])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, for one
+        return False
+
+
+def _elsewhere(folder: Path, name: str) -> str:
+    """Return a hint where the last part of a name is a file of the folder."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return f"and {last} is there: take the folder above, or take the path out of file_name" if last != name and _is_file(folder / last) else ""
 
 
 def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
@@ -56,13 +91,14 @@ def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as stored:
             if stored.mode not in MODES:
-                raise DataError(f"{path}: has the mode {stored.mode}; save it with 8 bits a channel")
-            image = stored if stored.size == (width, height) else ImageOps.exif_transpose(stored)
-            if image.size != (width, height):
+                raise DataError(f"{path}: has the mode {stored.mode}; save it with 8 bits a channel, scaled as you want it seen")
+            turned = stored.size != (width, height)
+            if turned and not (stored.size == (height, width) and _is_turned(stored)):
                 raise DataError(
-                    f"{path}: is {image.size[0]} x {image.size[1]} pixels, the annotations say {width} x {height}; "
+                    f"{path}: is {stored.size[0]} x {stored.size[1]} pixels, the annotations say {width} x {height}; "
                     "was it resized after it was annotated?"
                 )
+            image = ImageOps.exif_transpose(stored) if turned else stored
             return np.array(image.convert("RGB"))
     except UNREADABLE as error:
         raise DataError(
@@ -70,10 +106,16 @@ def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
         ) from error
 
 
-def size_of(path: Path) -> tuple[int, int, int]:
-    """Return width, height and EXIF orientation (1: none) as stored, from the head of the file."""
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+
+
+def head_of(path: Path) -> Head:
+    """Return what the head of an image file says; DataError where it has none."""
     try:
         with Image.open(path) as image:
-            return (*image.size, int(image.getexif().get(EXIF_ORIENTATION, 1)))
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            known = isinstance(orientation, int) and 1 <= orientation <= 8
+            return Head(*image.size, orientation if known else 1, image.mode)
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        raise DataError(f"{path}: cannot be read as an image ({error}); replace it, or leave it out") from error
