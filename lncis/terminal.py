@@ -1,10 +1,17 @@
-"""How a command ends: with its result, or with one clear line."""
+"""How a command shows how far it is, and how it ends: with its result, or with one clear line."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from lncis.errors import LncisError
+
+PROGRESS_DELAY_SECONDS = 5.0
+"""What takes longer shows a progress bar."""
 
 
 @contextmanager
@@ -18,3 +25,32 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def progress(delay_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows a progress bar for each name, after `delay_seconds`."""
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks, started = {}, time.monotonic()
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total, completed=done)
+        bars.update(tasks[name], completed=done)
+        if not bars.live.is_started and time.monotonic() - started >= delay_seconds:
+            bars.start()
+
+    try:
+        yield show
+    finally:
+        if bars.live.is_started:
+            bars.stop()

@@ -1,28 +1,22 @@
 """The commands `lncis data`: preparing and checking data sets."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lncis import files
 from lncis.config import CocoData, DigitsData
 from lncis.errors import DataError
-from lncis.terminal import clear_errors
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, progress
 from lncis.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from lncis.datasets.checking import Checked
     from lncis.datasets.conversion import Conversion
 
-PROGRESS_DELAY_SECONDS = 5.0
-"""A check that takes longer shows a progress bar."""
 SNIPPET = "dataset.yaml"
 
 app = typer.Typer(no_args_is_help=True, help="Prepare data sets for training, and check them.")
@@ -90,7 +84,7 @@ def digits(
         from lncis.datasets import digits as scenes
 
         config = DigitsData(train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes, seed=seed)
-        with _progress() as show:
+        with progress() as show:
             data = scenes.export(config, out, lambda done, total: show("digits", done, total))
         _hand_over(data, out)
 
@@ -104,7 +98,7 @@ def check(
     with clear_errors():
         from lncis.datasets import checking
 
-        with _progress(PROGRESS_DELAY_SECONDS) as show:
+        with progress(PROGRESS_DELAY_SECONDS) as show:
             checked = checking.check(file, images, show)
         _print(checked)
         if checked.errors:
@@ -114,7 +108,7 @@ def check(
 def _convert(conversions: "list[Conversion]", out: Path) -> None:
     from lncis.datasets import conversion
 
-    with _progress() as show:
+    with progress() as show:
         for part in conversions:
             conversion.run(part, lambda done, total, part=part: show(part.name, done, total))  # type: ignore[misc]
     train, test = conversions
@@ -136,41 +130,14 @@ def _hand_over(data: CocoData, out: Path) -> None:
 
 def _print(checked: "Checked") -> None:
     console = Console(highlight=False)
-    console.print(f"{checked.images} images, {checked.instances} instances, {checked.crowds} crowds")
-    for name, count in checked.instances_by_class.items():
-        console.print(f"  {count:>8}  {name}", markup=False, soft_wrap=True)
-    if checked.flipped is not None:
-        console.print(f"labels flipped: {checked.flipped:.1f} % of those whose clean label is there")
+    if counts := checked.counts:
+        boxes = f", {counts.box_only} boxes without a mask" if counts.box_only else ""
+        console.print(f"{counts.images} images, {counts.instances} instances, {counts.crowds} crowds{boxes}")
+        for name, count in counts.instances_by_class.items():
+            console.print(f"  {count:>8}  {name}", markup=False, soft_wrap=True)
+        if counts.flipped is not None:
+            console.print(f"labels flipped: {counts.flipped:.1f} % of those whose clean label is there")
     for finding in checked.findings:
         console.print(f"{finding.severity}: {finding}", markup=False, soft_wrap=True)
     if not checked.findings:
         console.print("no fault found")
-
-
-@contextmanager
-def _progress(delay: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows a progress bar for each name, after `delay` seconds."""
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks, started = {}, time.monotonic()
-
-    def show(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=total, completed=done)
-        bars.update(tasks[name], completed=done)
-        if not bars.live.is_started and time.monotonic() - started >= delay:
-            bars.start()
-
-    try:
-        yield show
-    finally:
-        if bars.live.is_started:
-            bars.stop()

@@ -63,7 +63,7 @@ def evaluate(
 
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     out: Annotated[Path, typer.Option(help="New folder for the pictures and results.json (COCO results).")],
     score: Annotated[float, typer.Option(min=0, max=1, help="Draw instances with at least this score.")] = 0.5,
     annotations: Annotated[
@@ -81,9 +81,12 @@ def predict(
 
         found = trained.find(run, config)
         model, categories = found.model(), found.state.categories
-        ids = prediction.image_ids(images, annotations, categories) if annotations else None
-        drawn = prediction.predict_files(model, categories, images, out, ids=ids, least_score=score, device=device)
-        print(f"{drawn} instances with a score of {score:g} or more in {len(images)} images: {out}")
+        found_images = prediction.found_in(images)
+        listed = prediction.listed_in(annotations, found_images, categories) if annotations else None
+        drawn = prediction.predict_files(
+            model, categories, found_images, out, listed=listed, least_score=score, device=device
+        )
+        print(f"{drawn} instances with a score of {score:g} or more in {len(found_images)} images: {out}")
 
 
 def weights(

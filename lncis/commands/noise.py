@@ -61,14 +61,21 @@ def noise(
         _check_target(out, inputs=inputs, force=force)
         manifest_path = out.with_name(f"{out.stem}.noise.json")
         _check_target(manifest_path, inputs=inputs, force=force)
-        document = documents.read_json(source)
+        from lncis.datasets import annotations  # slow to load: a mistake in the options comes first
+
+        reading = annotations.read_labels(source)
         try:
-            noisy, manifest = corrupt(document, requested, stream=stream)
+            noisy, manifest = corrupt(reading.document, requested, stream=stream)
+            text = json.dumps(noisy, allow_nan=False)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
+        except ValueError as error:
+            raise DataError(f"{source}: holds a number beyond 1e308, which JSON has not; correct it") from error
         # the copy last: where it is, all is
-        _write({manifest_path: _a_field_a_line(manifest), out: json.dumps(noisy)})
+        _write({manifest_path: _a_field_a_line(manifest), out: text})
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        for finding in reading.findings:
+            console.print(f"{finding.severity}: {finding}")
         console.print(summary(manifest))
         console.print(flips(manifest))
         console.print(f"labels: {out}\nmanifest: {manifest_path}")

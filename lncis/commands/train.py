@@ -10,7 +10,7 @@ from lncis import documents
 from lncis.commands.study import Verbose
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
-from lncis.terminal import clear_errors
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, progress
 
 
 def train(
@@ -47,6 +47,10 @@ def train(
         if parsed.model.weights != "none":
             weights.find(parsed.model.weights)
         data = datasets.load(parsed)
+        for remark in data.remarks:
+            console.print(f"note: {remark}", markup=False, soft_wrap=True)
+        with progress(PROGRESS_DELAY_SECONDS) as shown:
+            data.decode_images(lambda done, total: shown("decoding images", done, total))
         documents.claim(out, parsed)
         if workers is None:
             import torch

@@ -5,11 +5,12 @@ from typing import Any
 
 from lncis import files
 from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits
+from lncis.datasets import coco_files, decoding, digits
 from lncis.datasets.annotations import with_clean_labels
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
-from lncis.noise import Document, corrupt
+from lncis.datasets.images import ImageFiles
+from lncis.noise import corrupt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,13 @@ class Data:
     def num_foreground_classes(self) -> int:
         """K, background not counted."""
         return len(self.train.category_ids)
+
+    def decode_images(self, on_progress: decoding.OnProgress = lambda done, total: None) -> None:
+        """Raise DataError with the first image that cannot be used; what was sound before is not decoded again."""
+        images = (split.images for split in (self.test, self.val, self.train))
+        decoding.require(
+            [entry for some in images if isinstance(some, ImageFiles) for entry in some.entries], on_progress
+        )
 
 
 def load(config: TrainConfig) -> Data:

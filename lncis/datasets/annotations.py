@@ -1,5 +1,6 @@
 """COCO instances files: read as they are meant, without decoding a mask, and refused where that cannot be."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -58,7 +59,9 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
     """
     constants = list[str]()
     document: Document = read_json(path, object_pairs_hook=_compact, on_constant=constants.append)
-    findings = [note("numbers are NaN or Infinity, which JSON has not: read as missing", constants)] if constants else []
+    findings = (
+        [note("numbers are NaN or Infinity, which JSON has not: read as missing", constants)] if constants else []
+    )
     findings += exporters.read_as_meant(document)
     if faults := structure.faults(document):
         return Reading(document, findings + faults, 0)
@@ -96,10 +99,8 @@ def _compact(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         raise ValueError(f"it holds {twice!r:.60} twice in one entry; keep one of the two")
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):
-        try:
+        with suppress(ValueError, TypeError, OverflowError):  # not numbers: `structure` says so
             entry["segmentation"] = [np.array(polygon, dtype=np.float64) for polygon in segmentation]
-        except (ValueError, TypeError, OverflowError):
-            pass  # not numbers: `structure` says so
     return entry
 
 

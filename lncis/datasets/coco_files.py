@@ -45,7 +45,9 @@ def load(config: CocoData) -> Sources:
         _same_categories(config.train, train, config.val, val)
     _same_categories(config.train, train, config.test, test)
     train, dropped = annotations.without_degenerate(train)
-    remarks.update(dict.fromkeys(f"{config.train}: {count} {what} dropped from train" for what, count in dropped.items()))
+    remarks.update(
+        dict.fromkeys(f"{config.train}: {count} {what} dropped from train" for what, count in dropped.items())
+    )
     filled = annotations.with_instances(train)
     dropped["images without instances"] = len(train["images"]) - len(filled)
     if config.train_on_empty_images:
@@ -55,7 +57,11 @@ def load(config: CocoData) -> Sources:
     held = f"{config.val} (val)" if config.val else f"{config.train} (val, held out by val_fraction and split_seed)"
     for place, document in ((f"{config.train} (train)", train), (held, val), (f"{config.test} (test)", test)):
         if not annotations.with_instances(document):
-            remedy = "" if config.val or document is not val else "; take another split_seed or val_fraction, or give val a file"
+            remedy = (
+                ""
+                if config.val or document is not val
+                else "; take another split_seed or val_fraction, or give val a file"
+            )
             raise DataError(f"{place}: holds no instance that can be used; crowds are none{remedy}")
     folders = {"train": config.images, "val": val_images, "test": config.test_images or config.images}
     documents = {"train": train, "val": val, "test": test}

@@ -31,7 +31,7 @@ def faults(entries: Sequence[Entry], on_progress: OnProgress = lambda done, tota
 
 
 def require(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> None:
-    """Raise DataError with the first image that cannot be used; what is sound is not decoded again unless it changes."""
+    """Raise DataError with the first image that cannot be used; sound ones are not decoded again."""
     kept_in = files.cache_directory() / "decoded.json"
     stamps = {_key(entry): [*files.stamp(entry[0])] for entry in entries}
     known = _kept(kept_in)

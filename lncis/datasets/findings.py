@@ -1,19 +1,20 @@
 """What a look at a COCO file found."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 EXAMPLES_SHOWN = 3
+
+Severity = Literal["error", "warning", "note"]
+"""error: the file cannot be trained on, or not rightly; warning: it can, but is perhaps not what was meant; note:
+the file says something in another way than COCO does, and it is read as it is meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One kind of fault or oddity in a file."""
 
-    severity: Literal["error", "warning", "note"]
-    """error: the file cannot be trained on, or not rightly; warning: it can, but is perhaps not what was meant; note:
-    the file says something in another way than COCO does, and it is read as it is meant."""
+    severity: Severity
     what: str
     """What is so, and the remedy, to be read after the count."""
     where: list[str]
@@ -43,17 +44,12 @@ class Tally:
     """Entries by what is so about them, in the order in which it was first seen."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Literal["error", "warning", "note"], str], list[str]] = {}
+        self._found: dict[tuple[Severity, str], list[str]] = {}
 
-    def add(self, severity: Literal["error", "warning", "note"], what: str, where: str) -> None:
+    def add(self, severity: Severity, what: str, where: str) -> None:
         """Count one entry."""
         self._found.setdefault((severity, what), []).append(where)
 
     def findings(self) -> list[Finding]:
         """Return one finding for each kind."""
         return [Finding(severity=severity, what=what, where=where) for (severity, what), where in self._found.items()]
-
-
-def first_errors(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield the errors."""
-    return (finding for finding in findings if finding.severity == "error")

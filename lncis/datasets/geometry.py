@@ -89,7 +89,7 @@ def crowds(document: Document) -> Iterator[Finding]:
     found = [where(a) for a in document["annotations"] if a.get("iscrowd", 0)]
     if len(found) >= LEAST_SHARE_OF_CROWDS * len(document["annotations"]):
         yield warning(
-            f"of {len(document['annotations'])} annotations have iscrowd 1: they are not trained on, and are background "
+            f"of {len(document['annotations'])} annotations have iscrowd 1: not trained on, they are background "
             "then; CVAT writes it for masks of the brush, set it to 0 where each is one object",
             found,
         )
@@ -141,13 +141,14 @@ def _bounds(entries: Sequence[Entry], sizes: dict[int, tuple[int, int]]) -> Boxe
         starts = np.cumsum([0, *(len(part) // 2 for part in polygons[:-1])])
         low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
         first = np.flatnonzero(np.diff([-1, *owners]))  # the parts of one annotation stand together
-        k = np.array(owners)[first]
-        bounds[k, :2], bounds[k, 2:] = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)
+        of = np.array(owners)[first]
+        bounds[of, :2], bounds[of, 2:] = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)
     for start in range(0, len(encoded), MASKS_PER_CALL):
         ks = encoded[start : start + MASKS_PER_CALL]
         masks = [to_rle(entries[k]["segmentation"], *sizes[entries[k]["image_id"]]) for k in ks]
         boxes = _corners(rle.toBbox(masks))
-        bounds[ks] = np.where((boxes[:, 2:] > boxes[:, :2]).all(axis=1)[:, None], boxes, np.nan)
+        filled = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)
+        bounds[ks] = np.where(filled, boxes, np.nan)
     return bounds
 
 

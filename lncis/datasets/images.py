@@ -59,11 +59,11 @@ class ImageFiles:
         names = [entry["file_name"] for entry in entries]
         missing = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if not _is_file(path)]
         if missing:
-            raise DataError(f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {missing[0]}; "
-                f"file_name is relative to this folder, {_elsewhere(folder, missing[0]) or 'is it the right one?'}")
-        self.respelled = [
-            name for name, (path, _, _) in zip(names, self.entries, strict=True) if path != folder / name
-        ]
+            raise DataError(
+                f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {missing[0]}; "
+                f"file_name is relative to this folder, {_elsewhere(folder, missing[0]) or 'is it the right one?'}"
+            )
+        self.respelled = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if path != folder / name]
         """Names that another system wrote otherwise than the files are called."""
 
     def __len__(self) -> int:
@@ -83,7 +83,11 @@ def _is_file(path: Path) -> bool:
 def _elsewhere(folder: Path, name: str) -> str:
     """Return a hint where the last part of a name is a file of the folder."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    return f"and {last} is there: take the folder above, or take the path out of file_name" if last != name and _is_file(folder / last) else ""
+    return (
+        f"and {last} is there: take the folder above, or take the path out of file_name"
+        if last != name and _is_file(folder / last)
+        else ""
+    )
 
 
 def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
@@ -91,7 +95,9 @@ def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as stored:
             if stored.mode not in MODES:
-                raise DataError(f"{path}: has the mode {stored.mode}; save it with 8 bits a channel, scaled as you want it seen")
+                raise DataError(
+                    f"{path}: has the mode {stored.mode}; save it with 8 bits a channel, scaled as you want it seen"
+                )
             turned = stored.size != (width, height)
             if turned and not (stored.size == (height, width) and _is_turned(stored)):
                 raise DataError(

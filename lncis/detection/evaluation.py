@@ -13,7 +13,7 @@ from lncis.metrics import AP_FIGURES
 from lncis.noise import Document
 
 
-def to_coco(detections: Detections, image_id: int, category_ids: list[int]) -> list[Detection]:
+def to_coco(detections: Detections, image_id: Any, category_ids: list[int]) -> list[Detection]:
     """Return the detections of one image as COCO results; masks are cut at 0.5."""
     corners = detections.boxes
     xywh = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()

@@ -1,17 +1,19 @@
 """Detections in image files: pictures for people, COCO results for programs."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
-from lncis import documents, files
+from lncis import files
+from lncis.datasets.annotations import read_images
+from lncis.datasets.exporters import ORIGINAL_ID
+from lncis.datasets.images import head_of, read
 from lncis.detection import overlays
 from lncis.detection.detections import detect
 from lncis.detection.evaluation import to_coco
@@ -22,33 +24,64 @@ RESULTS, IMAGES = "results.json", "images.json"
 Category = dict[str, Any]
 
 
-def image_ids(images: Sequence[Path], annotations: Path, categories: Sequence[Category]) -> list[int]:
-    """Return the id that a COCO file gives to each image, by the end of its path.
+class Listed(NamedTuple):
+    """What a COCO file says of an image."""
+
+    id: Any
+    """As the file has it."""
+    width: int
+    height: int
+
+
+def found_in(given: Sequence[Path]) -> list[Path]:
+    """Return image files: those that are given, and those in the folders that are, in the order of their names."""
+    found, problems = list[Path](), list[str]()
+    endings = Image.registered_extensions()
+    for path in given:
+        inside = [path]
+        if path.is_dir():
+            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
+            if not inside:
+                problems.append(f"{path}: no image is in this folder; check the path")
+        elif not path.is_file():
+            problems.append(f"{path}: no such image; check the path")
+        found += inside
+    if problems:
+        raise DataError("\n".join(problems))
+    return found
+
+
+def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> list[Listed]:
+    """Return what a COCO file says of each image, which is found by the end of its path.
 
     Raises DataError where the file is not COCO's, has other categories, or lacks an image.
     """
-    document = documents.read_json(annotations)
-    try:
-        known = [(image["file_name"], int(image["id"])) for image in document["images"]]
-        theirs = {category["id"]: category["name"] for category in document["categories"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{annotations} is not a COCO file of annotations ({error!r}); name another") from error
-    if other := [c for c in categories if theirs.get(c["id"]) != c["name"]]:
-        there = theirs.get(other[0]["id"], "missing")
+    entries, theirs = read_images(annotations)
+    names = {category["id"]: category["name"] for category in theirs}
+    if other := [c for c in categories if names.get(c["id"]) != c["name"]]:
+        there = names.get(other[0]["id"], "missing")
         raise DataError(
             f"{annotations} has other categories than the model: {other[0]['id']} is {there} there and "
             f"{other[0]['name']} here; name the file of the data it was trained on"
         )
-    by_name: dict[str, list[tuple[str, int]]] = {}
-    for file_name, number in known:
-        by_name.setdefault(Path(file_name).name, []).append((f"/{file_name}", number))
+    by_name: dict[str, list[tuple[str, Listed]]] = {}
+    for entry in entries:
+        name = _spelt(entry["file_name"]).removeprefix("./")
+        listed = Listed(entry.get(ORIGINAL_ID, entry["id"]), entry["width"], entry["height"])
+        by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
     found = []
     for path in images:
-        ending = [n for end, n in by_name.get(path.name, []) if path.absolute().as_posix().endswith(end)]
+        whole = _spelt(path.absolute().as_posix())
+        ending = [listed for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
         if len(ending) != 1:
             raise DataError(f"{annotations} has {len(ending)} images that {path} may be; one is needed")
         found += ending
     return found
+
+
+def _spelt(name: str) -> str:
+    """Return a name in the one spelling in which names are compared."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 @torch.inference_mode()
@@ -58,19 +91,18 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
-    ids: Sequence[int] | None,
+    listed: Sequence[Listed] | None,
     least_score: float,
     device: torch.device,
 ) -> int:
     """Write what `model` finds in image files into the new folder `out`, and return how many instances are drawn.
 
     The folder appears whole or not at all. `<image id>-<name>.png` shows the detections of at least `least_score`;
-    results.json has all of them, as COCO results. Without `ids` the images are numbered from 1 in their order, and
+    results.json has all of them, as COCO results. Images are read as training reads them: turned as EXIF says where
+    that gives the listed size. Without `listed` they are as viewers show them, numbered from 1 in their order, and
     images.json is a COCO document that says so, for `COCO("images.json").loadRes("results.json")`. Raises DataError for
-    a missing or unreadable image, ConfigError where `out` holds something already or cannot be written.
+    an unreadable image, ConfigError where `out` holds something already or cannot be written.
     """
-    if missing := [path for path in images if not path.is_file()]:
-        raise DataError("\n".join(f"{path}: no such image; check the path" for path in missing))
     model.to(device).eval()
     names, category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
     detections, entries, drawn = list[dict[str, Any]](), list[dict[str, Any]](), 0
@@ -78,29 +110,19 @@ def predict_files(
         raise ConfigError(str(out), ["holds something already; name a new folder"])
     try:
         with files.appearing(out) as folder:
-            for number, path in zip(ids or range(1, len(images) + 1), images, strict=True):
-                image = _read(path)
+            for number, path in enumerate(images):
+                what = listed[number] if listed else Listed(number + 1, *head_of(path).upright)
+                image = torch.from_numpy(read(path, what.width, what.height)).permute(2, 0, 1).contiguous()
                 (found,) = detect(model, [image.to(device).float().div(255)])
-                detections += to_coco(found, number, category_ids)
+                detections += to_coco(found, what.id, category_ids)
                 shown = found.of_score(least_score)
-                overlays.draw(image, shown, names).save(folder / f"{number}-{path.stem}.png")
+                overlays.draw(image, shown, names).save(folder / f"{str(what.id).replace('/', '_')}-{path.stem}.png")
                 drawn += len(shown)
-                height, width = image.shape[1:]
-                entries.append({"id": number, "file_name": str(path), "height": height, "width": width})
-            (folder / RESULTS).write_text(json.dumps(detections))
-            if ids is None:
+                entries.append({"id": what.id, "file_name": str(path), "height": what.height, "width": what.width})
+            (folder / RESULTS).write_text(json.dumps(detections), encoding="utf-8")
+            if listed is None:
                 document = {"images": entries, "annotations": [], "categories": list(categories)}
-                (folder / IMAGES).write_text(json.dumps(document))
+                (folder / IMAGES).write_text(json.dumps(document), encoding="utf-8")
     except OSError as error:
         raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
     return drawn
-
-
-def _read(path: Path) -> Tensor:
-    """Return the pixels `(3, H, W)` uint8 as they are stored; a camera's rotation mark is not applied."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow raises a different type for each way a file can be damaged
-        raise DataError(f"{path}: is not a readable image ({type(error).__name__}); leave it out") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -41,6 +41,7 @@ from lncis.studies.stages import STAGES, StageTree, code_digest
 from lncis.studies.store import PublishedStages, StageStore
 from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
+from lncis.terminal import PROGRESS_DELAY_SECONDS, progress
 
 STORE_BYTES = 20e9
 """How much of earlier studies' stages is kept beside those that are still in use."""
@@ -71,7 +72,7 @@ def run_study(
     StorageError where `storage` is of no use.
     """
     judge(spec)
-    _check_inputs(spec)
+    remarks = _check_inputs(spec)
     study_id = study_id or folders.new_study_id(spec)
     published = _published(spec, study_id, storage) if storage else None
     earlier = folders.observations(runs, spec, study_id)
@@ -99,8 +100,9 @@ def run_study(
             scheduler = TrialScheduler(run, Suggester(spec, earlier), queue, store)
             scheduler.resume(retry_failed=retry_failed)
             if scheduler.unfinished or not before.complete:
-                if note := _other_storage(before, run.url):
-                    run.note(note)
+                for note in (*remarks, _other_storage(before, run.url)):
+                    if note:
+                        run.note(note)
                 with _session(run, queue, scheduler), _ray_log(folder, verbose=verbose):
                     drive(run, scheduler, queue, verbose=verbose)
             result = from_journal(study_id, spec, folder, run.journal.events)
@@ -130,12 +132,15 @@ def _earlier_sessions(run: StudyRun) -> History:
         ) from error
 
 
-def _check_inputs(spec: StudySpec) -> None:
-    """Raise what is wrong with the data, the weights or MLflow's address, before Ray starts."""
-    datasets.load(spec.base)
+def _check_inputs(spec: StudySpec) -> list[str]:
+    """Raise what is wrong with the data, the weights or MLflow's address, before Ray starts; return what is odd."""
+    data = datasets.load(spec.base)
+    with progress(PROGRESS_DELAY_SECONDS) as shown:
+        data.decode_images(lambda done, total: shown("decoding images", done, total))
     if spec.base.model.weights != "none":
         weights.find(spec.base.model.weights)
     tracking.check_uri()
+    return data.remarks
 
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
