@@ -67,7 +67,10 @@ def roboflow() -> Entry:
             "date_created": "2026-11-26T12:00:00+00:00",
         },
         "licenses": [{"id": 1, "url": "https://creativecommons.org/licenses/by/4.0/", "name": "CC BY 4.0"}],
-        "categories": [heading, *({"id": n, "name": c, "supercategory": "beach-finds"} for n, c in enumerate(CLASSES, 1))],
+        "categories": [
+            heading,
+            *({"id": n, "name": c, "supercategory": "beach-finds"} for n, c in enumerate(CLASSES, 1)),
+        ],
         "images": images(0, license=1, date_captured="2026-11-26T12:00:00+00:00"),
         "annotations": entries,
     }
