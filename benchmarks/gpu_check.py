@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -321,6 +321,7 @@ def difference(history: list[Record], expected: list[Record]) -> float:
 def study(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
     """Whether a study's trials, several at a time on one GPU, all end well; left out without Ray and MLflow."""
     try:
+        from lncis.commands.display import Display
         from lncis.studies.run import run_study
         from lncis.studies.spec import Resources, StudySpec
         from lncis.studies.spec.space import Categorical
@@ -338,8 +339,13 @@ def study(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
         resources=Resources(max_concurrent_trials=sizes.trials_at_a_time, gpus_per_worker=sizes.gpus_per_worker),
         sensitivity_check=False,
     )
-    with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"):
-        result = run_study(spec, runs=folder / "runs")
+    epochs = 2 + 2 * sizes.trials  # stage 1 once
+    with (
+        mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"),
+        chdir(folder),  # where MLflow puts artifacts
+        Display(spec, spec.name, epochs, bars.progress.console) as display,
+    ):
+        result = run_study(spec, runs=folder / "runs", observers=[display])
     finished = sum(trial.end is not None and trial.end.name == "FINISHED" for trial in result.trials)
     return {
         "passed": finished == sizes.trials,
