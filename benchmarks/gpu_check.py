@@ -35,11 +35,12 @@ from lncis.detection.evaluation import average_precision
 from lncis.detection.models import build_model
 from lncis.metrics import Record
 
-FORK_TOLERANCE = {"cpu": 0.0, "cuda": 0.02}
+FORK_TOLERANCE = {"cpu": 0.0, "cuda": 0.05}
 """By how much the losses of a forked training may differ from those of one alone, relative to these.
 
 On a CPU they are equal to the bit. On a GPU sums are made in an order that changes from run to run, so two trainings
-alone differ too, and are compared beside it. The 2 % are a guess: nobody has measured them.
+alone differ too, and are compared beside it. Nobody has measured that. On a CPU, initial weights off by 1e-7 to 1e-5 of
+themselves change these losses by 1.2 to 2.6 %, a fork that forgets the optimizer's state by 7 %, the model by 157 %.
 """
 
 Outcome = dict[str, Any]
@@ -57,7 +58,8 @@ class Sizes:
     """Shorter side that images are resized to, pixels."""
     evaluated: int
     loading_processes: int
-    fork_scenes: int
+    scenes: int
+    """Of digits, to train on in forks and in the study."""
     trials: int
     trials_at_a_time: int
     gpus_per_worker: float
@@ -82,7 +84,7 @@ GPU = Sizes(
     image_side=800,
     evaluated=200,
     loading_processes=max(1, min(4, (os.cpu_count() or 1) - 1)),
-    fork_scenes=64,
+    scenes=64,
     trials=8,
     trials_at_a_time=min(4, os.cpu_count() or 1),
     gpus_per_worker=0.25,
@@ -94,7 +96,7 @@ TOY = Sizes(
     image_side=64,
     evaluated=2,
     loading_processes=0,
-    fork_scenes=8,
+    scenes=8,
     trials=2,
     trials_at_a_time=2,
     gpus_per_worker=0,
@@ -227,15 +229,18 @@ def waiting(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
     on_gpu = sizes.device == "cuda"
     data, model = prepared(sizes, folder, 1)
     config = step.configured(folder, sizes.arguments, "bf16")
+    epoch = config.schedule.switch_epoch  # of stage 2, whose loss is ours
     optimizer = engine.build_optimizer(model, config.optimizer)
     steps = min(len(data.train) // sizes.batch, 2 * engine.GPU_STEPS_A_READING)
     few = torch.utils.data.Subset(data.train, range(steps * sizes.batch))
-    loader = training_loader(config, few, 0, sizes.loading_processes, pin_memory=on_gpu)
+    loader = training_loader(config, few, epoch, sizes.loading_processes, pin_memory=on_gpu)
     found = None
     with bars.show("waiting", steps), unsynchronised(torch.cuda.set_sync_debug_mode if on_gpu else lambda mode: None):
         try:
-            engine.train_epoch(model, optimizer, loader, config, 0)
+            engine.train_epoch(model, optimizer, loader, config, epoch)
         except RuntimeError as error:
+            if "synchronizing" not in str(error):
+                raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             found = f"{error} ({Path(place.filename).name}, line {place.lineno}, {place.name})"
     return {"passed": found is None if on_gpu else None, "steps": steps, "waits": found}
@@ -243,9 +248,10 @@ def waiting(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
 
 @contextmanager
 def unsynchronised(set_mode: Callable[[str], None]) -> Iterator[None]:
-    """Let what makes the host wait for the GPU raise RuntimeError, but where losses are read and inside the model.
+    """Let what makes the host wait for the GPU raise RuntimeError, but not in readings and in the model's forward.
 
-    torchvision's Mask R-CNN waits several times a step, to count proposals. Our class loss, which it calls, must not.
+    There torchvision's Mask R-CNN waits several times a step, to count proposals. Our class loss, which it calls, and
+    the backward pass must not.
     """
 
     def may_wait(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -292,10 +298,10 @@ def prepared(sizes: Sizes, folder: Path, tested: int) -> tuple[datasets.Data, An
 def forking(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
     """Whether a training that goes on from another's first stage has the losses of one alone, within FORK_TOLERANCE."""
     device = torch.device(sizes.device)
-    scenes = DigitsData(train_scenes=sizes.fork_scenes, val_scenes=2, test_scenes=2)
-    config = TrainConfig(dataset=scenes, schedule=Schedule(epochs=2, stage1_epochs=1, evaluate_every=2))
+    digits = DigitsData(train_scenes=sizes.scenes, val_scenes=2, test_scenes=2)
+    config = TrainConfig(dataset=digits, schedule=Schedule(epochs=2, stage1_epochs=1, evaluate_every=2))
     data = datasets.load(config)
-    steps = -(-sizes.fork_scenes // config.batch_size)
+    steps = -(-sizes.scenes // config.batch_size)
     evaluated = len(data.val) + len(data.test)
     with bars.show("fork and alone", 6 * steps + 3 * evaluated):
         alone = engine.train(config, data, folder / "alone", device=device)
@@ -332,7 +338,7 @@ def study(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
     spec = StudySpec(
         name="gpu-check",
         base=TrainConfig(
-            dataset=DigitsData(train_scenes=sizes.fork_scenes, val_scenes=8, test_scenes=8),
+            dataset=DigitsData(train_scenes=sizes.scenes, val_scenes=8, test_scenes=8),
             schedule=Schedule(epochs=4, stage1_epochs=2, evaluate_every=4),
         ),
         search={"loss.gamma": Categorical(choices=[2.0 + number for number in range(sizes.trials)])},

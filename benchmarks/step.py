@@ -105,9 +105,9 @@ def measured(side: Any, folder: Path, arguments: argparse.Namespace) -> dict[str
     """
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
+    train, bare = side(folder, arguments, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    train, bare = side(folder, arguments, device)
     train(WARM_UP_STEPS)
     loop = seconds(train, arguments.steps, device)
     alone = seconds(bare, arguments.steps, device)

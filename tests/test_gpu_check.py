@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -31,8 +32,13 @@ def gpu_check() -> ModuleType:
     return gpu_check
 
 
-def trained(device: torch.device, steps: int, watch: Any = lambda optimizer, model: None) -> None:
-    """Train the digits for so many steps, in stage 2."""
+def train(
+    device: torch.device,
+    steps: int,
+    within: AbstractContextManager[None],
+    watch: Any = lambda optimizer, model: None,
+) -> None:
+    """Train the digits for so many steps of stage 2, within a context that is entered when all is on the device."""
     config = TrainConfig(
         dataset=DigitsData(train_scenes=8, val_scenes=4, test_scenes=4), schedule=Schedule(epochs=1, stage1_epochs=0)
     )
@@ -41,7 +47,9 @@ def trained(device: torch.device, steps: int, watch: Any = lambda optimizer, mod
     optimizer = engine.build_optimizer(model, config.optimizer)
     watch(optimizer, model)
     few = Subset(data.train, [number % len(data.train) for number in range(steps * config.batch_size)])
-    engine.train_epoch(model, optimizer, training_loader(config, few, 0, pin_memory=device.type == "cuda"), config, 0)
+    loader = training_loader(config, few, 0, pin_memory=device.type == "cuda")
+    with within:
+        engine.train_epoch(model, optimizer, loader, config, 0)
 
 
 def test_parts_run_at_toy_size(gpu_check: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,8 +137,7 @@ def test_only_the_model_and_readings_may_wait(gpu_check: ModuleType, monkeypatch
     class_loss = engine.class_loss
     monkeypatch.setattr(engine, "class_loss", lambda *a, **k: noted("class loss", class_loss(*a, **k)))
     monkeypatch.setattr(engine, "_read", noted("reading", engine._read))
-    with gpu_check.unsynchronised(modes.append):
-        trained(engine.CPU, 2, watch)
+    train(engine.CPU, 2, gpu_check.unsynchronised(modes.append), watch)
     a_step = [("model", "default"), ("class loss", "error"), ("reading", "default"), ("step", "error")]
     assert seen == 2 * a_step
     assert modes[-1] == "default"
@@ -146,5 +153,5 @@ def test_what_waits_for_a_gpu_raises(gpu_check: ModuleType) -> None:
 
 @NEEDS_GPU
 def test_training_on_a_gpu_does_not_wait_between_readings(gpu_check: ModuleType) -> None:
-    with gpu_check.unsynchronised(torch.cuda.set_sync_debug_mode):
-        trained(torch.device("cuda"), 2 * engine.GPU_STEPS_A_READING)
+    within = gpu_check.unsynchronised(torch.cuda.set_sync_debug_mode)
+    train(torch.device("cuda"), 2 * engine.GPU_STEPS_A_READING, within)
