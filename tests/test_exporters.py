@@ -74,9 +74,13 @@ class Found:
     mask: Mask
 
 
+def name_of(image: dict[str, Any]) -> str:
+    return str(image["file_name"]).replace("\\", "/").split("/")[-1]
+
+
 def found(document: dict[str, Any]) -> list[Found]:
     """Return the annotations of a document that have a mask, however a box without one is represented."""
-    names = {image["id"]: image["file_name"].replace("\\", "/").split("/")[-1] for image in document["images"]}
+    names = {image["id"]: name_of(image) for image in document["images"]}
     labels = {category["id"]: category["name"] for category in document["categories"]}
     masks = []
     for annotation in document["annotations"]:
@@ -131,12 +135,8 @@ def test_trained_on_are_the_instances_with_a_mask(fixture: str) -> None:
     expected = [instance for instance in EXPECTED[fixture] if not instance.box]
     assert len(kept["annotations"]) == len(expected)
     assert annotations.with_instances(kept) == {
-        image["id"] for image in kept["images"] for i in expected if not i.iscrowd and _shows(image, i)
+        image["id"] for image in kept["images"] for i in expected if not i.iscrowd and i.file_name == name_of(image)
     }
-
-
-def _shows(image: dict[str, Any], instance: Instance) -> bool:
-    return str(image["file_name"]).endswith(instance.file_name)
 
 
 @pytest.mark.parametrize("fixture", sorted(WITHOUT_A_MASK))
@@ -153,19 +153,12 @@ def test_a_file_of_boxes_gives_no_mask_or_an_error_that_names_them(fixture: str)
 def test_masks_are_those_of_pycocotools(fixture: str) -> None:
     coco = reference(path_of(fixture))
     expected = [
-        (int(a["image_id"]), coco.cats[a["category_id"]]["name"], int(a["iscrowd"]), coco.annToMask(a).tobytes())
-        for image in coco.imgs
-        for a in coco.imgToAnns[image]
+        (name_of(image), coco.cats[a["category_id"]]["name"], bool(a["iscrowd"]), coco.annToMask(a).tobytes())
+        for image in coco.imgs.values()
+        for a in coco.imgToAnns[image["id"]]
         if a.get("segmentation")
     ]
-    document = annotations.read(path_of(fixture))
-    labels = {category["id"]: category["name"] for category in document["categories"]}
-    read = [
-        (int(a["image_id"]), labels[a["category_id"]], int(a["iscrowd"]), mask.tobytes())
-        for a in document["annotations"]
-        if a.get("segmentation") is not None and len(a["segmentation"])
-        for mask in [rle.decode(to_rle(a["segmentation"], HEIGHT, WIDTH))]
-    ]
+    read = [(*key(one), one.mask.tobytes()) for one in found(annotations.read(path_of(fixture)))]
     assert sorted(read) == sorted(expected)
 
 
