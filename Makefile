@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help study serve quick test test-slow torture cluster-test check format lock mlflow clean
+.PHONY: help study serve quick test test-slow torture cluster-test gpu-check check format lock mlflow clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ torture: $(STAMP)  ## a hundred kill -9 of random processes at random moments, a
 
 cluster-test: $(STAMP)  ## bring up service/deploy/own-machines.yaml on hosts in network namespaces, and use it (root); a cluster that grows
 	@$(BIN)/python -m pytest -m cluster -s tests/test_elastic.py tests/test_cluster_up.py
+
+gpu-check: $(STAMP)  ## on a machine with a GPU: speed, memory, waiting, forks and four trials at a time; OPTIONS=--toy on the CPU
+	@$(BIN)/python benchmarks/gpu_check.py $(OPTIONS)
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -106,6 +106,8 @@ def measured(side: Any, folder: Path, arguments: argparse.Namespace) -> dict[str
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
     train, bare = side(folder, arguments, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     train(WARM_UP_STEPS)
     loop = seconds(train, arguments.steps, device)
     alone = seconds(bare, arguments.steps, device)
@@ -210,7 +212,8 @@ SIDES = {"reference": reference, "ours": ours, "ours, bf16": ours_in_bf16}
 
 
 def configured(folder: Path, arguments: argparse.Namespace, precision: str) -> TrainConfig:
-    files = CocoData(images=folder / "images", train=folder / "train.json", test=folder / "test.json")
+    train, test = folder / "train.json", folder / "test.json"
+    files = CocoData(images=folder / "images", train=train, val=test, test=test)
     is_digits = arguments.model == "digits"
     return TrainConfig(
         dataset=scenes_of(arguments) if is_digits else files,
@@ -253,7 +256,7 @@ def write_data(folder: Path, arguments: argparse.Namespace) -> None:
         return
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
-    count = scenes_of(arguments).train_scenes + 8  # some are held out
+    count = scenes_of(arguments).train_scenes
     for number in track(range(count), "drawing images", console=Console(stderr=True)):
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
         coarse.resize((640, 480)).save(folder / "images" / f"{number}.jpg", quality=90)
