@@ -156,11 +156,11 @@ def test_empty_images_are_left_out_of_training_unless_wanted(tree, kept, images)
 
 
 def empty_stays_in_train(tree: CocoData) -> int:
-    document = annotations.read(tree.train)
+    document = annotations.read(tree.train).document
     return next(s for s in range(99) if 60 in {i["id"] for i in annotations.held_out(document, 0.2, s)[0]["images"]})
 
 
-def test_degenerate_instances_are_dropped_from_training_and_counted(tree):
+def test_what_has_no_mask_is_not_trained_on_and_said(tree):
     held = datasets.load(training(tree)).val.document["images"][0]["id"]
     image = next(number for number in (10, 20) if number != held)
     bad = [
@@ -173,9 +173,12 @@ def test_degenerate_instances_are_dropped_from_training_and_counted(tree):
     data = datasets.load(training(tree))
     assert data.val.document["images"][0]["id"] == held
     ids = {int(number) for _, target in data.train for number in target["annotation_ids"]}
-    assert not ids & {900, 901, 902, 903}
+    assert ids & {900, 901, 902, 903} == {900}
     dropped = data.manifests["train"]["dropped"]
-    assert (dropped["boxes below 1 px"], dropped["empty masks"]) == (1, 3)
+    assert dropped["empty masks"] == 1
+    (box_only, measured) = (next(r for r in data.remarks if part in r) for part in ("and no mask", "below 1 px"))
+    assert "2 annotations have a box and no mask: not trained on" in box_only
+    assert "1 annotations have a bbox below 1 px: it is measured on their masks (id 900)" in measured
 
 
 def test_a_mask_that_rounds_to_no_pixel_is_no_instance(tree):
@@ -205,12 +208,12 @@ def test_val_is_held_out_by_image_whatever_the_order_of_the_file(tree):
 
 
 def held(tree: CocoData, seed: int) -> list[dict]:
-    return annotations.held_out(annotations.read(tree.train), tree.val_fraction, seed)[1]["images"]
+    return annotations.held_out(annotations.read(tree.train).document, tree.val_fraction, seed)[1]["images"]
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.001, 1), (0.2, 1), (0.5, 3), (0.99, 5)])
 def test_the_share_held_out_is_at_least_one_image_and_never_all(tree, fraction, count):
-    assert len(annotations.held_out(annotations.read(tree.train), fraction, 0)[1]["images"]) == count
+    assert len(annotations.held_out(annotations.read(tree.train).document, fraction, 0)[1]["images"]) == count
 
 
 def test_val_is_noisy_as_train_test_is_clean(tree):
@@ -278,7 +281,7 @@ def test_what_a_file_leaves_out_is_measured(tree):
 
     change(tree.test, strip)
     reference = COCO(str(write(tree.test.with_name("copy.json"), coco_document(7, 4))))
-    for a in annotations.read(tree.test)["annotations"]:
+    for a in annotations.read(tree.test).document["annotations"]:
         mask = reference.annToMask(reference.anns[a["id"]])
         ys, xs = mask.nonzero()
         assert a["area"] == mask.sum()
@@ -345,12 +348,16 @@ def not_a_number(tree: CocoData) -> None:
     [
         (drop("train"), r"train.json: no such file; check the path"),
         (cut, r"train.json: is not JSON \(.*\); was it written or copied to its end"),
-        (not_a_number, r"train.json: is not JSON \(it holds NaN"),
+        (not_a_number, r"train.json: 5 annotations have coordinates that are no finite numbers; correct them"),
         (lambda tree: write(tree.train, [1]), "must be a mapping with images"),
         (edited(lambda d: d.pop("categories")), r"lists are missing.*\(categories\)"),
         (edited(lambda d: d["images"].clear()), r"lists are empty.*\(images\)"),
         (edited(lambda d: d["images"][0].pop("width")), r"1 images lack width \(id 10\)"),
-        (edited(lambda d: d["images"][0].update(id="a")), r"images have an id that is not a whole number \(number 1\)"),
+        (
+            edited(lambda d: d["images"][0].update(id=[1])),
+            r"images have an id that is neither a number nor text.*\(number 1\)",
+        ),
+        (edited(lambda d: d["images"][0].update(id="a")), r"image_id that is not among the images.*\(id 71, "),
         (edited(lambda d: d["images"][0].update(height=0)), r"height that is not a positive whole number \(id 10\)"),
         (edited(lambda d: d["images"].append(d["images"][0])), r"1 images have the id of another.*\(10\)"),
         (edited(lambda d: d["categories"][0].update(name="dog")), r"categories have the name of another.*\(dog\)"),
@@ -359,9 +366,9 @@ def not_a_number(tree: CocoData) -> None:
         (on_annotation(category_id=4), r"category_id that is not among the categories.*\(id 72\)"),
         (on_annotation(clean_category_id=4), r"clean_category_id that is not among the categories.*\(id 72\)"),
         (on_annotation(segmentation=5), r"neither polygons nor RLE"),
-        (on_annotation(segmentation=[["a", "b"]]), r"neither polygons nor RLE"),
-        (on_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), r"not a flat list of x, y"),
-        (on_annotation(segmentation=[[[1, 2], [3, 4], [5, 6]]]), r"not a flat list of x, y"),
+        (on_annotation(segmentation=[["a", "b"]]), r"not a flat list of numbers x, y"),
+        (on_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), r"an odd count of numbers"),
+        (on_annotation(segmentation=[[[1, 2, 3], [3, 4, 5], [5, 6, 7]]]), r"not a flat list of numbers x, y"),
         (
             on_annotation(segmentation={"size": [9, 9], "counts": [81]}),
             r"size is not the \[height, width\] of its image",
@@ -385,7 +392,7 @@ def not_a_number(tree: CocoData) -> None:
         ),
         (
             lambda tree: change(tree.test, lambda d: d.update(annotations=[d["annotations"][3]])),
-            r"test.json \(test\): holds no instance that can be used",
+            r"test.json: 1 annotations, and none is an instance with a mask; crowds are none \(id",
         ),
         (lambda tree: (tree.images / "8.png").unlink(), r"1 of 4 images are missing, such as 8.png"),
     ],

@@ -82,7 +82,7 @@ def name_of(image: dict[str, Any]) -> str:
 
 def document_of(fixture: str) -> dict[str, Any]:
     """Return a fixture as lncis reads it."""
-    return annotations.read(path_of(fixture))
+    return annotations.read(path_of(fixture)).document
 
 
 def found(document: dict[str, Any], fixture: str) -> list[Found]:

@@ -269,8 +269,16 @@ def half_an_image(scenes: list[Path]) -> str:
     ("bad", "complaint"),
     [
         ("missing.png", "missing.png: no such image; check the path"),
-        ("not_an_image", "notes.txt: is not a readable image (UnidentifiedImageError); leave it out"),
-        ("half_an_image", "half.jpg: is not a readable image (OSError); leave it out"),
+        (
+            "not_an_image",
+            "notes.txt: cannot be read as an image (cannot identify image file 'notes.txt'); replace it, "
+            "or leave it out",
+        ),
+        (
+            "half_an_image",
+            "half.jpg: cannot be read as an image (image file is truncated (17 bytes not processed)); replace it, "
+            "or drop it from the file",
+        ),
     ],
 )
 def test_a_bad_image_is_named_and_nothing_is_written(
@@ -300,7 +308,10 @@ def test_a_folder_that_cannot_be_made_is_said(run: Path, scenes: list[Path]) -> 
         (lambda d: d["images"].pop(0), "truth.json has 0 images that test-00000.png may be; one is needed"),
         (lambda d: d["images"].append({**d["images"][0], "id": 99}), "truth.json has 2 images that test-00000.png may"),
         (lambda d: d["categories"][3].update(name="x"), "other categories than the model: 4 is x there and 3 here"),
-        (lambda d: d.pop("images"), "truth.json is not a COCO file of annotations (KeyError('images')); name another"),
+        (
+            lambda d: d.pop("images"),
+            "truth.json: 1 JSON value at the top must be a mapping with images and categories",
+        ),
     ],
 )
 def test_annotations_that_do_not_fit_are_said(run: Path, scenes: list[Path], change, complaint: str) -> None:

@@ -66,6 +66,8 @@ def noise(
         reading = annotations.read_labels(source)
         try:
             noisy, manifest = corrupt(reading.document, requested, stream=stream)
+            if reading.errors:
+                raise DataError(str(reading.errors[0]))
             text = json.dumps(noisy, allow_nan=False)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error

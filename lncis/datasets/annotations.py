@@ -15,9 +15,6 @@ from lncis.documents import read_json
 from lncis.errors import DataError
 from lncis.noise import Document
 
-LEAST_SIDE_PIXELS = 1.0
-"""Smaller boxes are not trained on: torchvision refuses those without extent, and they teach nothing."""
-
 Annotation = dict[str, Any]
 BoxMasks = Literal["ignore", "rectangles"]
 """What becomes of a box without a mask (`CocoData.box_masks`)."""
@@ -74,19 +71,19 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
 
 
 def read_labels(path: Path) -> Reading:
-    """Return a document for work on labels alone: any segmentation, box and area is let be. Raises DataError."""
+    """Return a document for work on labels alone, which any segmentation, box and area may have, and its findings."""
     document: Document = read_json(path)
     findings = exporters.read_as_meant(document, masks=False)
-    if faults := structure.faults(document, masks=False):
-        raise DataError(f"{path}: {faults[0]}; `lncis data check {path}` lists all that is wrong")
-    return Reading(document, findings, 0)
+    # a file of labels may have no images
+    faults = structure.faults(document, masks=False) if isinstance(document, dict) and document.get("images") else []
+    return Reading(document, findings + faults, 0)
 
 
 def read_images(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the images and the categories of a file that may have no annotations; DataError where it is none."""
+    """Return the images and the categories of a file, which may lack annotations and sizes; DataError if it is none."""
     document = read_json(path)
     exporters.read_as_meant(document, masks=False)
-    if faults := structure.faults_of_images(document):
+    if faults := structure.faults_of_images(document, sizes=False):
         raise DataError(f"{path}: {faults[0]}; is this a COCO file?")
     return document["images"], document["categories"]
 
@@ -144,7 +141,8 @@ def _completed(reading: Reading, box_masks: BoxMasks) -> Reading:
         findings.append(warning("annotations have neither a mask nor a box: they are left out", left_out))
     if not any(not annotation["iscrowd"] for annotation in kept):
         remedy = "; with box_masks: rectangles boxes are trained on as masks" if box_only else ""
-        findings.append(error(f"annotations, and no mask of an instance among them{remedy}", ["all"]))
+        what = f"annotations, and none is an instance with a mask; crowds are none{remedy}"
+        findings.append(error(what, [where(annotation) for annotation in document["annotations"]]))
     return Reading({**document, "annotations": kept}, findings, box_only)
 
 
@@ -159,7 +157,7 @@ def _of_box(box: list[float], height: int, width: int) -> dict[str, Any]:
 
 def is_degenerate(annotation: Annotation, *, height: int, width: int) -> str | None:
     """Return what makes an annotation unfit for training, or None; polygons are not rasterised for it."""
-    if min(annotation["bbox"][2:]) < LEAST_SIDE_PIXELS:
+    if min(annotation["bbox"][2:]) < geometry.LEAST_SIDE_PIXELS:
         return "boxes below 1 px"
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):

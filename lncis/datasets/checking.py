@@ -114,7 +114,7 @@ def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:
         areas, boxes = rle.area(encoded), rle.toBbox(encoded)
         filled = areas == boxes[:, 2] * boxes[:, 3]
         for position, annotation in enumerate(some):
-            if min(annotation["bbox"][2:]) < annotations.LEAST_SIDE_PIXELS:
+            if min(annotation["bbox"][2:]) < geometry.LEAST_SIDE_PIXELS:
                 faults = ["have a box below 1 px: training drops them"]
             elif areas[position] == 0:
                 faults = ["have an empty mask: training drops them"]

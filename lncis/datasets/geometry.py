@@ -14,11 +14,13 @@ from lncis.noise import Document
 
 BOX_TOLERANCE_PIXELS = 2.0
 """A box may differ from its mask by so much: polygons are rounded to pixels, boxes are not."""
+LEAST_SIDE_PIXELS = 1.0
+"""Smaller boxes are not trained on: torchvision refuses those without extent, and they teach nothing."""
 LEAST_SHARE_OF_BOXES = 0.9
 """From this share of rectangles on, a file is taken for one of bounding boxes."""
 LEAST_SHARE_OF_ODDITIES = 0.9
 """From this share on, all masks of a file are taken to be in another convention."""
-LEAST_SHARE_OF_CROWDS = 0.2
+LEAST_SHARE_OF_CROWDS = 0.3
 """Of the annotations; COCO's own files have 0.01."""
 FARTHEST_IMAGES = 10
 """A polygon may run off its image by so many times its longer side; what is drawn takes memory by its length."""
@@ -63,6 +65,10 @@ def settle(document: Document) -> list[Finding]:
         fit = _fit(corners, bounds[boxed]) | _fit(corners, shown[boxed])
         for k, box in zip(np.array(boxed, dtype=np.int64)[~fit], given[~fit], strict=True):
             entry = some[k]
+            if min(box[2:]) < LEAST_SIDE_PIXELS:
+                tally.add("note", "annotations have a bbox below 1 px: it is measured on their masks", where(entry))
+                del entry["bbox"]
+                continue
             if (_fit(box[None], bounds[k][None]) | _fit(box[None], shown[k][None]))[0]:
                 what = "annotations have a bbox of x1, y1, x2, y2: x, y, width, height are measured on their masks"
                 tally.add("note", what, where(entry))

@@ -36,12 +36,12 @@ def faults(document: Any, *, masks: bool = True) -> list[Finding]:
     ]
 
 
-def faults_of_images(document: Any) -> list[Finding]:
-    """Return the errors of the images and categories of a document, which may have no annotations."""
+def faults_of_images(document: Any, *, sizes: bool = True) -> list[Finding]:
+    """Return the errors of the images and categories of a document, which may lack the `sizes` of images."""
     if not isinstance(document, dict) or not all(isinstance(document.get(p), list) for p in ("images", "categories")):
         return [error("JSON value at the top must be a mapping with images and categories", ["top"])]
     return [
-        *_faults("images", document["images"], _image_fault),
+        *_faults("images", document["images"], lambda image: _image_fault(image, sizes)),
         *_faults("categories", document["categories"], _category_fault),
         *_repeated("images", "id", _numbered(document["images"])),
         *_repeated("categories", "id", _numbered(document["categories"])),
@@ -89,13 +89,15 @@ def _lacking(entry: Entry, keys: Iterable[str]) -> str | None:
     return f"lack {', '.join(missing)}" if missing else None
 
 
-def _image_fault(image: Entry) -> str | None:
-    if lacking := _lacking(image, ("id", "file_name", "width", "height")):
+def _image_fault(image: Entry, sizes: bool) -> str | None:
+    if lacking := _lacking(image, ("id", "file_name", *(("width", "height") if sizes else ()))):
         return lacking
     if not _is_id(image["id"]):
         return "have an id that is neither a number nor text of their own"
     if not isinstance(image["file_name"], str) or not image["file_name"] or "\0" in image["file_name"]:
         return "have a file_name that is no text"
+    if not sizes:
+        return None
     if not all(_is_id(image[side]) and image[side] > 0 for side in ("width", "height")):
         return "have a width or height that is not a positive whole number"
     if image["width"] * image["height"] > MOST_PIXELS:

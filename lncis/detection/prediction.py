@@ -29,8 +29,8 @@ class Listed(NamedTuple):
 
     id: Any
     """As the file has it."""
-    width: int
-    height: int
+    size: tuple[int, int] | None
+    """Width and height; None: as viewers show it."""
 
 
 def found_in(given: Sequence[Path]) -> list[Path]:
@@ -67,7 +67,8 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
     by_name: dict[str, list[tuple[str, Listed]]] = {}
     for entry in entries:
         name = _spelt(entry["file_name"]).removeprefix("./")
-        listed = Listed(entry.get(ORIGINAL_ID, entry["id"]), entry["width"], entry["height"])
+        size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
+        listed = Listed(entry.get(ORIGINAL_ID, entry["id"]), size)
         by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
     found = []
     for path in images:
@@ -111,14 +112,15 @@ def predict_files(
     try:
         with files.appearing(out) as folder:
             for number, path in enumerate(images):
-                what = listed[number] if listed else Listed(number + 1, *head_of(path).upright)
-                image = torch.from_numpy(read(path, what.width, what.height)).permute(2, 0, 1).contiguous()
+                what = listed[number] if listed else Listed(number + 1, None)
+                width, height = what.size or head_of(path).upright
+                image = torch.from_numpy(read(path, width, height)).permute(2, 0, 1).contiguous()
                 (found,) = detect(model, [image.to(device).float().div(255)])
                 detections += to_coco(found, what.id, category_ids)
                 shown = found.of_score(least_score)
                 overlays.draw(image, shown, names).save(folder / f"{str(what.id).replace('/', '_')}-{path.stem}.png")
                 drawn += len(shown)
-                entries.append({"id": what.id, "file_name": str(path), "height": what.height, "width": what.width})
+                entries.append({"id": what.id, "file_name": str(path), "height": height, "width": width})
             (folder / RESULTS).write_text(json.dumps(detections), encoding="utf-8")
             if listed is None:
                 document = {"images": entries, "annotations": [], "categories": list(categories)}
