@@ -178,7 +178,7 @@ def test_what_has_no_mask_is_not_trained_on_and_said(tree):
     assert dropped["empty masks"] == 1
     (box_only, measured) = (next(r for r in data.remarks if part in r) for part in ("and no mask", "below 1 px"))
     assert "2 annotations have a box and no mask: not trained on" in box_only
-    assert "1 annotations have a bbox below 1 px: it is measured on their masks (id 900)" in measured
+    assert "1 annotations have a bbox below 1 px: boxes are measured on their masks (id 900)" in measured
 
 
 def test_a_mask_that_rounds_to_no_pixel_is_no_instance(tree):

@@ -117,18 +117,20 @@ def _completed(reading: Reading, box_masks: BoxMasks) -> Reading:
             x, y, w, h = annotation["bbox"]
             if box_masks == "rectangles":
                 annotation["segmentation"] = [np.array([x, y, x + w, y, x + w, y + h, x, y + h], dtype=np.float64)]
-                tally.add("note", "annotations have a box and no mask: the box is their mask", where(annotation))
+                tally.add(
+                    "note", "annotations have a box and no mask: the box is their mask", annotation, where(annotation)
+                )
             else:
                 annotation["segmentation"] = _of_box(annotation["bbox"], *size)
                 if not annotation["iscrowd"]:
                     what = "annotations have a box and no mask: not trained on, and detections there count neither way"
-                    tally.add("warning", what, where(annotation))
+                    tally.add("warning", what, annotation, where(annotation))
                 annotation["iscrowd"] = 1
         elif isinstance(annotation["segmentation"], list):
             parts = [part for part in annotation["segmentation"] if len(part) >= LEAST_COORDINATES]
             if len(parts) < len(annotation["segmentation"]):
                 what = "annotations have a polygon of fewer than three corners: that part is left out"
-                tally.add("note", what, where(annotation))
+                tally.add("note", what, annotation, where(annotation))
                 annotation["segmentation"] = parts
         if "bbox" not in annotation or "area" not in annotation:
             mask = to_rle(annotation["segmentation"], *size)

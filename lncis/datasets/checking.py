@@ -122,7 +122,7 @@ def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:
                 fills = bool(filled[position] and areas[position] > 1)
                 faults = [*_mask_faults(annotation, *sizes[annotation["image_id"]], fills_its_box=fills)]
             for fault in faults:
-                tally.add("warning", f"annotations {fault}", where(annotation))
+                tally.add("warning", f"annotations {fault}", annotation, where(annotation))
         on_progress("masks", start + len(some), len(instances))
     yield from tally.findings()
 
@@ -149,16 +149,16 @@ def _images(document: Document, folder: Path, on_progress: OnProgress) -> Iterat
         name_of[path] = name
         if path != folder / name:
             what = "image names are written otherwise than their files are called (backslashes, letters in parts)"
-            tally.add("note", what, name)
+            tally.add("note", what, entry, name)
         for severity, what in _head_faults(path, entry, folder):
-            tally.add(severity, what, name)
+            tally.add(severity, what, entry, name)
             if severity == "error":
                 break
         else:
             readable.append((path, entry["width"], entry["height"]))
     for (path, _, _), fault in decoding.faults(readable, lambda done, total: on_progress("images", done, total)):
         reason = fault.removeprefix(f"{path}: ").partition(" (")[0]
-        tally.add("error", f"image files cannot be used: {reason}", name_of[path])
+        tally.add("error", f"image files cannot be used: {reason}", path, name_of[path])
     yield from tally.findings()
 
 

@@ -29,18 +29,18 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
     tally = Tally()
     new_ids = {part: _number(parts[part], part, tally) for part in ("images", "categories")}
     for entry in parts["images"]:
-        _as_whole(entry, ("width", "height"), "image", tally)
+        _as_whole(entry, ("width", "height"), "images", tally)
     for entry in parts["categories"]:
         if isinstance(entry.get("name"), int | float) and not isinstance(entry["name"], bool):
-            tally.add("note", "categories have a number as name: read as text", where(entry))
+            tally.add("note", "categories have a number as name: read as text", entry, where(entry))
             entry["name"] = str(entry["name"])
     for entry in parts["annotations"]:
-        _as_whole(entry, ("image_id", "category_id", "clean_category_id", "iscrowd"), "annotation", tally)
+        _as_whole(entry, ("image_id", "category_id", "clean_category_id", "iscrowd"), "annotations", tally)
         for key, part in (("image_id", "images"), ("category_id", "categories"), ("clean_category_id", "categories")):
             if _is_key(entry.get(key)):
                 entry[key] = new_ids[part].get(entry[key], entry[key])
         if entry.get("iscrowd", 0) is None:
-            tally.add("note", "annotations have no value as iscrowd: read as 0", where(entry))
+            tally.add("note", "annotations have no value as iscrowd: read as 0", entry, where(entry))
             entry["iscrowd"] = 0
         if "clean_category_id" in entry and entry["clean_category_id"] is None:
             del entry["clean_category_id"]
@@ -58,7 +58,7 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
 def where(entry: Any) -> str:
     """Return how an entry is called to its owner: by the id that stands in the file."""
     given = entry.get(ORIGINAL_ID, entry.get("id")) if isinstance(entry, dict) else None
-    return f"id {given!s:.40}" if _is_key(given) else f"an entry without id: {entry!r:.40}"
+    return "an entry without id" if given is None else f"id {given!s:.40}"
 
 
 def _entries(document: Any, part: str) -> list[Entry]:
@@ -87,9 +87,13 @@ def _as_whole(entry: Entry, keys: Iterable[str], kind: str, tally: Tally) -> Non
         if type(given) is not int and given is not None:
             meant = int(given) if isinstance(given, bool) and key == "iscrowd" else _whole(given)
             if meant is not given:
-                form = {str: "as text", float: "as 1.0", bool: "as true or false"}[type(given)]
-                tally.add("note", f"{kind}s have {key} {form}: read as whole numbers", where(entry))
+                tally.add("note", _read_as_whole(kind, given), entry, where(entry))
                 entry[key] = meant
+
+
+def _read_as_whole(kind: str, given: object) -> str:
+    form = {str: "text", float: "1.0", bool: "true or false"}[type(given)]
+    return f"{kind} have numbers as {form}: read as whole numbers"
 
 
 def _number(entries: list[Entry], part: str, tally: Tally) -> dict[Any, int]:
@@ -118,7 +122,12 @@ def _rename(entry: Entry, number: Any) -> None:
 def _note_renamed(entries: list[Entry], part: str, tally: Tally) -> None:
     for entry in entries:
         if ORIGINAL_ID in entry:
-            tally.add("note", f"{part} have an id that is no whole number of 64 bits: each got one", where(entry))
+            given = entry[ORIGINAL_ID]
+            if _whole(given) == entry["id"]:
+                tally.add("note", _read_as_whole(part, given), entry, where(entry))
+            else:
+                what = f"{part} have an id that is no whole number of 64 bits: they are numbered from 1"
+                tally.add("note", what, entry, where(entry))
 
 
 def _number_annotations(entries: list[Entry], tally: Tally) -> None:
@@ -133,16 +142,16 @@ def _number_annotations(entries: list[Entry], tally: Tally) -> None:
         _note_renamed(entries, "annotations", tally)
         return
     order: Callable[[Entry], Any] = lambda entry: (str(entry.get("image_id")), str(entry["id"]))  # noqa: E731
-    if lacking := [entry for entry in entries if "id" not in entry]:
-        for entry in lacking:
-            tally.add("note", "annotations lack an id: all are numbered from 1", f"of image {entry.get('image_id')}")
+    if lacking := [(position, entry) for position, entry in enumerate(entries, start=1) if "id" not in entry]:
+        for position, entry in lacking:
+            tally.add("note", "annotations lack an id: all are numbered from 1", entry, f"number {position}")
         ordered = entries
     elif all(map(_is_key, ids)) and len({order(entry) for entry in entries}) == len(entries):
         ordered = sorted(entries, key=order)
         again = whole or len(set(ids)) < len(ids)
         what = "have ids that begin anew in each image" if again else "have an id that is no whole number of 64 bits"
         for entry in entries:
-            tally.add("note", f"annotations {what}: all are numbered from 1", where(entry))
+            tally.add("note", f"annotations {what}: all are numbered from 1", entry, where(entry))
     else:
         return  # `structure` says so
     for number, entry in enumerate(ordered, start=1):
@@ -168,13 +177,19 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
         shape = []
     if isinstance(shape, list) and shape and all(isinstance(part, np.ndarray) for part in shape):
         if all(part.ndim == 0 for part in shape):
-            tally.add("note", "annotations have a segmentation of one flat list: read as one polygon", where(entry))
+            tally.add(
+                "note", "annotations have a segmentation of one flat list: read as one polygon", entry, where(entry)
+            )
             shape = [np.array(shape, dtype=np.float64)]
         elif all(part.shape == (2,) for part in shape) and len(shape) > 2:
-            tally.add("note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", where(entry))
+            tally.add(
+                "note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", entry, where(entry)
+            )
             shape = [np.concatenate(shape)]
         elif any(part.ndim == 2 and part.shape[1] == 2 for part in shape):
-            tally.add("note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", where(entry))
+            tally.add(
+                "note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", entry, where(entry)
+            )
             shape = [part.ravel() if part.ndim == 2 and part.shape[1] == 2 else part for part in shape]
         shape = [part for part in shape if part.size]
     if isinstance(shape, dict) and isinstance(shape.get("size"), list):
@@ -183,15 +198,19 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
     if "bbox" in entry:
         box = [_number_in(side) for side in entry["bbox"]] if isinstance(entry["bbox"], list) else entry["bbox"]
         if box is None or (isinstance(box, list) and (not box or any(side is None for side in box))):
-            tally.add("note", "annotations have an empty bbox: it is measured on their masks", where(entry))
+            tally.add("note", "annotations have an empty bbox: it is measured on their masks", entry, where(entry))
             del entry["bbox"]
         elif isinstance(box, list) and len(box) == 4 and all(_is_finite(side) for side in box) and min(box[2:]) <= 0:
-            tally.add("note", "annotations have a bbox without extent: it is measured on their masks", where(entry))
+            tally.add(
+                "note", "annotations have a bbox without extent: it is measured on their masks", entry, where(entry)
+            )
             del entry["bbox"]
         else:
             entry["bbox"] = box
     if "area" in entry and not _is_finite(area := _number_in(entry["area"])):
-        tally.add("note", "annotations have an area that is no number: it is measured on their masks", where(entry))
+        tally.add(
+            "note", "annotations have an area that is no number: it is measured on their masks", entry, where(entry)
+        )
         del entry["area"]
     elif "area" in entry:
         entry["area"] = area

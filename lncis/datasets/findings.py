@@ -44,12 +44,15 @@ class Tally:
     """Entries by what is so about them, in the order in which it was first seen."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Severity, str], list[str]] = {}
+        self._found: dict[tuple[Severity, str], dict[int, str]] = {}
 
-    def add(self, severity: Severity, what: str, where: str) -> None:
-        """Count one entry."""
-        self._found.setdefault((severity, what), []).append(where)
+    def add(self, severity: Severity, what: str, entry: object, where: str) -> None:
+        """Count an entry, once for each kind."""
+        self._found.setdefault((severity, what), {})[id(entry)] = where
 
     def findings(self) -> list[Finding]:
         """Return one finding for each kind."""
-        return [Finding(severity=severity, what=what, where=where) for (severity, what), where in self._found.items()]
+        return [
+            Finding(severity=severity, what=what, where=[*found.values()])
+            for (severity, what), found in self._found.items()
+        ]

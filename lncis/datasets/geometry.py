@@ -34,57 +34,59 @@ Boxes = NDArray[np.float64]
 
 
 def settle(document: Document) -> list[Finding]:
-    """Return what is odd about masks and boxes, and take boxes that fit no reading of theirs, but x1, y1, x2, y2, out.
+    """Return what is odd about masks and boxes; boxes that are to be measured on their masks are taken out.
 
     Errors are what cannot be meant so: coordinates that are no numbers or far away, normalised ones, RLEs row by row.
     """
     entries: list[Entry] = document["annotations"]
-    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
-    tally = Tally()
-    normalised, polygons, misfit_rles, row_by_row = list[str](), 0, 0, list[str]()
-    for start in range(0, len(entries), ANNOTATIONS_AT_A_TIME):
-        some = entries[start : start + ANNOTATIONS_AT_A_TIME]
-        bounds = _bounds(some, sizes)
-        image_sizes = np.array([sizes[a["image_id"]] for a in some], dtype=np.float64)
-        reach = FARTHEST_IMAGES * image_sizes.max(axis=1)
-        low, high = bounds.min(axis=1), bounds.max(axis=1)
-        has_mask = ~np.isnan(bounds).all(axis=1)
-        for k in np.flatnonzero(has_mask & ~np.isfinite(bounds).all(axis=1)):
-            tally.add("error", "annotations have coordinates that are no finite numbers; correct them", where(some[k]))
-        with np.errstate(invalid="ignore"):
-            far = has_mask & np.isfinite(bounds).all(axis=1) & ((low < -reach) | (high > reach))
-        for k in np.flatnonzero(far):
-            what = f"annotations have coordinates over {FARTHEST_IMAGES} images away from their image; correct them"
-            tally.add("error", what, where(some[k]))
-        is_polygon = np.array([isinstance(a["segmentation"], list) for a in some]) & has_mask
-        polygons += int(is_polygon.sum())
-        normalised += [where(some[k]) for k in np.flatnonzero(is_polygon & (low >= 0) & (high <= 1))]
-        boxed = [k for k in np.flatnonzero(has_mask & ~far) if "bbox" in some[k]]
-        given = np.array([some[k]["bbox"] for k in boxed], dtype=np.float64).reshape(-1, 4)
-        corners, shown = _corners(given), np.clip(bounds, 0, image_sizes[:, [1, 0, 1, 0]])  # cut off at the image
-        fit = _fit(corners, bounds[boxed]) | _fit(corners, shown[boxed])
-        for k, box in zip(np.array(boxed, dtype=np.int64)[~fit], given[~fit], strict=True):
-            entry = some[k]
-            if min(box[2:]) < LEAST_SIDE_PIXELS:
-                tally.add("note", "annotations have a bbox below 1 px: it is measured on their masks", where(entry))
-                del entry["bbox"]
-                continue
-            if (_fit(box[None], bounds[k][None]) | _fit(box[None], shown[k][None]))[0]:
-                what = "annotations have a bbox of x1, y1, x2, y2: x, y, width, height are measured on their masks"
-                tally.add("note", what, where(entry))
-                del entry["bbox"]
-                continue
-            if not is_polygon[k]:
-                misfit_rles += 1
-                if _fits_row_by_row(entry["segmentation"], box):
-                    row_by_row.append(where(entry))
-            what = f"annotations have a bbox more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?"
-            tally.add("warning", what, where(entry))
-    findings = tally.findings()
-    if polygons and len(normalised) >= LEAST_SHARE_OF_ODDITIES * polygons:
+    sides = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    sizes = np.array([sides[a["image_id"]] for a in entries], dtype=np.float64)
+    bounds = _bounds(entries, sides)
+    there = ~np.isnan(bounds).all(axis=1)
+    finite = np.isfinite(bounds).all(axis=1)
+    reach = FARTHEST_IMAGES * sizes.max(axis=1, keepdims=True)
+    far = finite & ~(np.abs(bounds) <= reach).all(axis=1)
+    unreal = {
+        "coordinates that are no finite numbers; correct them": there & ~finite,
+        f"coordinates over {FARTHEST_IMAGES} images away from their image; correct them": far,
+    }
+    findings = [
+        error(f"annotations have {what}", [where(entries[k]) for k in np.flatnonzero(which)])
+        for what, which in unreal.items()
+        if which.any()
+    ]
+    is_polygon = there & np.array([isinstance(a["segmentation"], list) for a in entries])
+    shares = is_polygon & ((bounds >= 0) & (bounds <= 1)).all(axis=1)
+    if is_polygon.any() and shares.sum() >= LEAST_SHARE_OF_ODDITIES * is_polygon.sum():
         what = "annotations have coordinates from 0 to 1: normalised ones; multiply them by width and height"
-        findings.append(error(what, normalised))
-    if row_by_row and len(row_by_row) >= LEAST_SHARE_OF_ODDITIES * misfit_rles:
+        findings.append(error(what, [where(entries[k]) for k in np.flatnonzero(shares)]))
+    boxed = [k for k in np.flatnonzero(finite & ~far) if "bbox" in entries[k]]
+    return findings + _settle_boxes([entries[k] for k in boxed], bounds[boxed], sizes[boxed])
+
+
+def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64]) -> list[Finding]:
+    """Return what is odd about the boxes of annotations with masks of these bounds, in images of (height, width)."""
+    given = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    shown = np.clip(bounds, 0, sizes[:, [1, 0, 1, 0]])  # cut off at the image
+    fits, fits_as_corners = (_fit(boxes, bounds) | _fit(boxes, shown) for boxes in (_corners(given), given))
+    small = ~fits & (given[:, 2:].min(axis=1, initial=np.inf) < LEAST_SIDE_PIXELS)
+    as_corners = ~fits & ~small & fits_as_corners
+    if as_corners.sum() > (fits & ~fits_as_corners).sum():
+        as_corners |= fits & fits_as_corners  # where both readings fit, the file is meant as a whole
+    measured = "are measured on their masks"
+    tally = Tally()
+    for what, which in ((f"below 1 px: boxes {measured}", small), (f"of x1, y1, x2, y2: boxes {measured}", as_corners)):
+        for k in np.flatnonzero(which):
+            tally.add("note", f"annotations have a bbox {what}", entries[k], where(entries[k]))
+            del entries[k]["bbox"]
+    misfits = np.flatnonzero(~fits & ~small & ~as_corners)
+    for k in misfits:
+        what = f"annotations have a bbox more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?"
+        tally.add("warning", what, entries[k], where(entries[k]))
+    encoded = [k for k in misfits if isinstance(entries[k]["segmentation"], dict)]
+    row_by_row = [where(entries[k]) for k in encoded if _fits_row_by_row(entries[k]["segmentation"], given[k])]
+    findings = tally.findings()
+    if row_by_row and len(row_by_row) >= LEAST_SHARE_OF_ODDITIES * len(encoded):
         what = "annotations have RLE counts row by row, while COCO's go down the columns; encode them so"
         findings.append(error(what, row_by_row))
     return findings
@@ -129,33 +131,31 @@ def has_mask(entry: Entry) -> bool:
     return not isinstance(shape, list) or any(len(polygon) >= LEAST_COORDINATES for polygon in shape)
 
 
-def _bounds(entries: Sequence[Entry], sizes: dict[int, tuple[int, int]]) -> Boxes:
+def _bounds(entries: Sequence[Entry], sides: dict[int, tuple[int, int]]) -> Boxes:
     """Return the bounds of each mask; NaN where there is none, or no pixel in its RLE."""
     bounds = np.full((len(entries), 4), np.nan)
-    polygons: list[NDArray[np.float64]] = []
-    owners: list[int] = []
-    encoded: list[int] = []
-    for k, entry in enumerate(entries):
-        if isinstance(entry["segmentation"], list):
-            parts = [part for part in entry["segmentation"] if len(part) >= LEAST_COORDINATES]
-            polygons += parts
-            owners += [k] * len(parts)
-        else:
-            encoded.append(k)
-    if polygons:
-        points = np.concatenate(polygons).reshape(-1, 2)
-        starts = np.cumsum([0, *(len(part) // 2 for part in polygons[:-1])])
-        low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-        first = np.flatnonzero(np.diff([-1, *owners]))  # the parts of one annotation stand together
-        of = np.array(owners)[first]
-        bounds[of, :2], bounds[of, 2:] = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)
-    for start in range(0, len(encoded), MASKS_PER_CALL):
-        ks = encoded[start : start + MASKS_PER_CALL]
-        masks = [to_rle(entries[k]["segmentation"], *sizes[entries[k]["image_id"]]) for k in ks]
+    outlined = [k for k, entry in enumerate(entries) if isinstance(entry["segmentation"], list)]
+    for some in _in_parts(outlined, ANNOTATIONS_AT_A_TIME):
+        parts = [(k, p) for k in some for p in entries[k]["segmentation"] if len(p) >= LEAST_COORDINATES]
+        if parts:
+            points = np.concatenate([part for _, part in parts]).reshape(-1, 2)
+            points = np.nan_to_num(points, nan=np.inf)  # NaN stands for no mask here
+            owners = np.array([k for k, _ in parts])
+            owned = np.repeat(owners, [len(part) // 2 for _, part in parts])
+            first = np.flatnonzero(np.diff(owned, prepend=-1))  # the points of one annotation stand together
+            low, high = np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)
+            bounds[owned[first]] = np.concatenate([low, high], axis=1)
+    encoded = [k for k, entry in enumerate(entries) if not isinstance(entry["segmentation"], list)]
+    for some in _in_parts(encoded, MASKS_PER_CALL):
+        masks = [to_rle(entries[k]["segmentation"], *sides[entries[k]["image_id"]]) for k in some]
         boxes = _corners(rle.toBbox(masks))
         filled = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)
-        bounds[ks] = np.where(filled, boxes, np.nan)
+        bounds[some] = np.where(filled, boxes, np.nan)
     return bounds
+
+
+def _in_parts(positions: list[int], length: int) -> Iterator[list[int]]:
+    return (positions[start : start + length] for start in range(0, len(positions), length))
 
 
 def _corners(boxes: NDArray[np.float64]) -> Boxes:

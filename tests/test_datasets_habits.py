@@ -1,0 +1,288 @@
+"""What exporters write otherwise than COCO is read as it is meant: a file bent so gives the data of the sound one."""
+
+import json
+import unicodedata
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from lncis import datasets
+from lncis.commands import app as cli
+from lncis.config import CocoData, NoNoise, TrainConfig
+from lncis.datasets import annotations
+from lncis.detection import coco_eval
+from lncis.errors import DataError
+
+WIDTH, HEIGHT = 40, 30
+Document = dict[str, Any]
+
+
+def sound() -> Document:
+    images = [{"id": i, "file_name": f"ä{i}.png", "width": WIDTH, "height": HEIGHT} for i in (1, 2, 3)]
+    shapes = [
+        ([[2.0, 2, 20, 2, 11, 20]], [2, 2, 18, 18]),
+        ([[22.0, 5, 36, 6, 30, 25], [5, 22, 15, 22, 10, 28]], [5, 5, 31, 23]),
+    ]
+    entries = [
+        {
+            "id": 10 * image["id"] + k,
+            "image_id": image["id"],
+            "category_id": 1 + k,
+            "segmentation": shape,
+            "bbox": box,
+            "area": 100 + k,
+            "iscrowd": 0,
+        }
+        for image in images
+        for k, (shape, box) in enumerate(shapes)
+    ]
+    return {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "7"}]}
+
+
+def loaded(document: Document | str) -> datasets.Data:
+    """Return the splits that a file gives as train and as test."""
+    text = document if isinstance(document, str) else json.dumps(document)
+    Path("file.json").write_bytes(text.encode())
+    config = CocoData(images=Path("images"), train=Path("file.json"), val=Path("file.json"), test=Path("file.json"))
+    return datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
+
+
+@pytest.fixture(autouse=True)
+def images() -> None:
+    Path("images").mkdir()
+    for i in (1, 2, 3):
+        Image.new("RGB", (WIDTH, HEIGHT), (i, i, i)).save(f"images/ä{i}.png")
+
+
+def every(key: str, change: Callable[[Any], Any], part: str = "annotations") -> Callable[[Document], None]:
+    def bend(document: Document) -> None:
+        for entry in document[part]:
+            entry[key] = change(entry[key])
+
+    return bend
+
+
+def text_ids(document: Document) -> None:
+    for part, keys in (("images", ["id"]), ("categories", ["id"]), ("annotations", ["id", "image_id", "category_id"])):
+        for key in keys:
+            every(key, str, part)(document)
+
+
+def float_ids(document: Document) -> None:
+    for part, keys in (("images", ["id", "width", "height"]), ("annotations", ["id", "image_id", "iscrowd"])):
+        for key in keys:
+            every(key, float, part)(document)
+
+
+def uuids(document: Document) -> None:
+    def named(number: int) -> str:
+        return f"{number:02}-{uuid.uuid5(uuid.NAMESPACE_OID, str(number))}"  # in the order of the numbers
+
+    every("id", named, "images")(document)
+    every("image_id", named)(document)
+    every("id", lambda number: uuid.uuid5(uuid.NAMESPACE_OID, str(number)).int)(document)
+
+
+def heading(document: Document) -> None:
+    for category in document["categories"]:
+        category["supercategory"] = "a"
+    document["categories"].insert(0, {"id": 0, "name": "a", "supercategory": "none"})
+
+
+def nan_area(document: Document) -> None:
+    every("area", lambda _: float("nan"))(document)
+
+
+def x1_y1_x2_y2(document: Document) -> None:
+    every("bbox", lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]])(document)
+
+
+def strays(document: Document) -> None:
+    for entry in document["annotations"]:
+        entry["segmentation"] += [[3, 3], [4, 4, 9, 9], []]
+
+
+def flat(document: Document) -> None:
+    for entry in document["annotations"][::2]:
+        (entry["segmentation"],) = entry["segmentation"]
+
+
+HABITS: list[tuple[Callable[[Document], None], str]] = [
+    (text_ids, "6 annotations have numbers as text: read as whole numbers (id 10, id 11, id 20, ...)"),
+    (float_ids, "6 annotations have numbers as 1.0: read as whole numbers (id 10.0, "),
+    (uuids, "3 images have an id that is no whole number of 64 bits: they are numbered from 1"),
+    (every("id", lambda number: number % 10), "6 annotations have ids that begin anew in each image: all are numbered"),
+    (every("id", lambda _: None), "6 annotations lack an id: all are numbered from 1 (number 1, number 2"),
+    (every("iscrowd", lambda _: None), "6 annotations have no value as iscrowd: read as 0"),
+    (every("iscrowd", lambda _: False), "6 annotations have numbers as true or false: read as whole numbers"),
+    (every("iscrowd", str), "6 annotations have numbers as text"),
+    (every("segmentation", lambda parts: [np.reshape(p, (-1, 2)).tolist() for p in parts]), "a list of points"),
+    (flat, "3 annotations have a segmentation of one flat list: read as one polygon"),
+    (strays, "6 annotations have a polygon of fewer than three corners: that part is left out"),
+    (every("area", lambda _: None), "6 annotations have an area that is no number: it is measured on their masks"),
+    (nan_area, "6 numbers are NaN or Infinity, which JSON has not: read as missing"),
+    (every("area", str), ""),
+    (
+        every("name", lambda name: 7 if name == "7" else name, "categories"),
+        "1 categories have a number as name: read as",
+    ),
+    (heading, "1 categories are only the heading of the others, as Roboflow writes: no class of the model (a, id 0)"),
+    (every("file_name", lambda name: f".\\{name}", "images"), "3 image names are written otherwise than their files"),
+    (every("file_name", lambda name: unicodedata.normalize("NFD", name), "images"), "3 image names are written other"),
+    (every("file_name", lambda name: str(Path("images", name).absolute()), "images"), ""),
+]
+
+
+@pytest.mark.parametrize(("bend", "said"), HABITS)
+def test_a_habit_is_read_as_it_is_meant_and_told(bend, said):
+    plain = loaded(sound())
+    assert plain.remarks == []
+    document = sound()
+    bend(document)
+    bent = loaded(document)
+    for split in ("train", "test"):
+        for (_, one), (_, other) in zip(getattr(plain, split), getattr(bent, split), strict=True):
+            for key in ("boxes", "labels", "masks"):
+                assert torch.equal(one[key], other[key]), key
+    assert bool(bent.remarks) == bool(said)
+    assert any(said in remark for remark in bent.remarks) or not said, bent.remarks
+    assert bent.train.category_ids == plain.train.category_ids
+
+
+@pytest.mark.parametrize(
+    ("bend", "said"),
+    [
+        (every("bbox", lambda _: None), "6 annotations have an empty bbox: it is measured on their masks"),
+        (every("bbox", lambda _: []), "6 annotations have an empty bbox"),
+        (every("bbox", lambda _: [0, 0, 0, 0]), "6 annotations have a bbox without extent: it is measured"),
+        (every("bbox", lambda box: [box[0] + box[2], box[1] + box[3], -box[2], -box[3]]), "a bbox without extent"),
+        (
+            every("bbox", lambda box: [*box[:3], 0.5]),
+            "6 annotations have a bbox below 1 px: boxes are measured on their",
+        ),
+        (x1_y1_x2_y2, "6 annotations have a bbox of x1, y1, x2, y2: boxes are measured on their masks"),
+    ],
+)
+def test_a_box_that_says_nothing_is_measured_on_its_mask(bend, said):
+    document = sound()
+    bend(document)
+    bent = loaded(document)
+    assert any(said in remark for remark in bent.remarks), bent.remarks
+    for _, target in bent.train:
+        for box, mask in zip(target["boxes"], target["masks"], strict=True):
+            ys, xs = mask.numpy().nonzero()
+            assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+@pytest.mark.parametrize("shape", [None, [], {}, "", "missing"])
+def test_a_box_without_a_mask_is_not_trained_on_and_detections_there_count_neither_way(shape):
+    document = sound()
+    first = document["annotations"][0]
+    first["segmentation"] = shape
+    if shape == "missing":
+        del first["segmentation"]
+    data = loaded(document)
+    assert [len(target["labels"]) for _, target in data.train] == [1, 2, 2]
+    assert any("1 annotations have a box and no mask: not trained on, and detections there" in r for r in data.remarks)
+
+    def detection(entry: Document, score: float) -> Document:
+        return {key: entry[key] for key in ("image_id", "category_id", "segmentation", "bbox")} | {"score": score}
+
+    whole = annotations.read(Path("file.json")).document["annotations"]
+    precise = [detection(entry, 0.9) for entry in whole]
+    for evaluate in (coco_eval.by_hotcoco, coco_eval.by_pycocotools):
+        for array in evaluate(data.test.document, precise):
+            assert array.min() == 1.0, "the box without a mask is neither a miss nor, detected, a mistake"
+
+
+def test_boxes_are_masks_where_asked():
+    document = sound()
+    for entry in document["annotations"]:
+        entry["segmentation"] = []
+    Path("file.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"6 annotations, and none is an instance with a mask.*box_masks: rectangles"):
+        annotations.read(Path("file.json"))
+    for entry in annotations.read(Path("file.json"), "rectangles").document["annotations"]:
+        assert not entry["iscrowd"]
+        x, y, w, h = entry["bbox"]
+        assert entry["segmentation"][0].tolist() == [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def row_by_row(document: Document) -> None:
+    for entry in document["annotations"]:
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        x, y, w, h = entry["bbox"]
+        mask[y : y + h, x : x + w - 1] = 1
+        mask[y, x : x + w] = 1
+        edges = np.flatnonzero(np.diff(mask.ravel(), prepend=0, append=mask.ravel()[-1]))
+        counts = np.diff([0, *edges[: len(edges) // 2 * 2], mask.size]).tolist()
+        entry["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+def shares(document: Document) -> None:
+    for entry in document["annotations"]:
+        entry["segmentation"] = [[value / 40 for value in part] for part in entry["segmentation"]]
+        entry["bbox"] = [value / 40 for value in entry["bbox"]]
+
+
+@pytest.mark.parametrize(
+    ("bend", "said"),
+    [
+        (row_by_row, "6 annotations have RLE counts row by row, while COCO's go down the columns; encode them so"),
+        (shares, "6 annotations have coordinates from 0 to 1: normalised ones; multiply them by width and height"),
+        (
+            every("segmentation", lambda p: [*p, [1, 1, 2e8, 1, 2, 2]]),
+            "6 annotations have coordinates over 10 images away",
+        ),
+        (
+            every("segmentation", lambda p: [*p, [1, 1, 1e30, 1, 2, 2]]),
+            "coordinates over 10 images away from their image",
+        ),
+        (
+            every("segmentation", lambda p: [*p, [1, 1, 1e999, 1, 2, 2]]),
+            "6 annotations have coordinates that are no finite",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_so_is_named_by_the_check_and_refused_by_training(bend, said):
+    document = sound()
+    bend(document)
+    with pytest.raises(DataError) as refused:
+        loaded(document)
+    assert said in str(refused.value)
+    ran = CliRunner().invoke(cli.app, ["data", "check", "file.json"])
+    assert ran.exit_code == 2
+    (found,) = [line for line in ran.stdout.splitlines() if line.startswith("error: ")]
+    assert said in found
+
+
+def test_a_byte_order_mark_is_no_content():
+    assert len(loaded("\ufeff" + json.dumps(sound())).train) == 3
+
+
+def test_a_key_that_stands_twice_is_named():
+    text = json.dumps(sound()).replace('"categories":', '"annotations": [], "categories":')
+    with pytest.raises(DataError, match="it holds 'annotations' twice in one entry; keep one of the two"):
+        loaded(text)
+
+
+def test_noise_and_predictions_read_what_training_reads():
+    """A heading is no target of noise; ids as text are the file's own again in results."""
+    document = sound()
+    text_ids(document)
+    heading(document)
+    nan_area(document)
+    Path("file.json").write_text(json.dumps(document))
+    options = ["--type", "symmetric", "--rate", "1", "--seed", "0"]
+    ran = CliRunner().invoke(cli.app, ["noise", "file.json", "noisy.json", *options])
+    assert ran.exit_code == 0, ran.output
+    noisy = json.loads(Path("noisy.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert [(e["clean_category_id"], e["category_id"]) for e in noisy["annotations"]] == [(1, 2), (2, 1)] * 3
+    assert annotations.read(Path("noisy.json")).errors == []
