@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from lncis.datasets.exporters import where
-from lncis.datasets.findings import Finding, Tally, error, warning
+from lncis.datasets.findings import Finding, Severity, Tally, error, warning
 from lncis.datasets.masks import LEAST_COORDINATES, to_rle
 from lncis.noise import Document
 
@@ -42,7 +42,7 @@ def settle(document: Document) -> list[Finding]:
     sides = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     sizes = np.array([sides[a["image_id"]] for a in entries], dtype=np.float64)
     bounds = _bounds(entries, sides)
-    there = ~np.isnan(bounds).all(axis=1)
+    there: NDArray[np.bool_] = ~np.isnan(bounds).all(axis=1)
     finite = np.isfinite(bounds).all(axis=1)
     reach = FARTHEST_IMAGES * sizes.max(axis=1, keepdims=True)
     far = finite & ~(np.abs(bounds) <= reach).all(axis=1)
@@ -60,6 +60,10 @@ def settle(document: Document) -> list[Finding]:
     if is_polygon.any() and shares.sum() >= LEAST_SHARE_OF_ODDITIES * is_polygon.sum():
         what = "annotations have coordinates from 0 to 1: normalised ones; multiply them by width and height"
         findings.append(error(what, [where(entries[k]) for k in np.flatnonzero(shares)]))
+    alone = [k for k in np.flatnonzero(~there) if "bbox" in entries[k]]
+    if adrift := [where(entries[k]) for k in alone if not all(abs(side) <= reach[k, 0] for side in entries[k]["bbox"])]:
+        what = f"annotations have no mask, and a bbox over {FARTHEST_IMAGES} images away from their image; correct them"
+        findings.append(error(what, adrift))
     boxed = [k for k in np.flatnonzero(finite & ~far) if "bbox" in entries[k]]
     return findings + _settle_boxes([entries[k] for k in boxed], bounds[boxed], sizes[boxed])
 
@@ -68,22 +72,27 @@ def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64
     """Return what is odd about the boxes of annotations with masks of these bounds, in images of (height, width)."""
     given = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
     shown = np.clip(bounds, 0, sizes[:, [1, 0, 1, 0]])  # cut off at the image
-    fits, fits_as_corners = (_fit(boxes, bounds) | _fit(boxes, shown) for boxes in (_corners(given), given))
+    corners = _corners(given)
+    fits, fits_as_corners = (_fit(boxes, bounds) | _fit(boxes, shown) for boxes in (corners, given))
     small = ~fits & (given[:, 2:].min(axis=1, initial=np.inf) < LEAST_SIDE_PIXELS)
     as_corners = ~fits & ~small & fits_as_corners
     if as_corners.sum() > (fits & ~fits_as_corners).sum():
         as_corners |= fits & fits_as_corners  # where both readings fit, the file is meant as a whole
-    measured = "are measured on their masks"
+    off = ~fits & ~small & ~as_corners
+    apart = off & ((corners[:, 2:] <= bounds[:, :2]) | (corners[:, :2] >= bounds[:, 2:])).any(axis=1)
     tally = Tally()
-    for what, which in ((f"below 1 px: boxes {measured}", small), (f"of x1, y1, x2, y2: boxes {measured}", as_corners)):
+
+    def say(severity: Severity, what: str, which: NDArray[np.bool_]) -> None:
         for k in np.flatnonzero(which):
-            tally.add("note", f"annotations have a bbox {what}", entries[k], where(entries[k]))
-            del entries[k]["bbox"]
-    misfits = np.flatnonzero(~fits & ~small & ~as_corners)
-    for k in misfits:
-        what = f"annotations have a bbox more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?"
-        tally.add("warning", what, entries[k], where(entries[k]))
-    encoded = [k for k in misfits if isinstance(entries[k]["segmentation"], dict)]
+            tally.add(severity, f"annotations have a bbox {what}", entries[k], where(entries[k]))
+
+    say("note", "below 1 px: boxes are measured on their masks", small)
+    say("note", "of x1, y1, x2, y2: boxes are measured on their masks", as_corners)
+    say("warning", "apart from their mask: boxes are measured on their masks; which is right?", apart)
+    say("warning", f"more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?", off & ~apart)
+    for k in np.flatnonzero(small | as_corners | apart):
+        del entries[k]["bbox"]
+    encoded = [k for k in np.flatnonzero(off) if isinstance(entries[k]["segmentation"], dict)]
     row_by_row = [where(entries[k]) for k in encoded if _fits_row_by_row(entries[k]["segmentation"], given[k])]
     findings = tally.findings()
     if row_by_row and len(row_by_row) >= LEAST_SHARE_OF_ODDITIES * len(encoded):

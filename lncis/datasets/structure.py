@@ -11,8 +11,8 @@ from lncis.datasets.findings import Finding, error
 from lncis.datasets.masks import run_lengths
 
 Entry = dict[str, Any]
-MOST_PIXELS = 2**40
-"""Of an image; what masks can be encoded for."""
+MOST_PIXELS = 2**31 - 1
+"""Of an image; pycocotools counts in 32 bits, and does not look (2.0.11)."""
 
 
 def faults(document: Any, *, masks: bool = True) -> list[Finding]:
@@ -101,7 +101,7 @@ def _image_fault(image: Entry, sizes: bool) -> str | None:
     if not all(_is_id(image[side]) and image[side] > 0 for side in ("width", "height")):
         return "have a width or height that is not a positive whole number"
     if image["width"] * image["height"] > MOST_PIXELS:
-        return "have a width and height of more than a million pixels each way; correct them"
+        return f"have more than {MOST_PIXELS} pixels; correct their width and height, or cut them into tiles"
     return None
 
 
