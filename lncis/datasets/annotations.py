@@ -1,5 +1,6 @@
 """COCO instances files: read as they are meant, without decoding a mask, and refused where that cannot be."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -54,11 +55,7 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
     An annotation with a box alone is a crowd: no instance to train on, and detections there count neither way; with
     `rectangles` its box is its mask. Raises DataError where the file is missing or no JSON.
     """
-    constants = list[str]()
-    document: Document = read_json(path, object_pairs_hook=_compact, on_constant=constants.append)
-    findings = (
-        [note("numbers are NaN or Infinity, which JSON has not: read as missing", constants)] if constants else []
-    )
+    document, findings = _parsed(path, _compact)
     findings += exporters.read_as_meant(document)
     if faults := structure.faults(document):
         return Reading(document, findings + faults, 0)
@@ -72,8 +69,8 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
 
 def read_labels(path: Path) -> Reading:
     """Return a document for work on labels alone, which any segmentation, box and area may have, and its findings."""
-    document: Document = read_json(path)
-    findings = exporters.read_as_meant(document, masks=False)
+    document, findings = _parsed(path, _once)
+    findings += exporters.read_as_meant(document, masks=False)
     # a file of labels may have no images
     faults = structure.faults(document, masks=False) if isinstance(document, dict) and document.get("images") else []
     return Reading(document, findings + faults, 0)
@@ -88,12 +85,24 @@ def read_images(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return document["images"], document["categories"]
 
 
-def _compact(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parsed(path: Path, hook: Callable[[list[tuple[str, Any]]], Any]) -> tuple[Document, list[Finding]]:
+    constants = list[str]()
+    document = read_json(path, object_pairs_hook=hook, on_constant=constants.append)
+    what = "numbers are NaN or Infinity, which JSON has not: read as missing"
+    return document, [note(what, constants)] if constants else []
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entry = dict(pairs)
     if len(entry) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"it holds {twice!r:.60} twice in one entry; keep one of the two")
+    return entry
+
+
+def _compact(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = _once(pairs)
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):
         with suppress(ValueError, TypeError, OverflowError):  # not numbers: `structure` says so

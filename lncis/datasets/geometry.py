@@ -42,7 +42,7 @@ def settle(document: Document) -> list[Finding]:
     sides = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     sizes = np.array([sides[a["image_id"]] for a in entries], dtype=np.float64)
     bounds = _bounds(entries, sides)
-    there: NDArray[np.bool_] = ~np.isnan(bounds).all(axis=1)
+    there = np.asarray(~np.isnan(bounds).all(axis=1))
     finite = np.isfinite(bounds).all(axis=1)
     reach = FARTHEST_IMAGES * sizes.max(axis=1, keepdims=True)
     far = finite & ~(np.abs(bounds) <= reach).all(axis=1)

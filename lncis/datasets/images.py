@@ -81,13 +81,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _elsewhere(folder: Path, name: str) -> str:
-    """Return a hint where the last part of a name is a file of the folder."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return (
-        f"and {last} is there: take the folder above, or take the path out of file_name"
-        if last != name and _is_file(folder / last)
-        else ""
-    )
+    """Return a hint where the last part of a name is a file of the folder; backslashes are read as slashes."""
+    above, _, last = name.replace("\\", "/").rpartition("/")
+    if not above or not _is_file(folder / last):
+        return ""
+    return f"and {last} is there: take {name[: len(above) + 1]} out of file_name, or name the folder above"
 
 
 def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
