@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lncis import data_identity, datasets
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.datasets import annotations
+from lncis.datasets import annotations, images
 from lncis.detection import coco_eval
 from lncis.errors import DataError
 
@@ -140,6 +140,20 @@ def test_a_bent_file_is_read_alike_everywhere_or_answered_in_one_line(folder, do
 @given(document=bent())
 def test_thousands_of_bent_files_are_read_alike_everywhere_or_answered_in_one_line(folder, document):
     agree(folder, document)
+
+
+@settings(max_examples=100, derandomize=True, **RELAXED)
+@given(ending=st.sampled_from(["png", "jpg", "tif", "gif"]), at=st.integers(0, 400), junk=st.binary(max_size=6))
+def test_a_bent_image_is_read_or_answered_in_one_line(folder, ending, at, junk):
+    path = folder / f"bent.{ending}"
+    Image.effect_noise((habits.WIDTH, habits.HEIGHT), 50).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + junk + content[at + len(junk) :][: None if len(junk) % 2 else 100])
+    try:
+        assert images.read(path, habits.WIDTH, habits.HEIGHT).shape == (habits.HEIGHT, habits.WIDTH, 3)
+    except DataError as error:
+        assert "\n" not in str(error)
+        assert str(path) in str(error)
 
 
 @settings(max_examples=60, derandomize=True, **RELAXED)

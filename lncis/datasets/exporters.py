@@ -163,11 +163,12 @@ def _number_annotations(entries: list[Entry], tally: Tally) -> None:
 def _headings(categories: list[Entry], annotations: list[Entry]) -> list[Entry]:
     """Return categories without an annotation that only name the group of others: their own group is none."""
     groups = {c.get("supercategory") for c in categories if isinstance(c.get("supercategory"), str)}
-    candidates = [c for c in categories if c.get("supercategory") in (None, "", "none") and c.get("name") in groups]
+    named = [c for c in categories if isinstance(c.get("name"), str) and _is_key(c.get("id"))]
+    candidates = [c for c in named if c.get("supercategory") in (None, "", "none") and c["name"] in groups]
     if not candidates:
         return []
     used = {a.get(key) for a in annotations for key in ("category_id", "clean_category_id") if _is_key(a.get(key))}
-    return [c for c in candidates if _is_key(c.get("id")) and c["id"] not in used]
+    return [c for c in candidates if c["id"] not in used]
 
 
 def _read_shape(entry: Entry, tally: Tally) -> None:
