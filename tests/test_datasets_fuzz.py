@@ -142,6 +142,7 @@ def test_thousands_of_bent_files_are_read_alike_everywhere_or_answered_in_one_li
     agree(folder, document)
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what it reads nevertheless
 @settings(max_examples=100, derandomize=True, **RELAXED)
 @given(ending=st.sampled_from(["png", "jpg", "tif", "gif"]), at=st.integers(0, 400), junk=st.binary(max_size=6))
 def test_a_bent_image_is_read_or_answered_in_one_line(folder, ending, at, junk):
