@@ -13,7 +13,7 @@ from lncis.datasets.augmentation import Flipped
 from lncis.datasets.coco import Item
 from lncis.errors import DataError
 
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+Batch = tuple[list[Tensor], list[dict[str, Any]]]
 """Images and their targets, as CocoInstances gives them."""
 
 
