@@ -19,13 +19,12 @@ from lncis.datasets.masks import Rle, run_lengths
 class TargetMasks:
     """The masks of n instances in an image of H x W pixels.
 
-    `starts` and `ends`, int64, are where runs of pixels begin and end. They count the pixels of all masks one after the
-    other, each down its columns: pixel (row, column) of mask k is `(k W + column) H + row`. Where `mirrored`, the masks
-    are these, left to right.
+    `runs` `(m, 2)`, int64, are the first pixel of each run and the first one after it. They count the pixels of all
+    masks one after the other, each down its columns: pixel (row, column) of mask k is `(k W + column) H + row`. Where
+    `mirrored`, the masks are these, left to right.
     """
 
-    starts: Tensor
-    ends: Tensor
+    runs: Tensor
     count: int
     height: int
     width: int
@@ -39,8 +38,7 @@ class TargetMasks:
             counts = mask["counts"] if isinstance(mask["counts"], str) else mask["counts"].decode()
             changes = number * height * width + np.cumsum(run_lengths(counts))
             runs.append(changes[: len(changes) // 2 * 2].reshape(-1, 2))  # without the background after the last run
-        starts, ends = (torch.from_numpy(places.copy()) for places in np.concatenate(runs).T)
-        return cls(starts=starts, ends=ends, count=len(encoded), height=height, width=width)
+        return cls(runs=torch.from_numpy(np.concatenate(runs)), count=len(encoded), height=height, width=width)
 
     def __len__(self) -> int:
         return self.count
@@ -51,12 +49,11 @@ class TargetMasks:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "TargetMasks":
         """Return the masks on a device, as `Tensor.to` does."""
-        starts, ends = (places.to(device, non_blocking=non_blocking) for places in (self.starts, self.ends))
-        return replace(self, starts=starts, ends=ends)
+        return replace(self, runs=self.runs.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "TargetMasks":
         """Return the masks in pinned memory; DataLoader calls this."""
-        return replace(self, starts=self.starts.pin_memory(), ends=self.ends.pin_memory())
+        return replace(self, runs=self.runs.pin_memory())
 
     def full_size(self) -> Tensor:
         """Return the masks `(n, H, W)`, uint8."""
@@ -72,12 +69,12 @@ class TargetMasks:
             columns = self.width - 1 - columns
         # a column is drawn once, however often it is wanted: so pixels are drawn in the order in which runs count them
         columns, wanted = torch.unique(columns, return_inverse=True)
-        device = self.starts.device
+        device = self.runs.device
         rows, columns, wanted = (index.to(device, non_blocking=True) for index in (rows, columns, wanted))
         changes = torch.zeros(self.count * len(columns) * height + 1, dtype=torch.int8, device=device)
-        for places, change in ((self.starts, 1), (self.ends, -1)):
-            drawn_before = self._drawn_before(places, rows, columns)
-            changes.index_add_(0, drawn_before, torch.full_like(drawn_before, change, dtype=torch.int8))
+        change = torch.ones_like(self.runs, dtype=torch.int8)
+        change[:, 1] = -1
+        changes.index_add_(0, self._drawn_before(self.runs, rows, columns).flatten(), change.flatten())
         drawn = changes.cumsum_(0)[:-1].view(torch.uint8).view(self.count, len(columns), height)
         return drawn.index_select(1, wanted).transpose(1, 2).contiguous()
 
