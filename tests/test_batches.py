@@ -58,18 +58,31 @@ def test_loading_processes_change_nothing():
     assert same(loaded(2), loaded(0))
 
 
-@pytest.mark.processes
-def test_full_shared_memory_changes_nothing_and_hangs_nothing(tmp_path):
-    inside = f"mount -t tmpfs -o size={SHARED_MEMORY_KILOBYTES}k tmpfs /dev/shm && exec"
+def with_shared_memory(kilobytes: int, file: Path) -> subprocess.CompletedProcess[str]:
+    """Run this file as a program, with a /dev/shm of this size; skip the test where that is not permitted."""
+    inside = f"mount -t tmpfs -o size={kilobytes}k tmpfs /dev/shm && exec"
     unshare = shutil.which("unshare") or "unshare"
     try:
         subprocess.run([unshare, "-m", "sh", "-c", f"{inside} true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"needs a /dev/shm of its own: {error}")
-    file = tmp_path / "loaded.pt"
     command = [unshare, "-m", "sh", "-c", f'{inside} "$@"', "sh", sys.executable, __file__, str(file)]
-    subprocess.run(command, timeout=120, check=True)
-    assert same(torch.load(file), loaded(0))
+    return subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.processes
+def test_full_shared_memory_changes_nothing_and_hangs_nothing(tmp_path):
+    done = with_shared_memory(SHARED_MEMORY_KILOBYTES, tmp_path / "loaded.pt")
+    assert done.returncode == 0, done.stderr
+    assert same(torch.load(tmp_path / "loaded.pt"), loaded(0))
+
+
+@pytest.mark.processes
+def test_processes_that_cannot_start_are_said_with_the_remedy(tmp_path):
+    done = with_shared_memory(4, tmp_path / "loaded.pt")
+    assert done.returncode != 0
+    assert "loading_processes: 2 cannot be started" in done.stderr
+    assert "--shm-size" in done.stderr
 
 
 if __name__ == "__main__":

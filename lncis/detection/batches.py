@@ -13,7 +13,7 @@ from lncis.config import TrainConfig
 from lncis.datasets.augmentation import Flipped
 from lncis.datasets.coco import Item
 from lncis.datasets.target_masks import TargetMasks
-from lncis.errors import DataError
+from lncis.errors import ConfigError, DataError
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 """Images and their targets, as CocoInstances gives them."""
@@ -58,9 +58,19 @@ def on_device(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch
 
 
 def each(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield what a loader loads; a fault in the data is raised in one line, whichever process met it."""
+    """Yield what a loader loads; a fault in the data is raised in one line, whichever process met it.
+
+    Raises ConfigError where loading processes cannot be started.
+    """
     try:
-        for loaded in loader:
+        loading = iter(loader)
+    except OSError as error:  # of a fork, or of a semaphore, which needs a page of /dev/shm
+        remedy = "make room in /dev/shm (docker run --shm-size 1g), or set it to 0"
+        raise ConfigError(
+            "loading_processes", [f"{loader.num_workers} cannot be started: {error}; {remedy}"]
+        ) from error
+    try:
+        for loaded in loading:
             yield pickle.loads(loaded) if isinstance(loaded, bytes) else loaded
     except DataError as error:  # torch puts the traceback of its process before the message
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("lncis.errors.DataError: ")) from error
