@@ -221,9 +221,9 @@ def _resume_hint(console: Console, study_id: str) -> Iterator[None]:
 def _print_paths(console: Console, result: Any) -> None:
     for what, name in PRINTED.items():
         console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
-    from lncis.tracking import tracking_uri
+    from lncis.tracking import shown_uri
 
-    console.print(f"curves: make mlflow  ({tracking_uri()})", soft_wrap=True, highlight=False)
+    console.print(f"curves: make mlflow  ({shown_uri()})", soft_wrap=True, highlight=False)
 
 
 def _short(path: Path) -> Path:
