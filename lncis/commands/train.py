@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lncis import documents
 from lncis.commands.study import Verbose
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
-from lncis.terminal import clear_errors
+from lncis.terminal import clear_errors, console_of_plain_text
 
 
 def train(
@@ -35,7 +34,7 @@ def train(
             "loading_processes": loading_processes,
         }
         workers = documents.parse(Workers, options, source="options") if num_workers else None
-        console = Console(highlight=False)
+        console = console_of_plain_text()
 
         def show(record: Record) -> bool:
             console.print(_line(parsed, record), soft_wrap=True)
