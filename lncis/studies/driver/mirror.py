@@ -227,4 +227,4 @@ def flat(document: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return without_credentials(f"{type(error).__name__}: {error}").splitlines()[0][:120]
+    return without_credentials(f"{type(error).__name__}: {error}").splitlines()[0][:200]
