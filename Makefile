@@ -64,7 +64,7 @@ lock: $(STAMP)  ## resolve pyproject.toml again into requirements.lock
 	  pyproject.toml --output-file requirements.lock
 
 mlflow: $(STAMP)  ## browse what was logged, on http://127.0.0.1:5000
-	@case "$$MLFLOW_TRACKING_URI" in http*) echo "look at $$MLFLOW_TRACKING_URI";; \
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "look at $$(echo "$$MLFLOW_TRACKING_URI" | sed 's,//.*@,//,')";; \
 	  *) echo "open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"; $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1;; esac
 
 clean:  ## remove what can be made again (not runs/ and not mlflow.db)

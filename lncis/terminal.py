@@ -1,5 +1,6 @@
-"""How a command shows how far it is, and how it ends: with its result, or with one clear line."""
+"""What a command shows and prints, and how it ends: with its result, or with one clear line."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,12 @@ PROGRESS_DELAY_SECONDS = 5.0
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn our errors into a message and an exit code, an interrupt into 130; others keep their traceback."""
+    """Turn our errors into a message and an exit code, an interrupt into 130; others keep their traceback.
+
+    What stdout cannot encode is printed as its escape: it must not end a command that has done its work.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it from the start
     try:
         yield
     except LncisError as error:
@@ -54,3 +60,12 @@ def progress(delay_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], N
     finally:
         if bars.live.is_started:
             bars.stop()
+
+
+def console_of_plain_text(width: int | None = None) -> Console:
+    """Return a console that prints text as it is, `[x]` in the name of a folder, too; `width` where it is no terminal.
+
+    It prints to stdout as that is now, whatever it is redirected to later.
+    """
+    file = sys.stdout
+    return Console(file=file, width=None if file.isatty() else width, markup=False, emoji=False, highlight=False)

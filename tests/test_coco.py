@@ -45,7 +45,7 @@ def dataset() -> CocoInstances:
 
 def test_boxes_are_the_corners_of_the_masks(dataset):
     for _, target in dataset:
-        for (left, top, right, bottom), mask in zip(target["boxes"].tolist(), target["masks"], strict=True):
+        for (left, top, right, bottom), mask in zip(target["boxes"].tolist(), target["masks"].full_size(), strict=True):
             ys, xs = mask.nonzero(as_tuple=True)
             assert [left, top, right, bottom] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
@@ -72,7 +72,8 @@ def test_types_and_shapes(dataset):
         assert (image.shape, image.dtype) == ((3, HEIGHT, WIDTH), torch.float32)
         assert (target["boxes"].shape, target["boxes"].dtype) == ((n, 4), torch.float32)
         assert (target["labels"].shape, target["labels"].dtype) == ((n,), torch.int64)
-        assert (target["masks"].shape, target["masks"].dtype) == ((n, HEIGHT, WIDTH), torch.uint8)
+        masks = target["masks"].full_size()
+        assert (len(target["masks"]), masks.shape, masks.dtype) == (n, (n, HEIGHT, WIDTH), torch.uint8)
         assert (target["annotation_ids"].shape, target["annotation_ids"].dtype) == ((n,), torch.int64)
 
 
@@ -93,7 +94,7 @@ def test_digits_become_targets(tmp_path):
     by_id = {a["id"]: a for a in document["annotations"]}
     for _, target in dataset:
         for number, label, mask in zip(
-            target["annotation_ids"].tolist(), target["labels"].tolist(), target["masks"], strict=True
+            target["annotation_ids"].tolist(), target["labels"].tolist(), target["masks"].full_size(), strict=True
         ):
             assert str(label - 1) == name[by_id[number]["category_id"]]
             assert mask.sum() == by_id[number]["area"]

@@ -80,7 +80,7 @@ def accepted(folder: Path, text: str) -> bool:
         assert image.isfinite().all()
         assert corners.isfinite().all()
         assert (corners[:, 2:] > corners[:, :2]).all()
-        assert target["masks"].flatten(1).any(dim=1).all()
+        assert target["masks"].full_size().flatten(1).any(dim=1).all()
     whole = data.test.document
     detections = [
         {key: entry[key] for key in ("image_id", "category_id", "bbox")}

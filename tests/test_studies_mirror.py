@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from lncis import documents, tracking
 from lncis.studies.driver import mirror as mirrors
@@ -33,7 +35,8 @@ class Mlflow:
     def __init__(self, failures: float = 0.0, seed: int = 0) -> None:
         self.runs: dict[str, SimpleNamespace] = {}
         self.experiments: dict[str, str] = {}
-        self.failures, self.away, self.lock = failures, False, threading.Lock()
+        self.failures, self.away, self.refuses, self.lock = failures, False, False, threading.Lock()
+        self.deleted: set[str] = set()
         self._draw, self._ids = random.Random(seed), count()
 
     def client(self, uri: str) -> "Mlflow":
@@ -43,6 +46,8 @@ class Mlflow:
         with self.lock:
             if self.away or self._draw.random() < self.failures:
                 raise ConnectionError("MLflow is away")
+            if self.refuses:
+                raise MlflowException("alice may not do that", PERMISSION_DENIED)
             answer = effect()
             if self._draw.random() < self.failures:
                 raise TimeoutError("MLflow did not answer")
@@ -50,9 +55,13 @@ class Mlflow:
 
     def get_experiment_by_name(self, name):
         found = self.experiments.get(name)
-        return self._call(lambda: found and SimpleNamespace(experiment_id=found))
+        stage = "deleted" if found in self.deleted else "active"
+        return self._call(lambda: found and SimpleNamespace(experiment_id=found, lifecycle_stage=stage))
 
-    def create_experiment(self, name):
+    def restore_experiment(self, experiment):
+        self._call(lambda: self.deleted.discard(experiment))
+
+    def create_experiment(self, name, artifact_location):
         return self._call(lambda: self.experiments.setdefault(name, str(next(self._ids))))
 
     def create_run(self, experiment, run_name, tags):
@@ -277,6 +286,36 @@ def test_a_server_that_stays_away_is_given_up_and_the_next_session_sends_the_res
     monkeypatch.setattr(tracking.mlflow, "MlflowClient", server.client)
     follow(events)
     check(server, events)
+
+
+def test_a_server_that_refuses_is_not_waited_for_and_the_next_session_sends_the_rest(server, events):
+    server.refuses = True
+    started = time.monotonic()
+    (note,) = follow(events)
+    assert time.monotonic() - started < 10
+    assert "is sent nothing more: MlflowException: alice may not do that; training goes on; resume the study" in note
+    server.refuses = False
+    assert follow(events) == []
+    check(server, events)
+
+
+def test_an_experiment_that_was_deleted_is_restored_with_a_note(server, events):
+    follow(events[:20])
+    server.deleted.update(server.experiments.values())
+    (note,) = follow(events)
+    assert note == "MLflow's experiment s was deleted; it is restored with its runs"
+    check(server, events)
+
+
+def test_notes_hold_no_password(server, events, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://alice:S3cret@mlflow.example.org")
+    server.away = True
+    notes = follow(events[:20], timeout_seconds=0.3)
+    server.away = False
+    while any(thread.name == "mlflow" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert any("MLflow at http://mlflow.example.org is away" in note for note in notes)
+    assert not any("S3cret" in note for note in notes)
 
 
 def test_the_run_of_a_stopped_study_is_killed_and_goes_on_when_it_is_resumed(server, events):

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lncis import documents
 from lncis.errors import ConfigError
-from lncis.terminal import clear_errors
+from lncis.terminal import clear_errors, console_of_plain_text
 
 COMMANDS = ("setup_commands", "head_setup_commands", "worker_setup_commands", "head_start_ray_commands",
             "worker_start_ray_commands")  # fmt: skip
@@ -43,7 +42,7 @@ def check_file(file: Annotated[Path, typer.Argument(help="YAML file of a cluster
             problems = cluster_aws.find_problems(config)
         if problems:
             raise ConfigError(str(file), problems)
-        Console(highlight=False).print(f"{file}: no mistake found; next: ray up {file}", soft_wrap=True)
+        console_of_plain_text().print(f"{file}: no mistake found; next: ray up {file}", soft_wrap=True)
 
 
 def find_problems(config: dict[str, Any], folder: Path) -> list[str]:

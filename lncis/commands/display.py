@@ -61,7 +61,7 @@ class Display(Observer):
         """Print new epochs from here on; those before are of earlier sessions."""
         self._replaying, self._of_earlier = False, len(self._seconds)
         if self._seconds and not self._console.is_terminal:
-            self._console.print(f"resumed after {len(self._seconds)} of {self._total} epochs", highlight=False)
+            self._console.print(f"resumed after {len(self._seconds)} of {self._total} epochs")
 
     def on_trial_start(self, trial: Trial, tasks: Sequence[Task]) -> None:
         """Show a new trial."""
@@ -81,7 +81,6 @@ class Display(Observer):
                 f"{self._head()}  {trial.label}, seed {trial.replicate}: stage {self._stage(row)}, epoch "
                 f"{epoch}/{trial.config.schedule.epochs}, {self._spec.objective.metric} {_figure(row.latest)}",
                 soft_wrap=True,
-                highlight=False,
             )
 
     def on_trial_end(self, trial: Trial, end: End, reason: str) -> None:
@@ -89,11 +88,11 @@ class Display(Observer):
         row = self._rows[trial.name]
         row.state = f"{end}: {reason}" if reason else str(end)
         if reason and not self._console.is_terminal and not self._replaying:
-            self._console.print(f"{trial.label}, seed {trial.replicate}: {row.state}", soft_wrap=True, highlight=False)
+            self._console.print(f"{trial.label}, seed {trial.replicate}: {row.state}", soft_wrap=True)
 
     def on_note(self, text: str) -> None:
         """Print a note, above the table if there is one."""
-        self._live.console.print(f"note: {text}", soft_wrap=True, highlight=False)
+        self._live.console.print(f"note: {text}", soft_wrap=True)
 
     def _stage(self, row: _Row) -> int:
         switch = switch_of(row.trial.config)

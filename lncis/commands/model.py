@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lncis.errors import CheckpointError, ConfigError
-from lncis.terminal import clear_errors
+from lncis.terminal import clear_errors, console_of_plain_text
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +57,7 @@ def evaluate(
             table.add_column("recorded in training")
         for key, value in metrics.items():
             table.add_row(key, f"{value:.2f}", f"{recorded[key]:.2f}" if key in recorded else None)
-        Console(width=None if Console().is_terminal else 120).print(table)
+        console_of_plain_text(width=120).print(table)
 
 
 def predict(

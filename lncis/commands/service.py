@@ -15,7 +15,7 @@ from rich.text import Text
 from lncis.commands.study import changes_of
 from lncis.errors import ConfigError, StudyError
 from lncis.studies.spec import files as spec_files
-from lncis.terminal import clear_errors
+from lncis.terminal import clear_errors, console_of_plain_text
 
 if TYPE_CHECKING:
     from lncis.api import Event, Study
@@ -86,7 +86,8 @@ def list_studies(
                 _shown(f"{best.objective}  {best.label}" if best else "-"),
                 _shown(why.get(study.id, study.reason)),
             )
-        _console().print(table if found else "no such study" if state or owner else "no study yet")
+        none = "no such study" if state or owner else "no study yet"
+        console_of_plain_text(width=160).print(table if found else none)
 
 
 def watch(study_id: Id, service: Service = None) -> None:
@@ -126,7 +127,7 @@ def best(
                 f"{one.epoch}/{one.epochs}",
                 one.status,
             )
-        _console().print(table)
+        console_of_plain_text(width=160).print(table)
 
 
 def cancel(study_id: Id, service: Service = None) -> None:
@@ -153,10 +154,6 @@ def _client(service: str | None) -> "Client":
     return Client(service)
 
 
-def _console() -> Console:
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
-
-
 def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the request body; a mistake in a file is an error before anything is sent."""
     if (file is None) == (preset is None):
@@ -169,8 +166,8 @@ def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> di
 def _follow(client: "Client", study_id: str) -> None:
     """Print the events of a study until it is over; StudyError if it did not succeed."""
     study = client.get(study_id)
-    console, labels, metric = _console(), dict[str, str](), _metric(study)
-    console.print(f"{study.id}: {study.state}", soft_wrap=True, markup=False)
+    console, labels, metric = console_of_plain_text(width=160), dict[str, str](), _metric(study)
+    console.print(f"{study.id}: {study.state}", soft_wrap=True)
     done = study.progress.epochs_done
     after = max(0, study.last_event - PAST_EVENTS)
     with _left_running(study_id), _bar(console) as bar:
@@ -190,7 +187,7 @@ def _follow(client: "Client", study_id: str) -> None:
         else "no configuration finished"
     )
     console.print(_shown(f"{study_id}: succeeded; {summary}"), soft_wrap=True)
-    console.print(f"best config: lncis study best {study_id} --yaml", soft_wrap=True, markup=False)
+    console.print(f"best config: lncis study best {study_id} --yaml", soft_wrap=True)
 
 
 @contextmanager
@@ -236,7 +233,7 @@ def _metric(study: "Study") -> str:
 
 
 def _print_state(study: "Study") -> None:
-    _console().print(
+    console_of_plain_text(width=160).print(
         _shown(f"{study.id}: {study.state}" + (f", {study.reason}" if study.reason else "")), soft_wrap=True
     )
 

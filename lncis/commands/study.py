@@ -1,7 +1,6 @@
 """`lncis study run`, `report` and `compare`; lncis.studies.gamma_sweep runs its study by the first one, too."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
 from lncis.studies.spec.judging import judged_before
-from lncis.terminal import clear_errors
+from lncis.terminal import clear_errors, console_of_plain_text
 from lncis.yaml_text import parse_yaml
 
 PRINTED = {
@@ -87,8 +86,7 @@ def run_file(
         spec = _spec(file, resume, with_ or [], set_ or [], retry_failed, runs)
         checked, shared = spec.sensitivity_check and not no_check, spec.sharing and not no_sharing
         spec = judged_before(replace(spec, sharing=shared, sensitivity_check=checked))  # by the door it came in
-        # bound to stdout as it is now: during the study it is redirected to a log
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        console = console_of_plain_text(width=120)  # while the study runs stdout is redirected to a log
         planned = plan(spec)
         if dry_run:
             console.print(planned.view())
@@ -130,7 +128,7 @@ def report_study(study_id: Annotated[str, typer.Argument(help="Id of the study."
         from lncis.studies.report import table
 
         result = folders.read_result(runs, study_id)
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+        console = console_of_plain_text(width=120)
         with suppress(StudyError):  # no configuration has finished; the rest is written
             report.write_report(result)
         console.print(table.result_table(result))
@@ -147,7 +145,7 @@ def compare_studies(
         from lncis.studies.report import comparison
 
         results = [folders.read_result(runs, study_id) for study_id in study_ids]
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+        console = console_of_plain_text(width=160)
         console.print(comparison.comparison_table(results))
 
 
@@ -214,16 +212,16 @@ def _resume_hint(console: Console, study_id: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"resume it with: lncis study run --resume {study_id}", soft_wrap=True, highlight=False)
+        console.print(f"resume it with: lncis study run --resume {study_id}", soft_wrap=True)
         raise
 
 
 def _print_paths(console: Console, result: Any) -> None:
     for what, name in PRINTED.items():
-        console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True, highlight=False)
-    from lncis.tracking import tracking_uri
+        console.print(f"{what}: {_short(result.directory / name)}", soft_wrap=True)
+    from lncis.tracking import shown_uri
 
-    console.print(f"curves: make mlflow  ({tracking_uri()})", soft_wrap=True, highlight=False)
+    console.print(f"curves: make mlflow  ({shown_uri()})", soft_wrap=True)
 
 
 def _short(path: Path) -> Path:

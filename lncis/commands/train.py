@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from lncis import documents
 from lncis.commands.study import Verbose
 from lncis.config import TrainConfig, Workers
 from lncis.metrics import Record
-from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, progress
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
 
 def train(
@@ -35,7 +34,7 @@ def train(
             "loading_processes": loading_processes,
         }
         workers = documents.parse(Workers, options, source="options") if num_workers else None
-        console = Console(highlight=False)
+        console = console_of_plain_text()
 
         def show(record: Record) -> bool:
             console.print(_line(parsed, record), soft_wrap=True)
@@ -48,7 +47,7 @@ def train(
             weights.find(parsed.model.weights)
         data = datasets.load(parsed)
         for remark in data.remarks:
-            console.print(f"note: {remark}", markup=False, soft_wrap=True)
+            console.print(f"note: {remark}", soft_wrap=True)
         with progress(PROGRESS_DELAY_SECONDS) as shown:
             data.decode_images(lambda done, total: shown("decoding images", done, total))
         documents.claim(out, parsed)

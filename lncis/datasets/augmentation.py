@@ -3,6 +3,8 @@
 So they are the same whichever process reads an image, and a resumed training sees what an undisturbed one does.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,9 +28,9 @@ class Flipped(Dataset[Item]):
         return flip(image, target) if drawn < self.probability else (image, target)
 
 
-def flip(image: Tensor, target: dict[str, Tensor]) -> Item:
+def flip(image: Tensor, target: dict[str, Any]) -> Item:
     """Return an image and its target mirrored left to right."""
     left, top, right, bottom = target["boxes"].unbind(dim=1)
     width = image.shape[-1]
     boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
-    return image.flip(-1), {**target, "boxes": boxes, "masks": target["masks"].flip(-1)}
+    return image.flip(-1), {**target, "boxes": boxes, "masks": target["masks"].flipped()}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from pycocotools import mask as rle
 from torch import Tensor
@@ -10,9 +9,10 @@ from torch.utils.data import Dataset
 
 from lncis.datasets.images import Images
 from lncis.datasets.masks import to_rle
+from lncis.datasets.target_masks import TargetMasks
 from lncis.noise import Document
 
-Item = tuple[Tensor, dict[str, Tensor]]
+Item = tuple[Tensor, dict[str, Any]]
 """An image and its target, as CocoInstances gives them."""
 
 
@@ -20,7 +20,7 @@ class CocoInstances(Dataset[Item]):
     """Images with the boxes, labels and masks of a COCO document.
 
     Item `i` is `(image, target)`: image `(3, H, W)` float in [0, 1]; target with `boxes` `(n, 4)` xyxy pixels,
-    `labels` `(n,)` in 1..K, `masks` `(n, H, W)` uint8, `image_id` and `annotation_ids` `(n,)`; also `clean_labels`
+    `labels` `(n,)` in 1..K, `masks` (n TargetMasks), `image_id` and `annotation_ids` `(n,)`; also `clean_labels`
     `(n,)` where every annotation has a `clean_category_id`. Crowds are left out, and so is what comes to no pixel.
     """
 
@@ -49,7 +49,7 @@ class CocoInstances(Dataset[Item]):
         target = {
             "boxes": _corners(found),
             "labels": self._labels(found, "category_id"),
-            "masks": _decode([mask for _, mask in drawn], height, width),
+            "masks": TargetMasks.of([mask for _, mask in drawn], height, width),
             "image_id": torch.tensor(self.document["images"][index]["id"]),
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
@@ -57,11 +57,6 @@ class CocoInstances(Dataset[Item]):
 
     def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
         return torch.tensor([self._label[a[key]] for a in found]).long()
-
-
-def _decode(encoded: list[dict[str, Any]], height: int, width: int) -> Tensor:
-    masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), dtype=np.uint8)
-    return torch.from_numpy(masks).permute(2, 0, 1).contiguous()
 
 
 def _corners(found: list[dict[str, Any]]) -> Tensor:

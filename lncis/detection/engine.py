@@ -24,7 +24,7 @@ from lncis.data_identity import changed, identify
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, diagnostics, histograms
-from lncis.detection.batches import Batch, each, on_device, training_loader
+from lncis.detection.batches import Batch, each, item_loader, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.coco_eval import Detection, evaluator
 from lncis.detection.detections import detect
@@ -178,7 +178,7 @@ def predict(
     model.eval()
     detections: list[Detection] = []
     share = Subset(dataset, range(_rank(), len(dataset), _world()))
-    for image, target in each(DataLoader(share, batch_size=None, num_workers=loading_processes)):
+    for image, target in each(item_loader(share, loading_processes)):
         (found,) = detect(model, [image.to(device)])
         detections += to_coco(found, int(target["image_id"]), dataset.category_ids)
     if _world() == 1:

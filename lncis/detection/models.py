@@ -15,6 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN, ModelConfig
 from lncis.detection import weights
 from lncis.detection.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
+from lncis.detection.transform import TargetMasksTransform
 
 
 def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained: bool = True) -> MaskRCNN:
@@ -35,6 +36,7 @@ def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained:
             nn.init.normal_(getattr(model.roi_heads.box_predictor, layer).weight, std=std)
             nn.init.zeros_(getattr(model.roi_heads.box_predictor, layer).bias)
     model.roi_heads = ClassLossRoIHeads.from_stock(model.roi_heads, box_beta=config.box_beta)
+    model.transform = TargetMasksTransform.from_stock(model.transform)
     # under autocast torchvision would round proposals and ground truth to the type of these: 4 pixels of 1000 in bf16
     model.rpn.head.register_forward_hook(_in_fp32)
     if pretrained and config.weights != "none":

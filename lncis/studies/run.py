@@ -249,7 +249,11 @@ def _ray_log(folder: Path, *, verbose: bool) -> Iterator[None]:
         yield
         return
     handlers = [handler for handler in logging.getLogger("ray").handlers if isinstance(handler, logging.StreamHandler)]
-    with (folder / "ray.log").open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    with (
+        (folder / "ray.log").open("a", buffering=1, encoding="utf-8") as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
         streams = [handler.setStream(file) for handler in handlers]
         try:
             yield

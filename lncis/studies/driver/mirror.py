@@ -22,7 +22,7 @@ from lncis.studies.history import History, StageHistory, TrialHistory
 from lncis.studies.journal import End, EpochFinished, Event
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
-from lncis.tracking import Outage, StudyRuns, tracking_uri
+from lncis.tracking import StudyRuns, is_outage, shown_uri, without_credentials
 
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0)
 """Between attempts while MLflow is away."""
@@ -94,7 +94,7 @@ class Mirror:
             self._thread.join(0.1)
         if self._thread.is_alive():
             self._on_note(
-                f"MLflow at {tracking_uri()} does not answer; nothing is lost: resume the study when it does, and the "
+                f"MLflow at {shown_uri()} does not answer; nothing is lost: resume the study when it does, and the "
                 "rest is sent"
             )
 
@@ -108,28 +108,31 @@ class Mirror:
                 self._send()
                 if stopping and self._finish and self._runs:
                     self._finish(self._runs)
-            except Outage as error:
+            except Exception as error:  # a mistake here must not cost the study
+                if not is_outage(error):
+                    self._on_note(
+                        f"MLflow at {shown_uri()} is sent nothing more: {_first_line(error)}; training goes on; resume "
+                        "the study when that is mended, and the rest is sent"
+                    )
+                    return
                 if pauses is None:
-                    self._on_note(f"MLflow at {tracking_uri()} is away ({_first_line(error)}); training goes on")
+                    self._on_note(f"MLflow at {shown_uri()} is away ({_first_line(error)}); training goes on")
                     pauses = backoff(BACKOFF_SECONDS)
                 self._runs = None  # compare anew: MLflow's runs are found by their tags
                 time.sleep(next(pauses))
                 continue
-            except Exception as error:  # a mistake here must not cost the study
-                self._on_note(
-                    f"MLflow at {tracking_uri()} is sent nothing more: {_first_line(error)}; training goes on"
-                )
-                return
             if pauses is not None:
-                self._on_note(f"MLflow at {tracking_uri()} answers again, and was sent what it missed")
+                self._on_note(f"MLflow at {shown_uri()} answers again, and was sent what it missed")
                 pauses = None
             if stopping:
                 return
 
     def _send(self) -> None:
-        """Send what the journal says and MLflow does not have; raises Outage, after which all is compared anew."""
+        """Send what the journal says and MLflow does not have; after what it raises all is compared anew."""
         if self._runs is None:
             self._runs = StudyRuns(self._spec.name, self._folder.name, self._tags)
+            if self._runs.restored:
+                self._on_note(f"MLflow's experiment {self._spec.name} was deleted; it is restored with its runs")
             ids = {"experiment_id": self._runs.experiment_id, "run_id": self._runs.run_id}
             with suppress(OSError):  # a full disk costs the service a link, and nothing else
                 files.replace(self._folder / MLFLOW_RUN, json.dumps(ids))
@@ -224,4 +227,4 @@ def flat(document: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:120]
+    return without_credentials(f"{type(error).__name__}: {error}").splitlines()[0][:200]

@@ -36,7 +36,7 @@ def write_report(result: StudyResult) -> list[Path]:
 
 def _text(result: StudyResult) -> str:
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table.result_table(result))
+    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table.result_table(result))
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
