@@ -14,6 +14,9 @@ Entry = dict[str, Any]
 MOST_PIXELS = 2**31 - 1
 """Of an image; pycocotools counts in 32 bits, and does not look (2.0.11)."""
 
+MOST_NUMBER = 2**63
+"""Above any coordinate."""
+
 
 def faults(document: Any, *, masks: bool = True) -> list[Finding]:
     """Return the errors of a document that `read_as_meant` has read; `masks=False`: segmentations may be anything."""
@@ -77,7 +80,9 @@ def _numbered(entries: Sequence[Any]) -> list[Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < MOST_NUMBER  # of a larger one no float can be made
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _is_id(value: object) -> bool:
