@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from lncis.datasets.masks import Rle, run_lengths
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TargetMasks:
     """The masks of n instances in an image of H x W pixels.
 
