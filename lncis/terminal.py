@@ -38,7 +38,7 @@ def progress(delay_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], N
     """Yield a function that shows a progress bar for each name, after `delay_seconds`."""
     console = Console(stderr=True)
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -37,8 +37,17 @@ def test_scaled_masks_are_those_of_nearest_interpolation(seed, density):
     assert torch.equal(masks.flipped().flipped().full_size(), full)
 
 
-@pytest.mark.parametrize("size", [(3024, 4032), (4032, 3024), (2999, 1777)])
-@pytest.mark.parametrize("scaled", [(96, 128), (800, 1066), (1333, 1000)])
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [
+        ((2999, 1777), (1333, 1000)),
+        *[
+            pytest.param(size, scaled, marks=pytest.mark.slow)
+            for size in [(3024, 4032), (4032, 3024)]
+            for scaled in [(96, 128), (800, 1066)]
+        ],
+    ],
+)
 def test_photos_scale_like_small_images(size, scaled):
     full, masks = drawn(np.random.default_rng(0), 1, *size, 0.5)
     assert torch.equal(masks.scaled(*scaled), nearest(full, *scaled))

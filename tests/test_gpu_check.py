@@ -52,6 +52,7 @@ def train(
         engine.train_epoch(model, optimizer, loader, config, 0)
 
 
+@pytest.mark.slow
 def test_parts_run_at_toy_size(gpu_check: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     report = gpu_check.checked(gpu_check.TOY, [gpu_check.evaluation, gpu_check.waiting, gpu_check.forking])
     parts = json.loads(json.dumps(report))["parts"]

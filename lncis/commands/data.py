@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter
-from rich.console import Console
 
 from lncis import files
 from lncis.config import CocoData, DigitsData
 from lncis.errors import DataError
-from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, progress
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 from lncis.yaml_text import yaml_text
 
 if TYPE_CHECKING:
@@ -123,21 +122,21 @@ def _hand_over(data: CocoData, out: Path) -> None:
         files.replace(out / SNIPPET, snippet)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}; name another folder") from error
-    console = Console(highlight=False)
+    console = console_of_plain_text()
     console.print(f"the dataset of a training, also in {out / SNIPPET}:", soft_wrap=True)
-    console.print(snippet, markup=False, soft_wrap=True, end="")
+    console.print(snippet, soft_wrap=True, end="")
 
 
 def _print(checked: "Checked") -> None:
-    console = Console(highlight=False)
+    console = console_of_plain_text()
     if counts := checked.counts:
         boxes = f", {counts.box_only} boxes without a mask" if counts.box_only else ""
         console.print(f"{counts.images} images, {counts.instances} instances, {counts.crowds} crowds{boxes}")
         for name, count in counts.instances_by_class.items():
-            console.print(f"  {count:>8}  {name}", markup=False, soft_wrap=True)
+            console.print(f"  {count:>8}  {name}", soft_wrap=True)
         if counts.flipped is not None:
             console.print(f"labels flipped: {counts.flipped:.1f} % of those whose clean label is there")
     for finding in checked.findings:
-        console.print(f"{finding.severity}: {finding}", markup=False, soft_wrap=True)
+        console.print(f"{finding.severity}: {finding}", soft_wrap=True)
     if not checked.findings:
         console.print("no fault found")

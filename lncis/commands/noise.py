@@ -75,7 +75,7 @@ def noise(
             raise DataError(f"{source}: holds a number beyond 1e308, which JSON has not; correct it") from error
         # the copy last: where it is, all is
         _write({manifest_path: _a_field_a_line(manifest), out: text})
-        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
         for finding in reading.findings:
             console.print(f"{finding.severity}: {finding}")
         console.print(summary(manifest))
