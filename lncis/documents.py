@@ -3,9 +3,11 @@
 The schemas are the dataclasses themselves (lncis.config, lncis.studies.spec).
 """
 
+import gc
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache, partial, reduce
@@ -75,7 +77,7 @@ def read_json(
     NaN and Infinity, which JSON has not but Python writes, are None; `on_constant` is called with each.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, _no_garbage_collected():
             return json.load(file, object_pairs_hook=object_pairs_hook, parse_constant=on_constant)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
@@ -83,6 +85,18 @@ def read_json(
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); was it written or copied to its end?") from error
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Keep Python from looking through a document for garbage again and again while it grows: half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Config:

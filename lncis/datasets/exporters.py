@@ -173,48 +173,54 @@ def _headings(categories: list[Entry], annotations: list[Entry]) -> list[Entry]:
 
 def _read_shape(entry: Entry, tally: Tally) -> None:
     """Bring segmentation, box and area of an annotation into COCO's form; a box or area that says nothing goes."""
+    shape, box, area = entry.get("segmentation"), entry.get("bbox"), entry.get("area")
+    if not (type(shape) is list and shape and all(type(p) is np.ndarray and p.ndim == 1 and len(p) > 2 for p in shape)):
+        entry["segmentation"] = _segmentation(entry, tally)
+    if type(box) is list and len(box) == 4 and all(map(_is_finite, box)) and box[2] > 0 and box[3] > 0:
+        pass  # nearly all are so, and a file has a million
+    elif "bbox" in entry:
+        _read_box(entry, tally)
+    if "area" in entry and not _is_finite(area):
+        if _is_finite(area := _number_in(area)):
+            entry["area"] = area
+        else:
+            what = "annotations have an area that is no number: it is measured on their masks"
+            tally.add("note", what, entry, where(entry))
+            del entry["area"]
+
+
+def _segmentation(entry: Entry, tally: Tally) -> Any:
     shape = entry.get("segmentation")
     if shape is None or shape == {} or shape == "":
         shape = []
-    if isinstance(shape, list) and shape and all(isinstance(part, np.ndarray) for part in shape):
-        if all(part.ndim == 0 for part in shape):
-            tally.add(
-                "note", "annotations have a segmentation of one flat list: read as one polygon", entry, where(entry)
-            )
-            shape = [np.array(shape, dtype=np.float64)]
-        elif all(part.shape == (2,) for part in shape) and len(shape) > 2:
-            tally.add(
-                "note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", entry, where(entry)
-            )
-            shape = [np.concatenate(shape)]
-        elif any(part.ndim == 2 and part.shape[1] == 2 for part in shape):
-            tally.add(
-                "note", "annotations have a polygon as a list of points: read as x, y, x, y, ...", entry, where(entry)
-            )
-            shape = [part.ravel() if part.ndim == 2 and part.shape[1] == 2 else part for part in shape]
-        shape = [part for part in shape if part.size]
     if isinstance(shape, dict) and isinstance(shape.get("size"), list):
-        shape = {**shape, "size": [_whole(side) for side in shape["size"]]}
-    entry["segmentation"] = shape
-    if "bbox" in entry:
-        box = [_number_in(side) for side in entry["bbox"]] if isinstance(entry["bbox"], list) else entry["bbox"]
-        if box is None or (isinstance(box, list) and (not box or any(side is None for side in box))):
-            tally.add("note", "annotations have an empty bbox: it is measured on their masks", entry, where(entry))
-            del entry["bbox"]
-        elif isinstance(box, list) and len(box) == 4 and all(_is_finite(side) for side in box) and min(box[2:]) <= 0:
-            tally.add(
-                "note", "annotations have a bbox without extent: it is measured on their masks", entry, where(entry)
-            )
-            del entry["bbox"]
-        else:
-            entry["bbox"] = box
-    if "area" in entry and not _is_finite(area := _number_in(entry["area"])):
-        tally.add(
-            "note", "annotations have an area that is no number: it is measured on their masks", entry, where(entry)
-        )
-        del entry["area"]
-    elif "area" in entry:
-        entry["area"] = area
+        return {**shape, "size": [_whole(side) for side in shape["size"]]}
+    if not (isinstance(shape, list) and all(isinstance(part, np.ndarray) for part in shape)):
+        return shape
+
+    def say(what: str) -> None:
+        tally.add("note", f"annotations have a {what}", entry, where(entry))
+
+    if shape and all(part.ndim == 0 for part in shape):
+        say("segmentation of one flat list: read as one polygon")
+        return [np.array(shape, dtype=np.float64)]
+    of_points = [part.ndim == 2 and part.shape[1] == 2 for part in shape]
+    if any(of_points) or (len(shape) > 2 and all(part.shape == (2,) for part in shape)):
+        say("polygon as a list of points: read as x, y, x, y, ...")
+        shape = [part.ravel() for part in shape] if any(of_points) else [np.concatenate(shape)]
+    return [part for part in shape if part.size]
+
+
+def _read_box(entry: Entry, tally: Tally) -> None:
+    box = [_number_in(side) for side in entry["bbox"]] if isinstance(entry["bbox"], list) else entry["bbox"]
+    if box is None or (isinstance(box, list) and (not box or any(side is None for side in box))):
+        tally.add("note", "annotations have an empty bbox: it is measured on their masks", entry, where(entry))
+        del entry["bbox"]
+    elif isinstance(box, list) and len(box) == 4 and all(_is_finite(side) for side in box) and min(box[2:]) <= 0:
+        tally.add("note", "annotations have a bbox without extent: it is measured on their masks", entry, where(entry))
+        del entry["bbox"]
+    else:
+        entry["bbox"] = box
 
 
 def _number_in(value: Any) -> Any:
