@@ -56,19 +56,19 @@ def load(path: Path) -> None:
 
 
 def read(path: Path) -> None:
-    from lncis.datasets import annotations
+    from lncis.coco import annotations
 
     assert annotations.read(path).findings == []
 
 
 def check(path: Path) -> None:
-    from lncis.datasets import checking
+    from lncis.coco import checking
 
     assert checking.check(path).errors == []
 
 
 def noise(path: Path) -> None:
-    from lncis.datasets import annotations
+    from lncis.coco import annotations
     from lncis.noise import corrupt
 
     noisy, _ = corrupt(annotations.read_labels(path).document, SymmetricNoise(), stream="train")

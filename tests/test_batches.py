@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from lncis.coco.masks import from_array
 from lncis.config import TrainConfig
-from lncis.datasets.masks import from_array
 from lncis.datasets.target_masks import TargetMasks
 from lncis.detection.batches import each, item_loader, training_loader
 

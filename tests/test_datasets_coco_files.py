@@ -14,9 +14,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from lncis import data_identity, datasets, documents, files
+from lncis.coco import annotations
 from lncis.config import CocoData, LncisLoss, NoNoise, Schedule, SymmetricNoise, TrainConfig
 from lncis.data_identity import changed, identify
-from lncis.datasets import annotations
 from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, DataError
 

@@ -7,7 +7,7 @@ import torch
 from pycocotools import mask as rle
 from torch.nn.functional import interpolate
 
-from lncis.datasets.masks import from_array
+from lncis.coco.masks import from_array
 from lncis.datasets.target_masks import TargetMasks
 
 
@@ -72,7 +72,7 @@ def test_no_mask_has_the_size_of_its_image():
 
 MANY = """
 from pathlib import Path
-from lncis.datasets.masks import to_rle
+from lncis.coco.masks import to_rle
 from lncis.datasets.target_masks import TargetMasks
 
 def most_kilobytes():

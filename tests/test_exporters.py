@@ -13,9 +13,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from lncis.datasets import annotations
-from lncis.datasets.images import ImageFiles
-from lncis.datasets.masks import to_rle
+from lncis.coco import annotations
+from lncis.coco.images import ImageFiles
+from lncis.coco.masks import to_rle
 from lncis.errors import DataError
 
 FIXTURES = sorted(path.parent.name for path in HERE.glob("*/annotations.json"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from lncis.coco.masks import from_array
 from lncis.config import DigitsRCNN
-from lncis.datasets.masks import from_array
 from lncis.datasets.target_masks import TargetMasks
 from lncis.detection.models import build_model
 from lncis.detection.transform import TargetMasksTransform

@@ -13,7 +13,7 @@ from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plai
 from lncis.yaml_text import yaml_text
 
 if TYPE_CHECKING:
-    from lncis.datasets.checking import Checked
+    from lncis.coco.checking import Checked
     from lncis.datasets.conversion import Conversion
 
 SNIPPET = "dataset.yaml"
@@ -95,7 +95,7 @@ def check(
 ) -> None:
     """Check a COCO file and list its faults; exits with 2 if it cannot be trained on."""
     with clear_errors():
-        from lncis.datasets import checking
+        from lncis.coco import checking
 
         with progress(PROGRESS_DELAY_SECONDS) as show:
             checked = checking.check(file, images, show)

@@ -61,7 +61,7 @@ def noise(
         _check_target(out, inputs=inputs, force=force)
         manifest_path = out.with_name(f"{out.stem}.noise.json")
         _check_target(manifest_path, inputs=inputs, force=force)
-        from lncis.datasets import annotations  # slow to load: a mistake in the options comes first
+        from lncis.coco import annotations  # slow to load: a mistake in the options comes first
 
         reading = annotations.read_labels(source)
         try:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lncis import files
+from lncis.coco import decoding
+from lncis.coco.annotations import with_clean_labels
+from lncis.coco.images import ImageFiles
 from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, decoding, digits
-from lncis.datasets.annotations import with_clean_labels
+from lncis.datasets import coco_files, digits
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
-from lncis.datasets.images import ImageFiles
 from lncis.noise import corrupt
 
 

@@ -7,8 +7,8 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lncis.datasets.images import Images
-from lncis.datasets.masks import to_rle
+from lncis.coco.images import Images
+from lncis.coco.masks import to_rle
 from lncis.datasets.target_masks import TargetMasks
 from lncis.noise import Document
 

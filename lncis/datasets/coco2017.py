@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from lncis.coco import annotations
+from lncis.coco.images import ImageFiles
 from lncis.config import CocoData
-from lncis.datasets import annotations, conversion
-from lncis.datasets.images import ImageFiles
+from lncis.datasets import conversion
 from lncis.errors import DataError
 
 COUNTS = {"train2017": (118_287, 860_001), "val2017": (5_000, 36_781)}

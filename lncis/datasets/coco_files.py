@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from lncis.coco import annotations
+from lncis.coco.findings import note
+from lncis.coco.images import ImageFiles, Images
 from lncis.config import CocoData
-from lncis.datasets import annotations
-from lncis.datasets.findings import note
-from lncis.datasets.images import ImageFiles, Images
 from lncis.errors import DataError
 from lncis.noise import Document
 

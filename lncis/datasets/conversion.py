@@ -16,8 +16,8 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from lncis import files
-from lncis.datasets.images import UNREADABLE, head_of
-from lncis.datasets.masks import instance
+from lncis.coco.images import UNREADABLE, head_of
+from lncis.coco.masks import instance
 from lncis.errors import DataError
 
 FORMAT = 1

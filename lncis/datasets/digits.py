@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lncis import files
+from lncis.coco.masks import instance
 from lncis.config import CocoData, DigitsData
-from lncis.datasets.masks import instance
 from lncis.errors import DataError
 from lncis.noise import Document
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lncis.datasets.masks import Rle, run_lengths
+from lncis.coco.masks import Rle, run_lengths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 from torchvision.models.detection.transform import resize_boxes
 
-from lncis.datasets.masks import Rle
+from lncis.coco.masks import Rle
 
 MASK_THRESHOLD = 0.5
 """A pixel of greater probability is the instance's."""

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.models.detection import MaskRCNN
 
 from lncis import files
-from lncis.datasets.annotations import read_images
-from lncis.datasets.exporters import ORIGINAL_ID
-from lncis.datasets.images import head_of, read
+from lncis.coco.annotations import read_images
+from lncis.coco.exporters import ORIGINAL_ID
+from lncis.coco.images import head_of, read
 from lncis.detection import overlays
 from lncis.detection.detections import detect
 from lncis.detection.evaluation import to_coco

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pycocotools import mask as rle
 
-from lncis.datasets import exporters, geometry, structure
-from lncis.datasets.exporters import where
-from lncis.datasets.findings import Finding, Tally, error, note, warning
-from lncis.datasets.masks import LEAST_COORDINATES, to_rle
+from lncis.coco import exporters, geometry, structure
+from lncis.coco.exporters import where
+from lncis.coco.findings import Finding, Tally, error, note, warning
+from lncis.coco.masks import LEAST_COORDINATES, to_rle
 from lncis.documents import read_json
 from lncis.errors import DataError
 from lncis.noise import Document

@@ -10,11 +10,11 @@ import numpy as np
 from pycocotools import mask as rle
 
 from lncis import files
-from lncis.datasets import annotations, decoding, geometry
-from lncis.datasets.exporters import where
-from lncis.datasets.findings import Finding, Severity, Tally, warning
-from lncis.datasets.images import head_of
-from lncis.datasets.masks import to_rle
+from lncis.coco import annotations, decoding, geometry
+from lncis.coco.exporters import where
+from lncis.coco.findings import Finding, Severity, Tally, warning
+from lncis.coco.images import head_of
+from lncis.coco.masks import to_rle
 from lncis.errors import DataError
 from lncis.noise import Document
 

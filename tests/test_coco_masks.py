@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from lncis.datasets.masks import from_array, instance, run_lengths, to_rle
+from lncis.coco.masks import from_array, instance, run_lengths, to_rle
 
 RNG = np.random.default_rng(0)
 

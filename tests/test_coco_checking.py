@@ -10,8 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from typer.testing import CliRunner
 
+from lncis.coco import checking
 from lncis.commands import app as cli
-from lncis.datasets import checking
 
 WIDTH, HEIGHT = 80, 60
 

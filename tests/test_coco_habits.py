@@ -14,9 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lncis import datasets
+from lncis.coco import annotations
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.datasets import annotations
 from lncis.detection import coco_eval
 from lncis.errors import DataError
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from lncis.datasets.exporters import where
-from lncis.datasets.findings import Finding, Severity, Tally, error, warning
-from lncis.datasets.masks import LEAST_COORDINATES, to_rle
+from lncis.coco.exporters import where
+from lncis.coco.findings import Finding, Severity, Tally, error, warning
+from lncis.coco.masks import LEAST_COORDINATES, to_rle
 from lncis.noise import Document
 
 BOX_TOLERANCE_PIXELS = 2.0

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lncis.datasets.exporters import where
-from lncis.datasets.findings import Finding, error
-from lncis.datasets.masks import run_lengths
+from lncis.coco.exporters import where
+from lncis.coco.findings import Finding, error
+from lncis.coco.masks import run_lengths
 
 Entry = dict[str, Any]
 MOST_PIXELS = 2**31 - 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lncis.datasets.findings import Finding, Tally, note
+from lncis.coco.findings import Finding, Tally, note
 
 Entry = dict[str, Any]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lncis.datasets import images
+from lncis.coco import images
 from lncis.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, size=(20, 30, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lncis import files
-from lncis.datasets import images
+from lncis.coco import images
 from lncis.errors import DataError
 
 Entry = tuple[Path, int, int]

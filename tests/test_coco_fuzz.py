@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_datasets_habits as habits
+import test_coco_habits as habits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
 from lncis import data_identity, datasets
+from lncis.coco import annotations, images
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.datasets import annotations, images
 from lncis.detection import coco_eval
 from lncis.errors import DataError
 
