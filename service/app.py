@@ -39,9 +39,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         yield
         runtime.stopping = True
         dispatcher.stop()
-        runtime.planner.close()
-        runtime.readers.shutdown()
-        await runtime.http.aclose()
+        await runtime.close()
 
     app = FastAPI(
         title="lncis",

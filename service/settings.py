@@ -44,6 +44,12 @@ class Settings:
     """Trainings that one study may ask for."""
     max_epochs: int = Field(default=10_000, ge=1)
     """Epochs that one training may ask for."""
+    max_scenes: int = Field(default=10_000, ge=1)
+    """Scenes that one split of the digits may ask for: they are composed in memory."""
+    max_image_size: int = Field(default=4096, ge=32)
+    """Pixels of the longer image side that one training may ask for."""
+    max_batch_size: int = Field(default=1024, ge=1)
+    """Images an iteration that one training may ask for."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     """Longest request body."""
     max_event_streams: int = Field(default=100, ge=1)

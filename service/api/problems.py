@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: every answer from 400 up is one."""
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -17,6 +18,11 @@ from service.store.studies import IllegalAction, KeyTaken, StaleRevision, Unknow
 
 MEDIA_TYPE = "application/problem+json"
 
+MAX_ERRORS = 100
+"""Mistakes, and differing fields, that a problem document lists; its detail counts all of them."""
+MAX_TEXT = 500
+"""Characters of a path, of a mistake, and of a value in a problem document."""
+
 log = logging.getLogger("lncis.service")
 
 
@@ -29,13 +35,22 @@ class Problem(LncisError):
 
 
 def field_errors(error: ConfigError) -> list[dict[str, str]]:
-    """Return the mistakes of a document, each with its path."""
+    """Return the mistakes of a document, each with its path: the first ones, if there are many."""
     found = []
-    for line in error.problems:
+    for line in error.problems[:MAX_ERRORS]:
         path, colon, problem = line.partition(": ")
         dotted = bool(colon) and " " not in path
-        found.append({"path": path if dotted else "", "problem": problem if dotted else line})
+        found.append({"path": _short(path) if dotted else "", "problem": _short(problem if dotted else line)})
     return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
+
+
+def _counted(number: int, what: str) -> str:
+    more = f"; the first {MAX_ERRORS} are listed" if number > MAX_ERRORS else ""
+    return f"{number} mistake{'s' if number != 1 else ''} in the {what}{more}"
 
 
 def response(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -49,16 +64,14 @@ def _of(error: LncisError) -> Response:
         case Problem():
             return response(error.status, str(error), headers=error.headers, **error.more)
         case ConfigError():
-            number = len(error.problems)
-            detail = f"{number} mistake{'s' if number > 1 else ''} in the study"
-            return response(422, detail, errors=field_errors(error))
+            return response(422, _counted(len(error.problems), "study"), errors=field_errors(error))
         case UnknownStudy():
             return response(404, str(error))
         case IllegalAction():
             return response(409, str(error), state=error.study.state, legal=error.legal)
         case KeyTaken():
-            fields = documents.differences(error.earlier, error.now)
-            return response(409, str(error), study=error.study_id, differing=fields)
+            fields = documents.differences(error.earlier, error.now)[:MAX_ERRORS]
+            return response(409, str(error), study=error.study_id, differing=[_shown(field) for field in fields])
         case StaleRevision():
             return response(412, str(error))
         case DatabaseAway():
@@ -66,6 +79,15 @@ def _of(error: LncisError) -> Response:
             return response(503, str(error), headers={"Retry-After": "5"})
     log.error("%s", error)
     return response(500, str(error))
+
+
+def _shown(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a difference whose values are cut where they are long: what a body holds is not sent back twice."""
+    values = {name: difference[name] for name in ("earlier", "now")}
+    cut = {
+        name: value if len(text := json.dumps(value)) <= MAX_TEXT else _short(text) for name, value in values.items()
+    }
+    return {"path": _short(difference["path"]), **cut}
 
 
 async def _lncis(request: Request, error: Exception) -> Response:
@@ -80,11 +102,15 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    found = error.errors()
     errors = [
-        {"path": ".".join(str(part) for part in e["loc"]), "problem": f"{e['msg']} but got {e.get('input')!r:.200}"}
-        for e in error.errors()
+        {
+            "path": _short(".".join(str(part) for part in e["loc"])),
+            "problem": f"{_short(e['msg'])} but got {e.get('input')!r:.200}",
+        }
+        for e in found[:MAX_ERRORS]
     ]
-    return response(422, f"{len(errors)} mistakes in the request" if len(errors) > 1 else "1 mistake", errors=errors)
+    return response(422, _counted(len(found), "request"), errors=errors)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -22,6 +22,8 @@ Answer = TypeVar("Answer")
 
 READERS = 4
 """Threads that read the database; Python runs them in turns, so more of them would only wait."""
+JUDGES, JUDGES_OF_LARGE = 2, 1
+"""Threads that judge studies: those of small ones never wait for a large one."""
 MLFLOW_TIMEOUT_SECONDS = 2.0
 
 
@@ -39,11 +41,25 @@ class Runtime:
     """Event streams that are open."""
     stopping: bool = False
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "database-reader"))
+    judges: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES, "judge"))
+    judges_of_large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES_OF_LARGE, "judge-l"))
     http: httpx2.AsyncClient = field(default_factory=lambda: httpx2.AsyncClient(timeout=MLFLOW_TIMEOUT_SECONDS))
 
     async def read(self, work: Callable[[Connection], Answer]) -> Answer:
         """Return the result of a function that reads the database."""
         return await asyncio.get_running_loop().run_in_executor(self.readers, self.database.read, work)
+
+    async def judge(self, work: Callable[[], Answer], *, large: bool) -> Answer:
+        """Return the result of a function that reads or judges a body, while other requests are answered."""
+        threads = self.judges_of_large if large else self.judges
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+    async def close(self) -> None:
+        """End all threads, and connections to others."""
+        self.planner.close()
+        for threads in (self.readers, self.judges, self.judges_of_large):
+            threads.shutdown(cancel_futures=True)
+        await self.http.aclose()
 
     async def write(self, work: Callable[[Connection], Answer]) -> Answer:
         """Return the result of a function that writes to the database, once it is on the disk."""

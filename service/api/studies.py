@@ -1,6 +1,5 @@
 """/studies: submit, list, look at, change."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -32,11 +31,10 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-QUICK_TRIALS = 64
-"""A study with more trials is checked in a thread: that takes longer than other requests should wait."""
-
 QUICK_BYTES = 16 * 1024
-"""A longer body is read in a thread: that takes 10 ms and more."""
+"""A longer body takes 10 ms and more to read."""
+MAX_ADJUSTMENT_BYTES = 4096
+"""Longest body that changes a study; FastAPI validates it on the event loop."""
 
 _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
@@ -71,23 +69,34 @@ async def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
 ) -> Any:
     """Queue a study, or plan it."""
-    body = await _read(request)
-    spec = await _checked(body, runtime)
-    resolved = plain(documents.dump(spec))
+    content, kind = await request.body(), request.headers.get("content-type", "")
+    long = len(content) > QUICK_BYTES
+
+    def read() -> tuple[dict[str, Any], bool]:
+        body = submissions.read_body(content, kind)
+        return body, long or submissions.takes_long(body)
+
+    body, large = await runtime.judge(read, large=long)
+
+    def judged() -> tuple[StudySpec, store.NewStudy]:
+        spec = submissions.to_spec(body, runtime.settings)
+        trials = spec.total_trials
+        return spec, store.NewStudy(
+            name=spec.name,
+            owner=caller.user,
+            spec=plain(documents.dump(spec)),
+            priority=priority,
+            max_concurrent_trials=spec.resources.max_concurrent_trials,
+            trials_total=trials,
+            epochs_total=trials * spec.base.schedule.epochs,
+            key=idempotency_key,
+            request=plain(body),
+        )
+
+    spec, new = await runtime.judge(judged, large=large)
     if dry_run:
-        plan = await runtime.planner.plan(resolved)
+        plan = await runtime.planner.plan(spec, new.spec, user=caller.user)
         return Response(plan.model_dump_json(), media_type="application/json")  # the one answer that is no study
-    new = store.NewStudy(
-        name=spec.name,
-        owner=caller.user,
-        spec=resolved,
-        priority=priority,
-        max_concurrent_trials=spec.resources.max_concurrent_trials,
-        trials_total=spec.total_trials,
-        epochs_total=spec.total_trials * spec.base.schedule.epochs,
-        key=idempotency_key,
-        request=plain(body),
-    )
 
     def write(connection: Connection) -> tuple[StudyRow, bool]:
         study, created = store.create_study(connection, new)
@@ -100,19 +109,6 @@ async def submit(
         response.status_code = 200
     response.headers["Location"] = f"/studies/{study.id}"
     return _tagged(study, response)
-
-
-async def _read(request: Request) -> dict[str, Any]:
-    content, kind = await request.body(), request.headers.get("content-type", "")
-    if len(content) > QUICK_BYTES:
-        return await asyncio.to_thread(submissions.read_body, content, kind)
-    return submissions.read_body(content, kind)
-
-
-async def _checked(body: dict[str, Any], runtime: At) -> StudySpec:
-    if submissions.many_trials(body, QUICK_TRIALS):
-        return await asyncio.to_thread(submissions.to_spec, body, runtime.settings)
-    return submissions.to_spec(body, runtime.settings)
 
 
 @router.get("/studies", responses=documented(422))
@@ -158,16 +154,19 @@ async def get_study(
     return _tagged(study, response)
 
 
-async def _no_duplicate_keys(request: Request) -> None:
-    """Refuse a JSON body in which a key stands twice; pydantic is given the last one only."""
-    parse_json(await request.body(), source=submissions.SOURCE)
+async def _short_and_without_duplicate_keys(request: Request) -> None:
+    """Refuse a long body, and a JSON body in which a key stands twice; pydantic is given the last one only."""
+    body = await request.body()
+    if len(body) > MAX_ADJUSTMENT_BYTES:
+        raise Problem(413, f"the body has {len(body)} bytes, and a change of a study at most {MAX_ADJUSTMENT_BYTES}")
+    parse_json(body, source=submissions.SOURCE)
 
 
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
     responses={200: _ETAG, **documented(404, 409, 412, 422, 428)},
-    dependencies=[Depends(_no_duplicate_keys)],
+    dependencies=[Depends(_short_and_without_duplicate_keys)],
 )
 async def adjust_study(
     study_id: StudyId,

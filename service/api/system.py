@@ -1,14 +1,17 @@
 """The queue, the presets, and whether the service works."""
 
+from functools import lru_cache
+from pathlib import Path
+
 import httpx2
 from fastapi import APIRouter, Response
 from sqlalchemy.engine import Connection
 
 from lncis.api import Dependency, Preset, Presets, Queue, Readiness, State
 from lncis.documents import plain
+from service.api.presets import Stamps, presets, stamps_of
 from service.api.problems import documented
 from service.api.runtime import At, Reader, Runtime
-from service.api.submissions import presets
 from service.dispatch import waiting
 from service.store import studies as store
 from service.store.database import DatabaseAway
@@ -30,15 +33,22 @@ async def get_queue(runtime: At, caller: Reader) -> Queue:
     return await runtime.read(read)
 
 
-@router.get("/presets", responses=documented())
-async def get_presets(runtime: At, caller: Reader) -> Presets:
+@router.get("/presets", response_model=Presets, responses=documented())
+async def get_presets(runtime: At, caller: Reader) -> Response:
     """Return the shipped studies, for `{"preset": NAME, "set": {...}}`."""
-    found = presets(runtime.settings.presets)
-    return Presets(
-        presets=[
-            Preset(name=name, question=str(spec.get("question", "")), spec=plain(spec)) for name, spec in found.items()
-        ]
-    )
+    folder = runtime.settings.presets
+    content = await runtime.judge(lambda: _presets(folder, stamps_of(folder)), large=False)
+    return Response(content, media_type="application/json")
+
+
+@lru_cache(maxsize=4)
+def _presets(folder: Path, stamps: Stamps) -> str:
+    """Return the answer as JSON; it is made again after a file of the folder has changed."""
+    found = [
+        Preset(name=name, question=str(spec.get("question", "")), spec=plain(spec))
+        for name, spec in presets(folder).items()
+    ]
+    return Presets(presets=found).model_dump_json()
 
 
 @router.get("/healthz")

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from lncis import documents
 from lncis.api import Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
-from service.api.submissions import presets
+from service.api.presets import presets
 from service.dispatch import waiting
 from service.settings import Settings
 from service.store import findings, tables
