@@ -1,5 +1,6 @@
 """What a shared service takes of a study: the files that any of its configurations names, and how large it is."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from fake_ray import SPEC
 
+from lncis import documents
 from lncis.config import TrainConfig
 from lncis.config.model import _absolute_file
 from lncis.errors import ConfigError
-from service.api import limits, presets, problems, submissions
+from service.api import limits, plans, presets, problems, submissions
 from service.api.named_files import WEIGHTS
 from service.settings import Settings
 
@@ -181,3 +183,32 @@ def test_a_preset_is_read_again_when_one_of_its_files_changed(tmp_path):
     assert presets.presets(tmp_path)["mine"] is presets.presets(tmp_path)["mine"]
     (tmp_path / "recipes" / "r.yaml").write_text("flip: 0.25\n")
     assert presets.presets(tmp_path)["mine"]["base"] == {"flip": 0.25}
+
+
+@pytest.mark.processes
+def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkeypatch):
+    """Its time is up first; meanwhile and afterwards the plans of others come."""
+    monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
+    giant = {**SPEC, "search": {"loss.gamma": choices(*range(1, 1001))}, "seeds": list(range(10))}
+    giant["base"] = {"schedule": {"epochs": 10_000, "evaluate_every": 10_000}}
+    planner = plans.Planner(tmp_path)
+    specs = {name: submissions.to_spec(body, Settings()) for name, body in (("giant", giant), ("small", SPEC))}
+
+    async def plan(name: str, user: str) -> tuple[str, float]:
+        spec, begun = specs[name], time.monotonic()
+        try:
+            await planner.plan(spec, documents.plain(documents.dump(spec)), user=user)
+        except problems.Problem as refusal:
+            return f"{name} {refusal.status}", time.monotonic() - begun
+        return name, time.monotonic() - begun
+
+    async def ask() -> list[tuple[str, float]]:
+        large = asyncio.create_task(plan("giant", "anna"))
+        await asyncio.sleep(0)
+        return [await plan("small", "bilal"), await large, await plan("small", "bilal")]
+
+    (first, waited), (large, took), (second, _) = asyncio.run(ask())
+    planner.close()
+    assert (first, second) == ("small", "small")
+    assert waited < took
+    assert large in ("giant", "giant 503")
