@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 
 import uvicorn
 
@@ -13,6 +14,8 @@ from service.app import create_app
 from service.dispatch.jobs import RayJobs
 from service.settings import Settings, from_environment
 from service.store.database import Database
+
+log = logging.getLogger("lncis.service")
 
 SWITCH_SECONDS = 0.0005
 """How long another thread may keep the event loop waiting for the interpreter; Python's default is 5 ms."""
@@ -31,6 +34,9 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, and Ray is asked once a second
     sys.setswitchinterval(SWITCH_SECONDS)
+    _make_runs(settings.runs)
+    if not settings.presets.is_dir():
+        log.warning("there are no shipped studies: %s is no folder; LNCIS_PRESETS names another", settings.presets)
     listening = _listen(settings)
     database = Database(settings.database_url)
     try:
@@ -49,6 +55,14 @@ def serve(settings: Settings) -> None:
     finally:
         database.close()
         listening.close()
+
+
+def _make_runs(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        remedy = "name a folder that can be written"
+        raise ConfigError("LNCIS_RUNS", [f"{folder} cannot be made: {error.strerror}; {remedy}"]) from error
 
 
 def _listen(settings: Settings) -> socket.socket:

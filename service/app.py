@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import lncis
 from service.api import openapi, problems, results, studies, system
 from service.api.guard import Guard
 from service.api.metrics import Measured
 from service.api.plans import Planner
+from service.api.queries import only_known_queries
 from service.api.runtime import Runtime
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
@@ -46,6 +47,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         version=lncis.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(only_known_queries)],
         redirect_slashes=False,
         docs_url=None,  # service.ui.page serves the same page with local assets
         redoc_url=None,

@@ -1,10 +1,12 @@
 """Settings: what `python -m service` reads from the environment, once, before anything starts."""
 
 import ipaddress
+import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +18,8 @@ from lncis import documents
 from lncis.config import STRICT_KEYS
 from lncis.errors import ConfigError
 from service.auth import Token, parse_tokens
+
+log = logging.getLogger("lncis.service")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -134,8 +138,42 @@ def variable(name: str) -> str:
     return name.upper() if name in _OF_OTHERS else f"LNCIS_{name.upper()}"
 
 
+OTHERS_VARIABLES = frozenset(
+    f"LNCIS_{name}"
+    for name in ("CACHE", "SCRATCH", "SERVICE_URL", "TOKEN", "DATA", "DATA_SOURCE", "SHARED", "SHARED_SOURCE")
+)
+"""What studies, the client and the cluster's scripts read."""
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[str]:
+    """Return a problem for each variable that looks like a setting; log those that look like nothing."""
+    known, problems = {variable(name) for name in Settings.__dataclass_fields__}, []
+    for name in sorted(environment):
+        if name.startswith("LNCIS_") and name not in known | OTHERS_VARIABLES:
+            short = {setting.removeprefix("LNCIS_"): setting for setting in known}
+            if near := get_close_matches(name.removeprefix("LNCIS_"), short, n=1, cutoff=0.75):
+                problems.append(f"{name}: no such variable; did you mean {short[near[0]]}?")
+            else:
+                log.warning("%s: the service has no such variable; docs/service.md lists them", name)
+    return problems
+
+
+def _missing_folders(settings: Settings, given: Collection[str]) -> list[str]:
+    """Return a problem for each folder that is named and not there; that of runs is made, but not those above it."""
+    named = {"presets": [settings.presets], "data_roots": settings.data_roots, "runs": [settings.runs.parent]}
+    return [
+        f"{variable(name)}: must name a folder, but there is none at {folder}; correct or make it"
+        for name, folders in named.items()
+        if name in given
+        for folder in folders
+        if not folder.is_dir()
+    ]
+
+
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Return the settings in an environment; ConfigError names every variable that is wrong."""
+    if problems := _misspelt(environment):
+        raise ConfigError("environment", problems)
     given: dict[str, Any] = {
         name: environment[variable(name)]
         for name in Settings.__dataclass_fields__
@@ -146,10 +184,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if "data_roots" in given:
         given["data_roots"] = [root for root in given["data_roots"].split(":") if root]
     try:
-        return documents.parse(Settings, given, source="environment")
+        settings = documents.parse(Settings, given, source="environment")
     except ConfigError as error:
         spelt = [_spelt(problem, given) for problem in error.problems]
         raise ConfigError("environment", spelt) from None
+    if problems := _missing_folders(settings, given):
+        raise ConfigError("environment", problems)
+    return settings
 
 
 def _spelt(problem: str, given: Mapping[str, Any]) -> str:

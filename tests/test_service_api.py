@@ -528,3 +528,48 @@ def test_a_preset_that_cannot_be_read_is_named(tmp_path, caplog):
     with pytest.raises(ConfigError) as caught:
         submissions.to_spec({"preset": "mine"}, Settings(presets=tmp_path))
     assert caught.value.problems == [f"preset: mine: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "errors"),
+    [
+        ("GET", "/studies", "stat=queued", [("query.stat", "no such parameter; did you mean state?")]),
+        ("GET", "/studies", "limit=1&limit=2", [("query.limit", "stands 2 times; keep one")]),
+        ("POST", "/studies", "dryrun=1", [("query.dryrun", "no such parameter; did you mean dry_run?")]),
+        ("POST", "/studies/x/cancel", "now", [("query.now", "no such parameter; known are none")]),
+        ("GET", "/queue", "a=1&b=2", [("query.a", "known are none"), ("query.b", "known are none")]),
+        ("GET", "/", "stat=failed", [("query.stat", "did you mean state?")]),
+        ("GET", "/healthz", "verbose", [("query.verbose", "known are none")]),
+    ],
+)
+def test_a_query_parameter_that_would_be_ignored_is_named(idle, method, path, query, errors):
+    told = problem(idle.request(method, f"{path}?{query}", json=SPEC if path == "/studies" else None), 422)["errors"]
+    assert [error["path"] for error in told] == [path for path, _ in errors]
+    assert all(said in error["problem"] for error, (_, said) in zip(told, errors, strict=True))
+    assert idle.get("/studies").json()["studies"] == []
+
+
+def test_a_repeated_key_with_another_priority_is_another_request(idle):
+    headers = {"Idempotency-Key": "my-key"}
+    first = idle.post("/studies", json=SPEC, headers=headers)
+    assert idle.post("/studies?priority=0", json=SPEC, headers=headers).json() == first.json()
+    told = problem(idle.post("/studies?priority=5", json=SPEC, headers=headers), 409)
+    assert told["differing"] == [{"path": "?priority", "earlier": None, "now": 5}]
+    high = {"Idempotency-Key": "another"}
+    assert idle.post("/studies?priority=7", json=SPEC, headers=high).status_code == 201
+    assert idle.post("/studies?priority=7", json=SPEC, headers=high).status_code == 200
+    problem(idle.post("/studies", json=SPEC, headers=high), 409)
+
+
+def test_what_two_long_requests_differ_in_is_answered_in_short(idle):
+    headers = {"Idempotency-Key": "k"}
+    idle.post("/studies", json={**SPEC, "question": "a" * 200_000}, headers=headers)
+    answer = idle.post("/studies", json={**SPEC, "question": "b" * 200_000}, headers=headers)
+    (field,) = problem(answer, 409)["differing"]
+    assert field["path"] == "question"
+    assert len(answer.content) < 3000
+
+
+def test_a_long_change_of_a_study_is_refused(idle):
+    path = post(idle)["links"]["self"]
+    problem(idle.patch(path, json={f"k{n}": 1 for n in range(15_000)}, headers={"If-Match": "*"}), 413)

@@ -48,7 +48,8 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return how many mistakes there are, and that not all are listed."""
     more = f"; the first {MAX_ERRORS} are listed" if number > MAX_ERRORS else ""
     return f"{number} mistake{'s' if number != 1 else ''} in the {what}{more}"
 
@@ -64,7 +65,7 @@ def _of(error: LncisError) -> Response:
         case Problem():
             return response(error.status, str(error), headers=error.headers, **error.more)
         case ConfigError():
-            return response(422, _counted(len(error.problems), "study"), errors=field_errors(error))
+            return response(422, counted(len(error.problems), "study"), errors=field_errors(error))
         case UnknownStudy():
             return response(404, str(error))
         case IllegalAction():
@@ -110,7 +111,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         }
         for e in found[:MAX_ERRORS]
     ]
-    return response(422, _counted(len(found), "request"), errors=errors)
+    return response(422, counted(len(found), "request"), errors=errors)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
@@ -132,12 +133,16 @@ def install(app: FastAPI) -> None:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's entries for the problems that an operation may answer with, those of every one included."""
-    every = (401, 403, 413, 503)
+    return refusals(401, 403, 413, 422, 503, *statuses)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's entries for some problems, and no others."""
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
-        for status in sorted({*every, *statuses})
+        for status in sorted(set(statuses))
     }

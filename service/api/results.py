@@ -33,7 +33,7 @@ KEEP_ALIVE_SECONDS = 15.0
 Part = TypeVar("Part")
 
 
-@router.get("/trials", responses=documented(404, 422))
+@router.get("/trials", responses=documented(404))
 async def get_trials(
     study_id: StudyId, runtime: At, caller: Reader, cursor: Cursor = None, limit: Limit = 50
 ) -> TrialPage:
@@ -42,7 +42,7 @@ async def get_trials(
     return TrialPage(trials=trials, next_cursor=more)
 
 
-@router.get("/stages", responses=documented(404, 422))
+@router.get("/stages", responses=documented(404))
 async def get_stages(
     study_id: StudyId, runtime: At, caller: Reader, cursor: Cursor = None, limit: Limit = 50
 ) -> StagePage:
@@ -70,7 +70,7 @@ async def _page(
     response_model=BestConfigurations,
     responses={
         200: {"content": {"application/yaml": {"schema": {"type": "object", "title": "TrainConfig"}}}},
-        **documented(404, 409, 422),
+        **documented(404, 409),
     },
 )
 async def get_best(
@@ -113,7 +113,7 @@ async def get_best(
             "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The study is over and Last-Event-ID was its last event: do not come back"},
-        **documented(404, 422, 429),
+        **documented(404, 429),
     },
 )
 async def follow_events(

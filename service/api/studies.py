@@ -36,6 +36,9 @@ QUICK_BYTES = 16 * 1024
 MAX_ADJUSTMENT_BYTES = 4096
 """Longest body that changes a study; FastAPI validates it on the event loop."""
 
+PRIORITY = "?priority"
+"""Where a request is kept: its body, and beside it this key, as no body that is a study has it."""
+
 _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
 
@@ -55,7 +58,7 @@ _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
                 "ETag": {"schema": {"type": "string"}},
             },
         },
-        **documented(409, 415, 422),
+        **documented(409, 415),
     },
     openapi_extra={"requestBody": STUDY_BODY},
 )
@@ -90,7 +93,7 @@ async def submit(
             trials_total=trials,
             epochs_total=trials * spec.base.schedule.epochs,
             key=idempotency_key,
-            request=plain(body),
+            request=plain(body) | ({PRIORITY: priority} if priority else {}),
         )
 
     spec, new = await runtime.judge(judged, large=large)
@@ -111,7 +114,7 @@ async def submit(
     return _tagged(study, response)
 
 
-@router.get("/studies", responses=documented(422))
+@router.get("/studies", responses=documented())
 async def list_studies(
     runtime: At,
     caller: Reader,
@@ -134,7 +137,7 @@ async def list_studies(
 @router.get(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404, 422)},
+    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404)},
 )
 async def get_study(
     study_id: StudyId,
@@ -165,7 +168,7 @@ async def _short_and_without_duplicate_keys(request: Request) -> None:
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, **documented(404, 409, 412, 422, 428)},
+    responses={200: _ETAG, **documented(404, 409, 412, 428)},
     dependencies=[Depends(_short_and_without_duplicate_keys)],
 )
 async def adjust_study(
@@ -205,7 +208,7 @@ def _add_action(action: Action, description: str) -> None:
         f"/studies/{{study_id}}/{action}",
         status_code=202,
         response_model=Study,
-        responses={202: {"description": "Accepted; GET the study to see it happen"}, **documented(404, 409, 422)},
+        responses={202: {"description": "Accepted; GET the study to see it happen"}, **documented(404, 409)},
         name=str(action),
     )(ask)
 

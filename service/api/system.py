@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from lncis.api import Dependency, Preset, Presets, Queue, Readiness, State
 from lncis.documents import plain
 from service.api.presets import Stamps, presets, stamps_of
-from service.api.problems import documented
+from service.api.problems import documented, refusals
 from service.api.runtime import At, Reader, Runtime
 from service.dispatch import waiting
 from service.store import studies as store
@@ -51,13 +51,16 @@ def _presets(folder: Path, stamps: Stamps) -> str:
     return Presets(presets=found).model_dump_json()
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=refusals(403, 422))
 async def healthz() -> dict[str, bool]:
     """Answer: the process runs."""
     return {"alive": True}
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "No database: not ready"}})
+@router.get(
+    "/readyz",
+    responses={**refusals(403, 422), 503: {"model": Readiness, "description": "No database: not ready"}},
+)
 async def readyz(response: Response, runtime: At) -> Readiness:
     """Say whether database, Ray and MLflow answer; studies are accepted as long as the database does."""
     database, status = Dependency(ok=True, detail="answers"), waiting.NEVER_SEEN

@@ -45,7 +45,7 @@ class KeyTaken(LncisError):
 
     def __init__(self, study_id: str, earlier: Any, now: Any) -> None:
         self.study_id, self.earlier, self.now = study_id, earlier, now
-        super().__init__(f"this Idempotency-Key was sent before, with another body, for study {study_id}")
+        super().__init__(f"this Idempotency-Key was sent before, with another request, for study {study_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class NewStudy:
     key: str | None
     """The request's Idempotency-Key."""
     request: Any
-    """Its body."""
+    """Its body, and what else of it decides what the study is."""
 
 
 _COLUMNS = [column for column in tables.studies.c if column.name != "spec"]
