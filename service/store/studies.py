@@ -161,11 +161,11 @@ def list_studies_with_job(connection: Connection) -> list[Study]:
     return _studies(connection, query)
 
 
-def states_without_job(connection: Connection, study_ids: Collection[str]) -> dict[str, State]:
-    """Return, of some studies, the states of those without a job; unknown ids are left out."""
+def studies_without_job(connection: Connection, study_ids: Collection[str]) -> dict[str, Study]:
+    """Return, of some studies, those without a job by their ids; unknown ids are left out."""
     columns = tables.studies.c
-    query = sa.select(columns.id, columns.state).where(columns.id.in_(study_ids), columns.job == Job.NONE)
-    return {row.id: row.state for row in connection.execute(query)}
+    query = _STUDIES.where(columns.id.in_(study_ids), columns.job == Job.NONE)
+    return {study.id: study for study in _studies(connection, query)}
 
 
 def next_queued_study(connection: Connection, *, without_owners: Collection[str]) -> Study | None:
