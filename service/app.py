@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 import lncis
 from service.api import openapi, problems, results, studies, system
 from service.api.guard import Guard
+from service.api.methods import include
 from service.api.metrics import Measured
 from service.api.plans import Planner
 from service.api.queries import only_known_queries
@@ -58,6 +59,5 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)
-    for part in (studies, results, system, page):
-        app.include_router(part.router)
+    include(app, [part.router for part in (studies, results, system, page)])
     return app

@@ -1,5 +1,6 @@
 """Every endpoint of docs/service.md, with a real database and a fake Ray that answers over HTTP."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -8,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from fake_ray import SPEC, FakeRay
-from served import eventually
+from served import eventually, served
 from starlette.testclient import TestClient
 
 from lncis import documents
@@ -573,3 +575,91 @@ def test_what_two_long_requests_differ_in_is_answered_in_short(idle):
 def test_a_long_change_of_a_study_is_refused(idle):
     path = post(idle)["links"]["self"]
     problem(idle.patch(path, json={f"k{n}": 1 for n in range(15_000)}, headers={"If-Match": "*"}), 413)
+
+
+def test_head_answers_wherever_get_does_and_allow_names_every_method(idle):
+    study = post(idle)
+    for path in ("/", "/studies", "/queue", "/healthz", "/docs", study["links"]["self"], study["links"]["events"]):
+        assert idle.head(path).status_code == 200, path
+    assert idle.head(study["links"]["self"]).headers["etag"] == idle.get(study["links"]["self"]).headers["etag"]
+    assert idle.head("/studies/none").status_code == 404
+    for path, methods in (
+        ("/studies", "GET, HEAD, POST"),
+        (study["links"]["self"], "GET, HEAD, PATCH"),
+        (f"{study['links']['self']}/cancel", "POST"),
+    ):
+        answer = idle.delete(path)
+        problem(answer, 405)
+        assert answer.headers["allow"] == methods
+    assert not any("head" in operations for operations in idle.get("/openapi.json").json()["paths"].values())
+
+
+def test_any_etag_is_known_to_who_sends_a_star(idle):
+    study = post(idle)
+    assert idle.get(study["links"]["self"], headers={"If-None-Match": "*"}).status_code == 304
+    problem(idle.get("/studies/none", headers={"If-None-Match": "*"}), 404)
+
+
+def test_a_study_that_is_over_is_not_changed(idle):
+    study = post(idle)
+    idle.post(f"{study['links']['self']}/cancel")
+    before = idle.get(study["links"]["self"])
+    told = problem(idle.patch(study["links"]["self"], json={"priority": 5}, headers={"If-Match": "*"}), 409)
+    assert (told["state"], told["legal"]) == ("cancelled", [])
+    assert idle.get(study["links"]["self"]).headers["etag"] == before.headers["etag"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "application/json", 422),
+        (b"\xff{}", "application/json", 422),
+        (b"[" * 2000, "application/json", 422),
+        (b"[]", "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b'{"priority": 1.5}', "application/json; charset=utf-8", 422),
+    ],
+)
+def test_a_change_is_read_as_strictly_as_a_study(idle, content, kind, status):
+    headers = {"Content-Type": kind, "If-Match": "*"}
+    problem(idle.patch(post(idle)["links"]["self"], content=content, headers=headers), status)
+
+
+def test_the_document_is_one_that_generators_of_clients_read(idle):
+    document = idle.get("/openapi.json").json()
+    patch = document["paths"]["/studies/{study_id}"]["patch"]
+    (header,) = (one for one in patch["parameters"] if one["name"] == "if-match")
+    assert header["required"]
+    assert "400" not in patch["responses"]
+    assert patch["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Adjustment")
+
+    def constants(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [value for key in value if key == "const"] + [
+                c for inner in value.values() for c in constants(inner)
+            ]
+        return [c for inner in value for c in constants(inner)] if isinstance(value, list) else []
+
+    assert constants(document) == []
+    schema = document["components"]["schemas"]["StudySummary"]["properties"]["max_concurrent_trials"]
+    assert {"type": "string", "enum": ["auto"]} in schema["anyOf"]
+
+
+def test_more_streams_than_the_limit_are_refused_also_at_once(tmp_path, database):
+    """Thirty ask at the same moment, before the first one has sent anything."""
+    with served(tmp_path, database, max_event_streams=3) as url:
+        with httpx2.Client(base_url=url, trust_env=False) as client:
+            path = client.post("/studies", json=SPEC).json()["links"]["events"]
+
+        async def ask(client: httpx2.AsyncClient) -> int:
+            async with client.stream("GET", f"{url}{path}") as answer:
+                if answer.status_code == 200:
+                    await asyncio.sleep(1)
+                return answer.status_code
+
+        async def everybody() -> list[int]:
+            async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+                return await asyncio.gather(*(ask(client) for _ in range(30)))
+
+        assert sorted(asyncio.run(everybody())) == [200] * 3 + [429] * 27
+        eventually(lambda: asyncio.run(everybody()).count(200) == 3, seconds=30)  # their places are free again

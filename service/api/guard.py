@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
+from service.api.methods import head_as_get
 from service.settings import is_loopback
 
 HEADERS = {
@@ -49,7 +50,7 @@ class Guard:
         elif complaint := self._complaint(scope["method"], headers):
             await problems.response(403, complaint)(scope, receive, with_headers)
         else:
-            await self._app(scope, self._counted(receive), with_headers)
+            await self._app(head_as_get(scope), self._counted(receive), with_headers)
 
     def _counted(self, receive: Receive) -> Receive:
         """Return a `receive` that fails beyond the limit; not every body announces its length."""

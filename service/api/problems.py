@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 
 from lncis import documents
 from lncis.errors import ConfigError, LncisError
+from service.api.methods import allowed
 from service.store.database import DatabaseAway
-from service.store.studies import IllegalAction, KeyTaken, StaleRevision, UnknownStudy
+from service.store.studies import IllegalAction, KeyTaken, StaleRevision, StudyOver, UnknownStudy
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -70,6 +71,8 @@ def _of(error: LncisError) -> Response:
             return response(404, str(error))
         case IllegalAction():
             return response(409, str(error), state=error.study.state, legal=error.legal)
+        case StudyOver():
+            return response(409, str(error), state=error.study.state, legal=[])
         case KeyTaken():
             fields = documents.differences(error.earlier, error.now)[:MAX_ERRORS]
             return response(409, str(error), study=error.study_id, differing=[_shown(field) for field in fields])
@@ -98,7 +101,8 @@ async def _lncis(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return response(error.status_code, str(error.detail), headers=error.headers)
+    headers = {"Allow": allowed(request)} if error.status_code == 405 else error.headers
+    return response(error.status_code, str(error.detail), headers=headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from lncis import documents
@@ -12,7 +14,7 @@ from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from service.api import submissions
-from service.api.openapi import STUDY_BODY
+from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Writer
 from service.store import studies as store
@@ -34,7 +36,7 @@ IdempotencyKey = Annotated[
 QUICK_BYTES = 16 * 1024
 """A longer body takes 10 ms and more to read."""
 MAX_ADJUSTMENT_BYTES = 4096
-"""Longest body that changes a study; FastAPI validates it on the event loop."""
+"""Longest body that changes a study; it is validated on the event loop."""
 
 PRIORITY = "?priority"
 """Where a request is kept: its body, and beside it this key, as no body that is a study has it."""
@@ -152,28 +154,34 @@ async def get_study(
         return store.with_spec(connection, store.load_study(connection, study_id))
 
     study = await runtime.read(read)
-    if if_none_match and study.etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if study.etag in known or known == ["*"]:
         return Response(status_code=304, headers={"ETag": study.etag})
     return _tagged(study, response)
 
 
-async def _short_and_without_duplicate_keys(request: Request) -> None:
-    """Refuse a long body, and a JSON body in which a key stands twice; pydantic is given the last one only."""
-    body = await request.body()
+async def _adjustment(request: Request) -> Adjustment:
+    """Return the changes in a body, read as the body of a study is; FastAPI would take the last one of two keys."""
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != submissions.JSON:
+        raise Problem(415, f"Content-Type must be {submissions.JSON} but is {kind[:80] or 'missing'}")
     if len(body) > MAX_ADJUSTMENT_BYTES:
         raise Problem(413, f"the body has {len(body)} bytes, and a change of a study at most {MAX_ADJUSTMENT_BYTES}")
-    parse_json(body, source=submissions.SOURCE)
+    try:
+        return Adjustment.model_validate(parse_json(body, source=submissions.SOURCE))
+    except ValidationError as error:
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
 
 
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, **documented(404, 409, 412, 428)},
-    dependencies=[Depends(_short_and_without_duplicate_keys)],
+    responses={200: _ETAG, **documented(404, 409, 412, 415, 428)},
+    openapi_extra={"requestBody": ADJUSTMENT_BODY},
 )
 async def adjust_study(
     study_id: StudyId,
-    changes: Adjustment,
+    changes: Annotated[Adjustment, Depends(_adjustment)],
     response: Response,
     runtime: At,
     caller: Writer,

@@ -36,6 +36,14 @@ class IllegalAction(LncisError):
 _UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled"}
 
 
+class StudyOver(LncisError):
+    """A study that is over cannot be changed."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; submit it anew")
+
+
 class StaleRevision(LncisError):
     """A study was changed since its entity tag was read."""
 
@@ -215,9 +223,11 @@ def adjust_study(
 ) -> Study:
     """Return a study with another priority, or with another number of concurrent trials from its next start.
 
-    Raises UnknownStudy; StaleRevision if the study has another entity tag now.
+    Raises UnknownStudy; StudyOver; StaleRevision if the study has another entity tag now.
     """
     study = load_study(connection, study_id, to_change=True)
+    if study.state in ENDED:
+        raise StudyOver(study)
     if etag != "*" and study.etag not in [tag.strip() for tag in etag.split(",")]:
         raise StaleRevision(
             f"study {study_id} was changed since: its ETag is {study.etag}, If-Match says {etag}; GET it again"

@@ -172,7 +172,10 @@ async def asset(name: str) -> Response:
 @router.post("/ui/signin")
 async def signin(request: Request, runtime: At) -> Response:
     """Give a browser a pass for its token, and send it back to the page that it asked for."""
-    form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
+    try:
+        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        return _signin("/", status=422, complaint="This is not what the form below sends.")
     secret, then = form.get("token", [""])[0], form.get("then", ["/"])[0]
     made = new_pass(secret, runtime.settings.tokens)
     if made is None:
