@@ -33,6 +33,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         database=database,
         planner=Planner(settings.runs),
         wake=dispatcher.wake,
+        heartbeats=dispatcher.heartbeats,
     )
 
     @asynccontextmanager

@@ -592,3 +592,27 @@ def test_what_a_study_did_not_do_is_no_setback_of_it(dispatcher, database, ray, 
         assert waits.reason.startswith(said)
     ray.epoch_seconds = 0.0
     until(acting, database, study, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("hours", [-2.0, 2.0])
+def test_a_dispatcher_whose_clock_is_wrong_is_alive_until_its_heartbeat_stops(database, monkeypatch, hours):
+    """It dispatches on another machine; the watch has the clock of this one, and its own since when."""
+    watch, now = waiting.HeartbeatWatch(), [100.0]
+    monkeypatch.setattr("service.dispatch.waiting.time.monotonic", lambda: now[0])
+    study = queued(database)
+
+    def why(beats: bool) -> str:
+        now[0] += 10.0
+        if beats:
+            seen_at = time.time() + hours * 3600 + now[0]
+            beat = waiting.DispatcherStatus(holder="b", seen_at=seen_at, ray_ok=True, ray_detail="answers", ray_since=0)
+            database.write(lambda connection: waiting.save_status(connection, beat))
+        seen = database.read(watch.load)
+        assert waiting.ray_dependency(seen).ok is not seen.silent
+        return waiting.why_not_running(study, seen, Settings(), running=0, of_owner=0, position=1)
+
+    assert why(beats=False) == "no service has started to dispatch studies yet"
+    assert [why(beats=True) for _ in range(3)] == ["starts as soon as it is its turn"] * 3
+    assert why(beats=False) == "starts as soon as it is its turn"
+    assert "is it stuck or gone?" in why(beats=False)
+    assert why(beats=True) == "starts as soon as it is its turn"

@@ -11,12 +11,15 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.engine import Connection
 
+from service.api.attempts import Attempts
 from service.api.metrics import Metrics
 from service.api.plans import Planner
 from service.api.problems import Problem
 from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass
+from service.dispatch.waiting import HeartbeatWatch
 from service.settings import Settings
 from service.store.database import Database
+from service.store.passes import is_ended
 
 Answer = TypeVar("Answer")
 
@@ -36,7 +39,10 @@ class Runtime:
     planner: Planner
     wake: Callable[[], None]
     """Make the dispatcher take its next turn at once."""
+    heartbeats: HeartbeatWatch
     metrics: Metrics = field(default_factory=Metrics)
+    signins: Attempts = field(default_factory=Attempts)
+    """Sign-ins with a wrong token."""
     streams: int = 0
     """Event streams that are open."""
     stopping: bool = False
@@ -72,11 +78,20 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
-def caller_of_request(request: Request) -> Caller | None:
+def caller_of_token(request: Request) -> Caller | None:
+    """Return the user of a request by its token; None if it shows no valid one. Needs no database."""
+    return caller_of(request.headers.get("authorization"), runtime_of(request).settings.tokens)
+
+
+async def caller_of_request(request: Request) -> Caller | None:
     """Return the user of a request, by its token or by the pass of a signed-in browser; None if neither is valid."""
-    tokens = runtime_of(request).settings.tokens
-    shown = request.headers.get("authorization"), request.cookies.get(PASS_COOKIE)
-    return caller_of(shown[0], tokens) or caller_of_pass(shown[1], tokens)
+    runtime = runtime_of(request)
+    if found := caller_of_token(request):
+        return found
+    found = caller_of_pass(request.cookies.get(PASS_COOKIE), runtime.settings.tokens)
+    if found is None or await runtime.read(lambda connection: is_ended(connection, found.pass_id)):
+        return None
+    return found
 
 
 _bearer = HTTPBearer(auto_error=False, description="A token of LNCIS_TOKENS; needed if the service has any.")
@@ -84,7 +99,7 @@ _bearer = HTTPBearer(auto_error=False, description="A token of LNCIS_TOKENS; nee
 
 async def reader(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
     """Return the user of a request; Problem 401 if it shows no valid token."""
-    caller = caller_of_request(request)
+    caller = await caller_of_request(request)
     if caller is None:
         raise Problem(401, "show a token: Authorization: Bearer ...", headers={"WWW-Authenticate": "Bearer"})
     return caller

@@ -53,6 +53,7 @@ class Dispatcher:
         self._leadership = Leadership(database.engine)
         self._name = f"{socket.gethostname()}, process {os.getpid()}"
         self._seen = replace(waiting.NEVER_SEEN, holder=self._name, ray_since=time.time())
+        self.heartbeats = waiting.HeartbeatWatch()
         self._followers: dict[str, Follower] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -79,6 +80,7 @@ class Dispatcher:
                     self.turn()
                 else:
                     self._followers.clear()  # another service copies the journals now
+                    self._database.read(self.heartbeats.load)
             except LncisError as error:
                 log.warning("%s", error)
             except Exception:  # a mistake with one study must not leave all others waiting

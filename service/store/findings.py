@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api
+from lncis.api import State
 from service.store import tables
 from service.store.tables import Study
 from service.times import iso
@@ -45,6 +46,33 @@ def list_events(connection: Connection, study: Study, *, after: int, limit: int)
     """Return up to `limit` events after a number, each with its time in its data."""
     rows = connection.execute(_page(tables.events, study, after, limit))
     return [api.Event(number=row.number, type=row.type, data={"at": iso(row.at), **row.data}) for row in rows]
+
+
+PACE_EPOCHS = 200
+"""The latest epochs of a study, whose pace is that of the rest."""
+
+
+def seconds_an_epoch(connection: Connection, study: Study) -> float | None:
+    """Return the time from one epoch to the next, all trials together, since a study last began to run.
+
+    By the times of its journal: those of the database's states begin anew when Ray was away for a while, and include
+    the start of its workers. None before its second epoch.
+    """
+    events = tables.events.c
+    mine = sa.select(events.at).where(events.study == study.number, events.number > _last_stop(connection, study))
+    latest = mine.where(events.type == "epoch_finished").order_by(events.number.desc()).limit(PACE_EPOCHS)
+    times = connection.execute(latest).scalars().all()
+    return (times[0] - times[-1]) / (len(times) - 1) if len(times) > 1 and times[0] > times[-1] else None
+
+
+def _last_stop(connection: Connection, study: Study) -> int:
+    """Return the number of the event after which a study has been running; that of its first event if it waits."""
+    events = tables.events.c
+    state = events.data["state"].as_string()
+    stops = sa.select(sa.func.max(events.number)).where(
+        events.study == study.number, events.type == "state", state != State.RUNNING
+    )
+    return int(connection.execute(stops).scalar() or 0)
 
 
 def _page(table: sa.Table, study: Study, after: int, limit: int) -> sa.Select[Any]:

@@ -205,6 +205,13 @@ idempotency_keys = Table(
     Column("request", JSON, nullable=False),
 )
 
+ended_passes = Table(
+    "ended_passes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("until", Float, nullable=False),  # when it would have ended by itself: then the row is not needed
+)
+
 dispatcher = Table(
     "dispatcher",
     metadata,

@@ -4,7 +4,9 @@ Everything that a page loads comes from this service, not from a CDN. If the ser
 a form and gets a pass (service.auth).
 """
 
+import math
 import re
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
@@ -26,9 +28,10 @@ from service.api.problems import Problem
 from service.api.runtime import At, Reader, caller_of_request
 from service.api.studies import StudyId
 from service.api.system import check_mlflow
-from service.auth import PASS_COOKIE, PASS_SECONDS, new_pass
+from service.auth import PASS_COOKIE, PASS_SECONDS, caller_of_pass, new_pass
 from service.store import studies as store
 from service.store.database import DatabaseAway
+from service.store.passes import end_pass
 from service.store.studies import UnknownStudy
 from service.times import iso
 from service.ui import curves, views
@@ -83,7 +86,10 @@ def _render(name: str, *, status: int = 200, **values: Any) -> Response:
 
 async def _page(request: Request, runtime: At, name: str, look: Callable[[Connection], dict[str, Any]]) -> Response:
     """Return the page of what a function reads, or the sign-in form, or a page with the error."""
-    caller = caller_of_request(request)
+    try:
+        caller = await caller_of_request(request)
+    except DatabaseAway as error:
+        return _error_page(error, 503)
     if caller is None:
         return _signin(request.url.path + (f"?{request.url.query}" if request.url.query else ""), status=401)
     user = caller.user if runtime.settings.tokens else None
@@ -111,7 +117,8 @@ async def overview(
     mlflow = await check_mlflow(runtime)
 
     def look(connection: Connection) -> dict[str, Any]:
-        found = views.overview(connection, runtime.settings, mlflow, states, before)
+        status = runtime.heartbeats.load(connection)
+        found = views.overview(connection, runtime.settings, status, mlflow, states, before)
         return {**found, "state": state if state in ENDED else None, "before": before, "ended_states": ENDED}
 
     return await _page(request, runtime, "overview.html.j2", look)
@@ -122,9 +129,11 @@ async def study(
     study_id: StudyId, request: Request, runtime: At, page: Annotated[int, Query(ge=1, le=10**6)] = 1
 ) -> Response:
     """Return the page of a study, with one page of its trials."""
-    return await _page(
-        request, runtime, "study.html.j2", lambda connection: views.study(connection, runtime.settings, study_id, page)
-    )
+
+    def look(connection: Connection) -> dict[str, Any]:
+        return views.study(connection, runtime.settings, runtime.heartbeats.load(connection), study_id, page)
+
+    return await _page(request, runtime, "study.html.j2", look)
 
 
 @router.get("/ui/studies/{study_id}/{name}")
@@ -177,8 +186,14 @@ async def signin(request: Request, runtime: At) -> Response:
     except ValueError:
         return _signin("/", status=422, complaint="This is not what the form below sends.")
     secret, then = form.get("token", [""])[0], form.get("then", ["/"])[0]
+    address = request.client.host if request.client else ""
+    if (wait := runtime.signins.wait_seconds(address)) > 0:
+        refusal = _signin(then, status=429, complaint="There were too many wrong tokens; try again in a minute.")
+        refusal.headers["Retry-After"] = str(math.ceil(wait))
+        return refusal
     made = new_pass(secret, runtime.settings.tokens)
     if made is None:
+        runtime.signins.note_wrong(address)
         return _signin(then, status=401, complaint="This is not a token of this service.")
     answer = RedirectResponse(_own(then), status_code=303)
     secure = request.url.scheme == "https"
@@ -187,8 +202,11 @@ async def signin(request: Request, runtime: At) -> Response:
 
 
 @router.post("/ui/signout")
-async def signout() -> Response:
-    """Delete a browser's pass."""
+async def signout(request: Request, runtime: At) -> Response:
+    """End a browser's pass, also for who has a copy of it."""
+    if caller := caller_of_pass(request.cookies.get(PASS_COOKIE), runtime.settings.tokens):
+        until = time.time() + PASS_SECONDS
+        await runtime.write(lambda connection: end_pass(connection, caller.pass_id, until))
     answer = RedirectResponse("/", status_code=303)
     answer.delete_cookie(PASS_COOKIE, httponly=True, samesite="strict")
     return answer
