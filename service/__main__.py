@@ -11,6 +11,7 @@ import uvicorn
 from lncis.errors import ConfigError, StudyError
 from lncis.terminal import clear_errors
 from service.app import create_app
+from service.connections import LimitedProtocol
 from service.dispatch.jobs import RayJobs
 from service.settings import Settings, from_environment
 from service.store.database import Database
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> None:
         print(f"lncis service: http://{name}:{port}", flush=True)
         config = uvicorn.Config(
             app,
+            http=LimitedProtocol,
             log_level="warning",
             access_log=False,  # a request's address may be private; /metrics counts requests
             server_header=False,

@@ -416,3 +416,30 @@ def test_a_running_study_without_an_epoch_says_what_it_may_wait_for(database: Da
     assert "wait for room in the cluster" in why(reason="", epochs_done=0)
     assert why(reason="its job is pending in Ray") == "its job is pending in Ray"
     assert why(reason="", epochs_done=1) == ""
+
+
+def test_all_writers_that_wait_for_a_locked_database_have_one_deadline(tmp_path: Path, monkeypatch) -> None:
+    """Each is told after its own time is up, not after those of all who asked before it."""
+    monkeypatch.setattr("service.store.database.WRITE_TIMEOUT_SECONDS", 1.0)
+    database = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+    other = sqlite3.connect(tmp_path / "lncis.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked: list[tuple[float, Any]] = []
+    answered: dict[int, float] = {}
+    for number in range(30):
+        asked.append((time.monotonic(), database.submit(lambda c: store.create_study(c, new()))))
+        asked[-1][1].add_done_callback(lambda _, number=number: answered.update({number: time.monotonic()}))
+        time.sleep(0.05)
+    for _, future in asked[:10]:
+        with pytest.raises(DatabaseAway, match="database is locked"):
+            future.result(timeout=5)
+    other.execute("ROLLBACK")
+    outcomes = [future.exception(timeout=5) is None for _, future in asked]
+    assert outcomes == sorted(outcomes), "who asked last was in time"
+    assert outcomes[-1]
+    for number, (since, _) in enumerate(asked):
+        waited = answered[number] - since
+        assert waited < 1.5
+        assert outcomes[number] or waited > 0.9
+    database.close()
+    other.close()
