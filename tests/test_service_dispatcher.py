@@ -131,10 +131,10 @@ def test_cancelling_a_running_study_stops_its_job(dispatcher, database, ray):
 def test_the_run_in_mlflow_is_linked_as_soon_as_there_is_one(dispatcher, database, ray):
     ray.hold_after = 5
     study, acting = queued(database), dispatcher(mlflow_tracking_uri="http://mlflow:5000")
-    assert study.mlflow_url is None
+    assert study.mlflow_run is None
     while now(database, study).epochs_done < 5:
         acting.turn()
-    assert now(database, study).mlflow_url == f"http://mlflow:5000/#/experiments/7/runs/run-of-{study.id}"
+    assert now(database, study).mlflow_run == {"experiment_id": "7", "run_id": f"run-of-{study.id}"}
 
 
 def test_a_cancel_between_two_calls_of_a_write_is_not_lost(dispatcher, database, ray, monkeypatch):

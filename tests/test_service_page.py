@@ -99,10 +99,8 @@ def test_it_says_what_waits_and_why_and_what_is_best(tmp_path, database):
         assert f"lncis study cancel {waiting}" in study
         known = get(f"{url}/studies?limit=1").json()["studies"][0]
         best = known["best"]
-        at = "http://mlflow:5000/#/experiments/1/runs/abc"
-        database.write(lambda c: c.execute(tables.studies.update().values(mlflow_url=at)))
-        for path in ("/", f"/ui/studies/{known['id']}"):
-            assert f'href="{at}"' in get(url + path).text
+        run = {"experiment_id": "1", "run_id": "abc"}
+        database.write(lambda c: c.execute(tables.studies.update().values(mlflow_run=run)))
         assert f"<strong>{best['objective']['mean']:.1f}</strong>" in text
         one = get(f"{url}/ui/studies/{known['id']}").text
         shown = re.search(r"<pre tabindex=\"0\"># (Number 1.*?)</pre>", one, flags=re.DOTALL)
@@ -487,6 +485,22 @@ def test_curves_stand_where_their_values_are():
     (x0, y0), (x1, y1) = points(learnt.lines[0].path, learnt)
     assert [x0, y0, x1, y1] == pytest.approx([4.0, 1.0, 8.0, 3.0], abs=0.05)
     assert [line.label for line in learnt.lines] == ["a", "b"]
+
+
+def test_links_to_mlflow_follow_it_to_another_address(tmp_path, database):
+    study = create(database)
+    run = {"experiment_id": "1", "run_id": "a/b"}
+    database.write(lambda c: c.execute(tables.studies.update().values(mlflow_run=run)))
+    for at in ("http://127.0.0.1:5000/", "https://mlflow.example"):
+        link = f"{at.rstrip('/')}/#/experiments/1/runs/a%2Fb?workflowType=machine_learning"
+        with served(tmp_path, database, mlflow_tracking_uri=at) as url:
+            for path in ("/", f"/ui/studies/{study}"):
+                assert f'href="{link}"' in get(url + path).text
+            assert get(f"{url}/studies/{study}").json()["mlflow_url"] == link
+            assert get(f"{url}/studies").json()["studies"][0]["mlflow_url"] == link
+    with served(tmp_path, database, mlflow_tracking_uri="sqlite:///mlflow.db") as url:
+        assert get(f"{url}/studies/{study}").json()["mlflow_url"] is None, "no server, no link"
+        assert "MLflow run" not in get(f"{url}/ui/studies/{study}").text
 
 
 def test_many_trials_are_a_band_of_their_least_and_greatest():

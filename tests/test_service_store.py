@@ -443,3 +443,34 @@ def test_all_writers_that_wait_for_a_locked_database_have_one_deadline(tmp_path:
         assert outcomes[number] or waited > 0.9
     database.close()
     other.close()
+
+
+def test_links_to_mlflow_of_older_databases_become_ids(tmp_path: Path) -> None:
+    from alembic.command import upgrade
+    from alembic.config import Config
+
+    from service.store.database import MIGRATIONS, WRITE, _engine, migrate
+
+    engine = _engine(f"sqlite:///{tmp_path / 'old.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    links = ["http://old:5000/#/experiments/7/runs/a%2Fb", "http://old:5000/#/elsewhere", None]
+    with engine.connect().execution_options(**WRITE) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        upgrade(config, "0001")
+        columns = [c.name for c in tables.studies.c if c.name not in ("mlflow_run", "cost", "best")]
+        values = dict.fromkeys(columns, "0") | {"state": "queued", "job": "none", "wanted": "run", "spec": "{}"}
+        for number, link in enumerate(links, start=1):
+            row = {**values, "number": number, "id": f"s-{number}", "mlflow_url": link}
+            names = ", ".join(row)
+            connection.execute(
+                sa.text(f"INSERT INTO studies ({names}) VALUES ({', '.join(f':{name}' for name in row)})"), row
+            )
+    migrate(engine)
+    with engine.connect() as connection:
+        found = [store.load_study(connection, f"s-{number}").mlflow_run for number in (1, 2, 3)]
+        made = connection.execute(sa.text("SELECT sql FROM sqlite_master WHERE name = 'studies'")).scalar_one()
+    engine.dispose()
+    assert found == [{"experiment_id": "7", "run_id": "a/b"}, None, None]
+    assert "AUTOINCREMENT" in made, "numbers are not given twice"
+    assert "mlflow_url" not in made

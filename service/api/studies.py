@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage, StudySummary
+from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage
 from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
-from service.api import submissions
+from service.api import links, submissions
 from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
-from service.api.runtime import At, Reader, Writer
+from service.api.runtime import At, Reader, Runtime, Writer
 from service.store import studies as store
 from service.store.tables import Study as StudyRow
 
@@ -113,7 +113,7 @@ async def submit(
     else:
         response.status_code = 200
     response.headers["Location"] = f"/studies/{study.id}"
-    return _tagged(study, response)
+    return _tagged(study, response, runtime)
 
 
 @router.get("/studies", responses=documented())
@@ -133,7 +133,7 @@ async def list_studies(
     )
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
-    return StudyPage(studies=[StudySummary.model_validate(study) for study in shown], next_cursor=more)
+    return StudyPage(studies=[links.summary(study, runtime.settings) for study in shown], next_cursor=more)
 
 
 @router.get(
@@ -157,7 +157,7 @@ async def get_study(
     known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     if study.etag in known or known == ["*"]:
         return Response(status_code=304, headers={"ETag": study.etag})
-    return _tagged(study, response)
+    return _tagged(study, response, runtime)
 
 
 async def _adjustment(request: Request) -> Adjustment:
@@ -197,7 +197,7 @@ async def adjust_study(
 
     study = await runtime.write(write)
     runtime.wake()
-    return _tagged(study, response)
+    return _tagged(study, response, runtime)
 
 
 def _add_action(action: Action, description: str) -> None:
@@ -209,7 +209,7 @@ def _add_action(action: Action, description: str) -> None:
 
         study = await runtime.write(write)
         runtime.wake()
-        return _tagged(study, response)
+        return _tagged(study, response, runtime)
 
     ask.__doc__ = description
     router.post(
@@ -226,7 +226,7 @@ _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
 
 
-def _tagged(study: StudyRow, response: Response) -> StudyRow:
+def _tagged(study: StudyRow, response: Response, runtime: Runtime) -> Study:
     """Return what is answered, after setting its entity tag."""
     response.headers["ETag"] = study.etag
-    return study
+    return links.shown(study, runtime.settings)

@@ -113,7 +113,11 @@ class Study(Base, kw_only=True):
     epochs_done: Mapped[int] = mapped_column(insert_default=0)
     cost: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
     best: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
-    mlflow_url: Mapped[str | None]
+    mlflow_run: Mapped[dict[str, str] | None] = mapped_column(_NullableJSON)
+    """The ids of its run and of the experiment; where MLflow is the settings say, when a link is shown."""
+
+    mlflow_url: ClassVar[None] = None
+    """Made of `mlflow_run` for who reads it (service.api.links)."""
 
     @property
     def etag(self) -> str:

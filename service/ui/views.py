@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from lncis import documents
 from lncis.api import Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
+from service.api.links import run_url
 from service.api.presets import presets
 from service.dispatch import waiting
 from service.dispatch.waiting import DispatcherStatus
@@ -57,11 +58,14 @@ def overview(
     return {
         "queue": queue,
         "active": [
-            {**_card(connection, study), "position": entry.position, "why": entry.why}
+            {**_card(connection, settings, study), "position": entry.position, "why": entry.why}
             for study, entry in zip(active, queue.studies, strict=True)
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
-        "ended": [{**_card(connection, study), "position": None, "why": study.reason} for study in ended[:ENDED_SHOWN]],
+        "ended": [
+            {**_card(connection, settings, study), "position": None, "why": study.reason}
+            for study in ended[:ENDED_SHOWN]
+        ],
         "older": ended[ENDED_SHOWN - 1].number if len(ended) > ENDED_SHOWN else None,
         "counts": counts,
         "presets": {name: str(spec.get("question", "")) for name, spec in presets(settings.presets).items()}
@@ -72,7 +76,7 @@ def overview(
     }
 
 
-def _card(connection: Connection, study: Study) -> dict[str, Any]:
+def _card(connection: Connection, settings: Settings, study: Study) -> dict[str, Any]:
     """Return what a list shows of a study."""
     columns = tables.trials.c
     recent = connection.execute(
@@ -87,6 +91,7 @@ def _card(connection: Connection, study: Study) -> dict[str, Any]:
     ).scalar_one()
     return {
         "study": study,
+        "mlflow_url": run_url(settings, study),
         "left": seconds_left(study, findings.seconds_an_epoch(connection, study)),
         "chart": curves.by_trial([(row.number, row.objective) for row in reversed(recent)], mode),
     }
@@ -110,6 +115,7 @@ def study(
     )
     return {
         "study": found,
+        "mlflow_url": run_url(settings, found),
         "spec": spec,
         "why": queue.studies[0].why if found.state in store.ACTIVE else found.reason,
         "left": seconds_left(found, findings.seconds_an_epoch(connection, found)),
