@@ -1,5 +1,6 @@
 """python -m service: the service, with its settings from the environment (service.settings lists them)."""
 
+import argparse
 import logging
 import os
 import socket
@@ -26,8 +27,14 @@ SHUTDOWN_SECONDS = 3
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C; studies keep running, and the next service finds them again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve; docs/service.md lists the variables."
+    )
+    parser.add_argument("--root-path", metavar="/PREFIX", help="under which a proxy shows the service")
+    given = parser.parse_args()
     with clear_errors():
-        serve(from_environment(os.environ))
+        more = {} if given.root_path is None else {"LNCIS_ROOT_PATH": given.root_path}
+        serve(from_environment({**os.environ, **more}))
 
 
 def serve(settings: Settings) -> None:

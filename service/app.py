@@ -56,7 +56,9 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     )
     app.state.runtime = runtime
     local_only = not settings.tokens and is_loopback(settings.host)
-    app.add_middleware(Guard, local_only=local_only, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Guard, root_path=settings.root_path, local_only=local_only, max_body_bytes=settings.max_body_bytes
+    )
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)

@@ -30,6 +30,8 @@ class Settings:
     """Address to listen on; without tokens it must be this machine's own (loopback)."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one and prints it."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """Prefix under which a proxy shows the service, such as /lncis; the option --root-path says it too."""
     database_url: str = "sqlite:///lncis.db"
     """Where studies are kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql+psycopg://...`."""
     runs: Path = Path("runs")

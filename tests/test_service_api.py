@@ -268,6 +268,8 @@ def test_every_mistake_is_reported_at_once(idle):
         ({"preset": "gamma_sweep", "set": {"search.loss.gamma": 1}}, "set.search.loss.gamma", "give search whole"),
         ({"preset": "gamma_sweep", "seeds": [1]}, "seeds", "no such field beside preset"),
         ({**SPEC, "question": "a\0b"}, "question", "without NUL"),
+        ({**SPEC, "question": "a\x1b[2Jb"}, "question", "other control characters"),
+        ({**SPEC, "baselines": {"\x1b]0;x\x07": {"flip": 0.5}}}, "baselines", "keys must be printable"),
         ({**SPEC, "seeds": [2**60]}, "seeds.0", "must be from -2**53"),
         ({**SPEC, "seeds": list(range(5000))}, "search", "asks for 15000 trials"),
         ({**SPEC, "base": {"schedule": {"epochs": 10**9}}}, "base.schedule.epochs", "must be at most 10000"),
@@ -453,10 +455,12 @@ def test_what_is_not_there(idle):
 def test_metrics_count_requests_and_studies(idle):
     post(idle)
     idle.get("/somewhere/else")
+    idle.head("/queue")
     text = idle.get("/metrics").text
     assert 'lncis_studies{state="queued"} 1.0' in text
     assert 'lncis_http_requests_total{method="POST",route="/studies",status="201"} 1.0' in text
     assert 'route="none",status="404"' in text
+    assert 'lncis_http_requests_total{method="HEAD",route="/queue",status="200"} 1.0' in text
     assert "lncis_ray_up 0.0" in text
 
 

@@ -17,6 +17,7 @@ from served import ROOT, filler, served
 
 from lncis import documents
 from lncis.api import State
+from lncis.client import Client
 from lncis.config import TrainConfig
 from lncis.documents import plain
 from lncis.studies.spec.files import load_spec
@@ -368,6 +369,37 @@ def test_strangers_are_not_told_where_ray_is(tmp_path, database):
         assert "127.0.0.1:9" in known["ray"]["detail"]
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["the proxy takes the prefix away", "the proxy leaves the prefix"])
+def test_behind_a_proxy_everything_stands_below_the_prefix(tmp_path, database, kept):
+    study = create(database, state=State.PAUSED)
+    with served(tmp_path, database, tokens=TOKENS, root_path="/lncis") as url:
+        at = f"{url}/lncis" if kept else url
+        asked = get(f"{at}/ui/studies/{study}?page=1")
+        assert asked.status_code == 401
+        (then,) = re.findall(r'name="then" value="([^"]*)"', asked.text)
+        assert then == f"/lncis/ui/studies/{study}?page=1"
+        form, public = {"token": "secret-of-bilal", "then": then}, "https://team.example"
+        # as nginx sends it with `proxy_set_header Host $http_host`
+        headers = {"Host": "team.example", "Origin": public, "X-Forwarded-Proto": "https"}
+        answer = httpx2.post(f"{at}/ui/signin", data=form, headers=headers, trust_env=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, then)
+        assert {"Path=/lncis/", "Secure"} <= set(answer.headers["set-cookie"].split("; "))
+        cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        for path in ("/", f"/ui/studies/{study}", "/docs"):
+            shown = get(at + path, headers=cookie)
+            assert shown.status_code == 200
+            own = re.findall(r'(?:href|src|action)="(/[^"]*)"', shown.text)
+            assert own
+            assert all(link.startswith("/lncis/") for link in own), own
+        assert get(f"{at}/ui/page.css").status_code == 200
+        assert get(f"{at}/openapi.json").json()["servers"] == [{"url": "/lncis"}]
+        token = {"Authorization": "Bearer secret-of-anna"}
+        made = httpx2.post(f"{at}/studies", json={"preset": "first"}, headers=token, trust_env=False)
+        assert made.headers["location"] == f"/lncis/studies/{made.json()['id']}"
+        with Client(f"{url}/lncis", token="secret-of-bilal") as client:
+            assert client.get(study).id == study
+
+
 def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
     begun = time.time()
     good = new_pass("secret-of-anna", TOKENS)
@@ -393,8 +425,10 @@ def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
     "path", ["//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", "", "javascript:1"]
 )
 def test_nobody_is_led_elsewhere(path):
-    assert page._own(path) == "/"
-    assert page._own("/ui/studies/a?page=2") == "/ui/studies/a?page=2"
+    assert page._own(path, "") == "/"
+    assert page._own(path, "/lncis") == "/lncis/"
+    assert page._own("/ui/studies/a?page=2", "") == "/ui/studies/a?page=2"
+    assert page._own("/ui/studies/a", "/lncis") == "/lncis/"
 
 
 def test_of_a_studys_folder_only_what_is_for_people_is_served(tmp_path, database):

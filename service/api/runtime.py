@@ -78,6 +78,11 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
+def root_of(request: Request) -> str:
+    """Return the prefix under which a proxy shows the service; empty without one."""
+    return runtime_of(request).settings.root_path
+
+
 def caller_of_token(request: Request) -> Caller | None:
     """Return the user of a request by its token; None if it shows no valid one. Needs no database."""
     return caller_of(request.headers.get("authorization"), runtime_of(request).settings.tokens)

@@ -112,7 +112,7 @@ async def submit(
         runtime.wake()
     else:
         response.status_code = 200
-    response.headers["Location"] = f"/studies/{study.id}"
+    response.headers["Location"] = f"{runtime.settings.root_path}/studies/{study.id}"
     return _tagged(study, response, runtime)
 
 

@@ -25,6 +25,7 @@ SOURCE = "study"
 _MAX_INTEGER = 2**53  # every JSON reader keeps integers up to here exact
 QUICK_CONFIGURATIONS = 64
 """A study with more of them may take longer to judge than the requests of others should wait."""
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # terminals act on some of them
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -58,7 +59,8 @@ def _unusable(value: Any, path: str = "") -> Iterator[str]:
             yield from _unusable(inner, f"{path}.{number}")
     elif isinstance(value, str):
         if not _is_text(value):
-            yield f"{here}: must be text without NUL and lone surrogates but got {value!a:.60}"
+            kinds = "NUL, other control characters and lone surrogates"
+            yield f"{here}: must be text without {kinds} but got {value!a:.60}"
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
@@ -69,7 +71,7 @@ def _unusable(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _is_text(value: str) -> bool:
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return _NO_TEXT.search(value) is None
 
 
 def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
