@@ -142,7 +142,17 @@ def variable(name: str) -> str:
 
 OTHERS_VARIABLES = frozenset(
     f"LNCIS_{name}"
-    for name in ("CACHE", "COCO_EVAL", "SCRATCH", "SERVICE_URL", "TOKEN", "DATA", "DATA_SOURCE", "SHARED", "SHARED_SOURCE")
+    for name in (
+        "CACHE",
+        "COCO_EVAL",
+        "SCRATCH",
+        "SERVICE_URL",
+        "TOKEN",
+        "DATA",
+        "DATA_SOURCE",
+        "SHARED",
+        "SHARED_SOURCE",
+    )
 )
 """What studies, the client and the cluster's scripts read."""
 

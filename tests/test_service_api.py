@@ -425,6 +425,7 @@ def test_tokens_and_their_scopes(open_client):
     made = client.post("/studies", json=SPEC, headers=write)
     assert (made.status_code, made.json()["owner"]) == (201, "anna")
     problem(client.post(f"{made.json()['links']['self']}/cancel", headers=read), 403)
+    problem(client.patch(made.json()["links"]["self"], content=b"{", headers={"Content-Type": "application/json"}), 401)
     for path in ("/queue", "/presets", "/metrics", made.json()["links"]["self"]):
         problem(client.get(path), 401)
     for path in ("/healthz", "/readyz", "/openapi.json"):

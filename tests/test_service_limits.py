@@ -94,9 +94,10 @@ def test_a_file_below_a_condition_is_judged(roots):
 
 
 def test_a_link_is_judged_by_what_it_leads_to(roots):
+    (roots[0] / "loop.pt").symlink_to(roots[0] / "loop.pt")
     (roots[0] / "linked.pt").symlink_to("/etc/passwd")
     (roots[0] / "renamed.pt").symlink_to(roots[0] / "code.pkl")
-    for name in ("linked.pt", "renamed.pt"):
+    for name in ("linked.pt", "renamed.pt", "loop.pt"):
         base = {"model": {"type": "digits_rcnn", "weights": f"in/{name}"}}
         assert [*refusals({**SPEC, "base": base}, data_roots=roots)] == ["base.model.weights"]
 
@@ -162,6 +163,14 @@ def test_what_is_too_much_is_refused_at_once(document, path, said):
     begun = time.process_time()
     assert said in refusals(document)[path]
     assert time.process_time() - begun < 0.5
+
+
+def test_a_space_of_many_values_is_no_study_of_many_trials():
+    search = {f"optimizer.{name}": choices(*(n / 2000 for n in range(1, 1001))) for name in ("lr", "weight_decay")}
+    study = {**SPEC, "search": search, "sampler": {"type": "tpe", "configurations": 5}, "seeds": list(range(20))}
+    assert refusals(study) == {}
+    assert submissions.takes_long(study)
+    assert not submissions.takes_long(SPEC)
 
 
 def test_each_of_two_thousand_mistakes_costs_little_and_few_are_listed():

@@ -69,17 +69,21 @@ def _too_many_entries(path: str, most: int, got: int) -> str:
 
 
 def combinations(document: Mapping[str, Any]) -> float:
-    """Return how many configurations the validation of a document would list."""
+    """Return how many configurations a document asks for, before it is known whether it is a study."""
     search, sampler, baselines = (_mapping(document.get(name)) for name in ("search", "sampler", "baselines"))
     parameters = [_mapping(parameter) for parameter in search.values()]
     number = 1.0
     if sampler.get("type", "grid") == "grid" or any("when" in parameter for parameter in parameters):
         for choices in (p.get("choices") for p in parameters):
             number = min(number * len(choices), _COUNTLESS) if isinstance(choices, list) else number
-    else:  # each choice alone
-        number = sum(len(c) for p in parameters if isinstance(c := p.get("choices"), list))
     requested = sampler.get("configurations")
     return max(number, min(requested, _COUNTLESS) if isinstance(requested, int) else 1) + len(baselines)
+
+
+def values(document: Mapping[str, Any]) -> int:
+    """Return how many values the parameters of a document have: of a space that is no grid each is tried alone."""
+    parameters = map(_mapping, _mapping(document.get("search")).values())
+    return sum(len(choices) for p in parameters if isinstance(choices := p.get("choices"), list))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

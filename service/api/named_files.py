@@ -13,10 +13,22 @@ DOCUMENT_SUFFIXES = (".json",)
 _FOLDERS = ("images", "val_images", "test_images")
 
 
-def out_of_bounds(config: TrainConfig, roots: Sequence[Path]) -> list[str]:
-    """Return a problem for each file that a training must not name, with the path of its field."""
-    resolved = [root.resolve() for root in roots]
-    return [line for path, file in files_of(config) if (line := _complaint(path, file, resolved))]
+class FileRule:
+    """What trainings may name with some data roots; each file is looked at once, however many trainings name it."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = [root.resolve() for root in roots]
+        self._complaints: dict[tuple[str, Path], str] = {}
+
+    def problems(self, config: TrainConfig) -> list[str]:
+        """Return a problem for each file that a training must not name, with the path of its field."""
+        found = []
+        for path, file in files_of(config):
+            if (path, file) not in self._complaints:
+                self._complaints[path, file] = _complaint(path, file, self._roots)
+            if complaint := self._complaints[path, file]:
+                found.append(complaint)
+        return found
 
 
 def files_of(config: TrainConfig) -> Iterator[tuple[str, Path]]:
@@ -39,10 +51,14 @@ def _paths(value: Any, at: str) -> Iterator[tuple[str, Path]]:
 
 def _complaint(path: str, file: Path, roots: Sequence[Path]) -> str:
     """Return what is wrong with a file; a link is judged by what it leads to."""
-    if "\0" in str(file) or not any(file.resolve().is_relative_to(root) for root in roots):
+    try:
+        target = file.resolve()
+    except (OSError, RuntimeError):  # a link that leads to itself
+        target = None
+    if target is None or not any(target.is_relative_to(root) for root in roots):
         where = ", ".join(map(str, roots)) or "no folder, as LNCIS_DATA_ROOTS is not set"
         return f"{path}: may name files below {where}, but names {str(file)!r:.300}"
     allowed = WEIGHTS_SUFFIXES if path == WEIGHTS else DOCUMENT_SUFFIXES
-    if path.rpartition(".")[2] not in _FOLDERS and {file.suffix, file.resolve().suffix} - set(allowed):
+    if path.rpartition(".")[2] not in _FOLDERS and {file.suffix, target.suffix} - set(allowed):
         return f"{path}: must name a file that ends in {' or '.join(allowed)}, but names {str(file)!r:.300}"
     return ""

@@ -181,10 +181,10 @@ async def _adjustment(request: Request) -> Adjustment:
 )
 async def adjust_study(
     study_id: StudyId,
-    changes: Annotated[Adjustment, Depends(_adjustment)],
     response: Response,
     runtime: At,
-    caller: Writer,
+    caller: Writer,  # before the body is read
+    changes: Annotated[Adjustment, Depends(_adjustment)],
     if_match: Annotated[str | None, Header(description="The ETag of the study as you know it; required.")] = None,
 ) -> Any:
     """Change a study's priority, or how many of its trials run at a time from its next start."""

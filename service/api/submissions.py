@@ -14,7 +14,7 @@ from lncis.studies.spec import StudySpec, judge
 from lncis.studies.spec import files as spec_files
 from lncis.yaml_text import parse_yaml
 from service.api import limits
-from service.api.named_files import out_of_bounds
+from service.api.named_files import FileRule
 from service.api.presets import preset
 from service.api.problems import Problem
 from service.settings import Settings
@@ -81,8 +81,10 @@ def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
     if problems := limits.too_large(document, settings):
         raise ConfigError(SOURCE, problems)
 
+    files = FileRule(settings.data_roots)
+
     def rule(config: TrainConfig) -> list[str]:
-        return [*limits.too_large_training(config, settings), *out_of_bounds(config, settings.data_roots)]
+        return [*limits.too_large_training(config, settings), *files.problems(config)]
 
     spec = documents.parse(StudySpec, document, source=SOURCE)
     if problems := [*limits.too_many_trials(spec, settings), *limits.too_many_workers(spec.resources)]:
@@ -97,7 +99,7 @@ def takes_long(document: Mapping[str, Any]) -> bool:
     """Return whether a document may take longer to judge than the requests of others should wait."""
     if "preset" in document:
         return isinstance(changes := document.get("set"), dict) and takes_long(changes)
-    return limits.combinations(document) > QUICK_CONFIGURATIONS
+    return max(limits.combinations(document), limits.values(document)) > QUICK_CONFIGURATIONS
 
 
 def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def list_events(connection: Connection, study: Study, *, after: int, limit: int)
     return [api.Event(number=row.number, type=row.type, data={"at": iso(row.at), **row.data}) for row in rows]
 
 
-PACE_EPOCHS = 200
-"""The latest epochs of a study, whose pace is that of the rest."""
+PACE_EVENTS = 400
+"""The latest events of a study, by which its pace is told."""
 
 
 def seconds_an_epoch(connection: Connection, study: Study) -> float | None:
@@ -59,20 +59,19 @@ def seconds_an_epoch(connection: Connection, study: Study) -> float | None:
     the start of its workers. None before its second epoch.
     """
     events = tables.events.c
-    mine = sa.select(events.at).where(events.study == study.number, events.number > _last_stop(connection, study))
-    latest = mine.where(events.type == "epoch_finished").order_by(events.number.desc()).limit(PACE_EPOCHS)
-    times = connection.execute(latest).scalars().all()
-    return (times[0] - times[-1]) / (len(times) - 1) if len(times) > 1 and times[0] > times[-1] else None
-
-
-def _last_stop(connection: Connection, study: Study) -> int:
-    """Return the number of the event after which a study has been running; that of its first event if it waits."""
-    events = tables.events.c
-    state = events.data["state"].as_string()
-    stops = sa.select(sa.func.max(events.number)).where(
-        events.study == study.number, events.type == "state", state != State.RUNNING
+    latest = (
+        sa.select(events.type, events.at, events.data)
+        .where(events.study == study.number)
+        .order_by(events.number.desc())
+        .limit(PACE_EVENTS)
     )
-    return int(connection.execute(stops).scalar() or 0)
+    times = []
+    for event in connection.execute(latest):
+        if event.type == "state" and event.data["state"] != State.RUNNING:
+            break  # it was paused or in the queue
+        if event.type == "epoch_finished":
+            times.append(event.at)
+    return (times[0] - times[-1]) / (len(times) - 1) if len(times) > 1 and times[0] > times[-1] else None
 
 
 def _page(table: sa.Table, study: Study, after: int, limit: int) -> sa.Select[Any]:
