@@ -474,3 +474,24 @@ def test_links_to_mlflow_of_older_databases_become_ids(tmp_path: Path) -> None:
     assert found == [{"experiment_id": "7", "run_id": "a/b"}, None, None]
     assert "AUTOINCREMENT" in made, "numbers are not given twice"
     assert "mlflow_url" not in made
+
+
+def test_writers_that_wait_for_a_table_are_told_in_time_too(url, monkeypatch) -> None:
+    """PostgreSQL begins a transaction at once, and waits within it."""
+    database = Database(url)
+    monkeypatch.setattr("service.store.database.WRITE_TIMEOUT_SECONDS", 1.0)
+    is_sqlite = database.engine.dialect.name == "sqlite"
+    with database.engine.connect() as other:
+        other.exec_driver_sql("SELECT 1" if is_sqlite else "LOCK TABLE studies IN ACCESS EXCLUSIVE MODE")
+        if is_sqlite:
+            other.rollback()
+            other.execution_options(lncis_write=True).begin()
+        begun = time.monotonic()
+        asked = [database.submit(lambda c: store.create_study(c, new())) for _ in range(12)]
+        failures = [future.exception(timeout=20) for future in asked]
+        waited = time.monotonic() - begun
+        other.rollback()
+    assert all(isinstance(failure, DatabaseAway) for failure in failures)
+    assert waited < 3
+    create(database)
+    database.close()

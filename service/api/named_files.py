@@ -59,6 +59,6 @@ def _complaint(path: str, file: Path, roots: Sequence[Path]) -> str:
         where = ", ".join(map(str, roots)) or "no folder, as LNCIS_DATA_ROOTS is not set"
         return f"{path}: may name files below {where}, but names {str(file)!r:.300}"
     allowed = WEIGHTS_SUFFIXES if path == WEIGHTS else DOCUMENT_SUFFIXES
-    if path.rpartition(".")[2] not in _FOLDERS and {file.suffix, target.suffix} - set(allowed):
+    if path.rpartition(".")[2] not in _FOLDERS and {file.suffix.lower(), target.suffix.lower()} - set(allowed):
         return f"{path}: must name a file that ends in {' or '.join(allowed)}, but names {str(file)!r:.300}"
     return ""

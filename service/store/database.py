@@ -111,6 +111,8 @@ class Database:
             options = {**WRITE, _WAIT: wait}
             with _explained(), self.engine.connect().execution_options(**options) as connection, connection.begin():
                 begun = True
+                if self.engine.dialect.name == "postgresql":  # it waits for rows, where SQLite waits for the file
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {max(1, math.ceil(1000 * wait))}")
                 for write in batch:
                     answers.append(write.work(connection))
         except DatabaseAway as problem:
@@ -118,7 +120,10 @@ class Database:
                 self._not_begun(batch, problem)
             elif len(batch) > 1:
                 for single in batch:  # which one failed shows when each is alone
-                    self._write_batch([single])
+                    if single.until > time.monotonic():
+                        self._write_batch([single])
+                    else:
+                        single.future.set_exception(problem)
             elif isinstance(problem.__cause__, IntegrityError) and not again:
                 self._write_batch(batch, again=True)
             else:
@@ -155,9 +160,6 @@ def _is_busy(problem: DatabaseAway) -> bool:
     return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
-_POSTGRESQL = {"connect_timeout": 5, "options": f"-c lock_timeout={math.ceil(1000 * WRITE_TIMEOUT_SECONDS)}"}
-
-
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
@@ -169,7 +171,7 @@ def _engine(url: str) -> Engine:
                 "LNCIS_DATABASE_URL",
                 [f"must be sqlite:///... or postgresql+psycopg://... but is {parsed.get_backend_name()}"],
             )
-        options: dict[str, Any] = {} if sqlite else {"pool_pre_ping": True, "connect_args": _POSTGRESQL}
+        options: dict[str, Any] = {} if sqlite else {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
         engine = sa.create_engine(parsed, pool_size=8, max_overflow=8, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(

@@ -124,7 +124,7 @@ class _Judge:
             return
         if ranges := [path for path, parameter in spec.search.items() if isinstance(parameter, Range)]:
             for path in ranges:
-                yield (f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe")
+                yield f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
             return
         # each combination whole: values may fit together that do not fit the base alone
         for overrides in spec.grid:
