@@ -389,6 +389,7 @@ def test_an_illegal_transition_names_the_legal_ones(idle):
     assert idle.post(f"{study['links']['self']}/cancel").status_code == 202
     told = problem(idle.post(f"{study['links']['self']}/cancel"), 409)
     assert (told["state"], told["legal"]) == ("cancelled", [])
+    assert "is cancelled, so it cannot cancel" in told["detail"]
 
 
 def test_the_queue_says_why(idle, ray):

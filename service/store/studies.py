@@ -28,7 +28,11 @@ class IllegalAction(LncisError):
     def __init__(self, study: Study, action: Action) -> None:
         self.study, self.action = study, action
         self.legal = study.legal
-        asked = f" and being {_UNDER_WAY[study.wanted]}" if study.wanted is not Wanted.RUN else ""
+        asked = (
+            f" and being {_UNDER_WAY[study.wanted]}"
+            if study.wanted is not Wanted.RUN and study.state not in ENDED
+            else ""
+        )
         now = ", ".join(self.legal) or "nothing: it is over"
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
 
