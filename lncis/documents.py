@@ -27,6 +27,11 @@ Config = TypeVar("Config")
 TAG = "type"
 """The field that says which member of a union a mapping is."""
 
+MAX_PROBLEMS = 100
+"""Mistakes of a document that `parse` words; more are counted."""
+MAX_LINE = 500
+"""Characters of each."""
+
 TAG_SYNONYMS = ("kind", "name")
 """What people write for it."""
 
@@ -105,7 +110,10 @@ def parse(schema: type[Config], document: dict[str, Any], *, source: str) -> Con
         config: Config = _adapter(schema).validate_python(document)
         return config
     except ValidationError as error:
-        problems = [line for e in error.errors() for line in _problem(schema, e).splitlines()]
+        errors = error.errors(include_url=False)
+        problems = [f"{line:.{MAX_LINE}}" for e in errors[:MAX_PROBLEMS] for line in _problem(schema, e).splitlines()]
+        if len(errors) > MAX_PROBLEMS:
+            problems.append(f"and {len(errors) - MAX_PROBLEMS} more mistakes; correct these first")
         raise ConfigError(source, problems) from error
 
 

@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import lncis
 from service.api import openapi, problems, results, studies, system
 from service.api.guard import Guard
+from service.api.methods import include
 from service.api.metrics import Measured
 from service.api.plans import Planner
+from service.api.queries import only_known_queries
 from service.api.runtime import Runtime
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
@@ -31,6 +33,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         database=database,
         planner=Planner(settings.runs),
         wake=dispatcher.wake,
+        heartbeats=dispatcher.heartbeats,
     )
 
     @asynccontextmanager
@@ -39,25 +42,25 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         yield
         runtime.stopping = True
         dispatcher.stop()
-        runtime.planner.close()
-        runtime.readers.shutdown()
-        await runtime.http.aclose()
+        await runtime.close()
 
     app = FastAPI(
         title="lncis",
         version=lncis.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(only_known_queries)],
         redirect_slashes=False,
         docs_url=None,  # service.ui.page serves the same page with local assets
         redoc_url=None,
     )
     app.state.runtime = runtime
     local_only = not settings.tokens and is_loopback(settings.host)
-    app.add_middleware(Guard, local_only=local_only, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Guard, root_path=settings.root_path, local_only=local_only, max_body_bytes=settings.max_body_bytes
+    )
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)
-    for part in (studies, results, system, page):
-        app.include_router(part.router)
+    include(app, [part.router for part in (studies, results, system, page)])
     return app

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Caller:
 
     user: str
     may_write: bool
+    pass_id: str = ""
+    """Of the pass of a browser; empty for a token."""
 
 
 _TOKEN = re.compile(r"(?P<user>[A-Za-z0-9._-]{1,64}):(?P<scope>read|write):(?P<secret>[\x21-\x2b\x2d-\x7e]{8,})")
@@ -83,21 +86,21 @@ def new_pass(secret: str, tokens: Sequence[Token]) -> str | None:
     """
     if not tokens or caller_of(f"Bearer {secret}", tokens) is None:
         return None
-    return _signer(_digest(secret.strip())).sign("lncis").decode()
+    return _signer(_digest(secret.strip())).sign(secrets.token_hex(16)).decode()
 
 
 def caller_of_pass(shown: str | None, tokens: Sequence[Token]) -> Caller | None:
-    """Return the user of a valid pass, None if it is unknown or expired."""
+    """Return the user of a valid pass, None if it is unknown or expired; whether it was ended the database knows."""
     found = None
     for token in tokens:
         with suppress(BadSignature):
-            _signer(token.digest).unsign((shown or "").encode("utf-8", "replace"), max_age=PASS_SECONDS)
-            found = Caller(user=token.user, may_write=False)
+            pass_id = _signer(token.digest).unsign((shown or "").encode("utf-8", "replace"), max_age=PASS_SECONDS)
+            found = Caller(user=token.user, may_write=False, pass_id=pass_id.decode())
     return found
 
 
 def _signer(key: bytes) -> TimestampSigner:
-    return TimestampSigner(key, salt="lncis pass", digest_method=hashlib.sha256)
+    return TimestampSigner(key, salt="lncis pass with id", digest_method=hashlib.sha256)
 
 
 def _digest(secret: str) -> bytes:

@@ -1,7 +1,7 @@
 """make serve: Ray, MLflow and the service on this machine, for one user.
 
-Everything that it starts listens on loopback, and ends with it. Studies, the database and MLflow's runs stay, and the
-next `make serve` finds them again.
+Everything that it starts listens on loopback, and ends with it, also when its terminal is closed or it is killed.
+Studies, the database and MLflow's runs stay, and the next `make serve` finds them again.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,18 @@ _QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENAB
 def main() -> None:
     """Start Ray and MLflow unless the environment names them, print all addresses, and serve until Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: every process that was started here must end
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     with clear_errors(), contextlib.ExitStack() as stack:
         environment = {**os.environ, "LNCIS_HOST": HOST}
         Path("runs").mkdir(exist_ok=True)
+        starting: list[_Program] = []
         if not environment.get("MLFLOW_TRACKING_URI"):
-            environment["MLFLOW_TRACKING_URI"] = stack.enter_context(mlflow(Path("mlflow.db")))
+            starting.append(stack.enter_context(_mlflow(Path("mlflow.db"))))
+            environment["MLFLOW_TRACKING_URI"] = starting[-1].address
         if not environment.get("RAY_ADDRESS"):
-            environment["RAY_ADDRESS"] = stack.enter_context(ray())
+            starting.append(stack.enter_context(_ray()))
+            environment["RAY_ADDRESS"] = starting[-1].address
+        _wait_for(starting)
         environment.setdefault("LNCIS_PORT", str(_free(8000)))
         settings = from_environment(environment)
         url = f"http://{HOST}:{settings.port}"
@@ -54,20 +60,43 @@ def _interrupt(*received: object) -> None:
     raise KeyboardInterrupt
 
 
+def _wait_for(starting: "list[_Program]") -> None:
+    begun = time.monotonic()
+    for program in starting:
+        print(f"starting {program.name}, its log is {program.log} ...", flush=True)
+    for program in starting:
+        program.wait()
+        print(f"{program.name} answers, after {time.monotonic() - begun:.0f} s", flush=True)
+
+
 @contextlib.contextmanager
 def mlflow(database: Path) -> Iterator[str]:
     """Within the block an MLflow server runs on a database; yields its address."""
-    port = _free(5000)
-    address = f"http://{HOST}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database.absolute()}"]
-    with _running(command, "mlflow", f"{address}/health"):
-        yield address
+    with _mlflow(database) as program:
+        program.wait()
+        yield program.address
 
 
 @contextlib.contextmanager
 def ray(*, cpus: int | None = None) -> Iterator[str]:
     """Within the block a Ray head runs, with room for studies; yields the address of its dashboard."""
+    with _ray(cpus=cpus) as program:
+        program.wait()
+        yield program.address
+
+
+@contextlib.contextmanager
+def _mlflow(database: Path) -> Iterator["_Program"]:
+    port = _free(5000)
+    address = f"http://{HOST}:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database.absolute()}"]
+    with _running(command, "mlflow", address, [f"{address}/health"]) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def _ray(*, cpus: int | None = None) -> Iterator["_Program"]:
     # ports of its own, as another Ray may run here; a head without an agent accepts no jobs
     dashboard, gcs, client, agent = _free(8265), _free(6379), _free(10001), _free(52365)
     # short, as it holds unix sockets
@@ -79,34 +108,45 @@ def ray(*, cpus: int | None = None) -> Iterator[str]:
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}", f'--resources={{"{TRIAL_DRIVER}": 1000}}']
         command += [] if cpus is None else [f"--num-cpus={cpus}"]
         address = f"http://{HOST}:{dashboard}"
-        agent_health = f"http://{HOST}:{agent}/api/local_raylet_healthz"
-        with _running(command, "ray", f"{address}/api/jobs/", agent_health, **_QUIET):
-            yield address
+        urls = [f"{address}/api/jobs/", f"http://{HOST}:{agent}/api/local_raylet_healthz"]
+        with _running(command, "ray", address, urls, **_QUIET) as program:
+            yield program
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Program:
+    """A program that runs, and where it says that it does."""
+
+    name: str
+    address: str
+    urls: list[str]
+    log: Path
+    process: "subprocess.Popen[Any]"
+
+    def wait(self) -> None:
+        """Return when it has answered at each of `urls`; StudyError if it ended, or takes too long."""
+        for url in self.urls:
+            _wait(self.process, self.name, url, self.log)
 
 
 @contextlib.contextmanager
-def _running(command: list[str], name: str, *urls: str, **environment: str) -> Iterator[None]:
-    """Within the block a program runs, in a process group of its own; it has answered at each of `urls`."""
+def _running(command: list[str], name: str, address: str, urls: list[str], **environment: str) -> Iterator[_Program]:
+    """Within the block a program runs; it ends with this process, however that ends (service.kept)."""
     log = Path(f"runs/{name}.log")
     with log.open("ab") as output:
         process: subprocess.Popen[Any] = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "service.kept", *command],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             env={**os.environ, **environment},
             start_new_session=True,
         )
+    assert process.stdin
     try:
-        for url in urls:
-            _wait(process, name, url, log)
-        yield
+        yield _Program(name=name, address=address, urls=urls, log=log, process=process)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.stdin.close()
         process.wait()
 
 

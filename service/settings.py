@@ -1,10 +1,12 @@
 """Settings: what `python -m service` reads from the environment, once, before anything starts."""
 
 import ipaddress
+import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,6 +19,8 @@ from lncis.config import STRICT_KEYS
 from lncis.errors import ConfigError
 from service.auth import Token, parse_tokens
 
+log = logging.getLogger("lncis.service")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Settings:
@@ -26,6 +30,8 @@ class Settings:
     """Address to listen on; without tokens it must be this machine's own (loopback)."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one and prints it."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """Prefix under which a proxy shows the service, such as /lncis; the option --root-path says it too."""
     database_url: str = "sqlite:///lncis.db"
     """Where studies are kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql+psycopg://...`."""
     runs: Path = Path("runs")
@@ -44,6 +50,12 @@ class Settings:
     """Trainings that one study may ask for."""
     max_epochs: int = Field(default=10_000, ge=1)
     """Epochs that one training may ask for."""
+    max_scenes: int = Field(default=10_000, ge=1)
+    """Scenes that one split of the digits may ask for: they are composed in memory."""
+    max_image_size: int = Field(default=4096, ge=32)
+    """Pixels of the longer image side that one training may ask for."""
+    max_batch_size: int = Field(default=1024, ge=1)
+    """Images an iteration that one training may ask for."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)
     """Longest request body."""
     max_event_streams: int = Field(default=100, ge=1)
@@ -128,8 +140,52 @@ def variable(name: str) -> str:
     return name.upper() if name in _OF_OTHERS else f"LNCIS_{name.upper()}"
 
 
+OTHERS_VARIABLES = frozenset(
+    f"LNCIS_{name}"
+    for name in (
+        "CACHE",
+        "COCO_EVAL",
+        "SCRATCH",
+        "SERVICE_URL",
+        "TOKEN",
+        "DATA",
+        "DATA_SOURCE",
+        "SHARED",
+        "SHARED_SOURCE",
+    )
+)
+"""What studies, the client and the cluster's scripts read."""
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[str]:
+    """Return a problem for each variable that looks like a setting; log those that look like nothing."""
+    known, problems = {variable(name) for name in Settings.__dataclass_fields__}, []
+    for name in sorted(environment):
+        if name.startswith("LNCIS_") and name not in known | OTHERS_VARIABLES:
+            short = {setting.removeprefix("LNCIS_"): setting for setting in known}
+            if near := get_close_matches(name.removeprefix("LNCIS_"), short, n=1, cutoff=0.75):
+                problems.append(f"{name}: no such variable; did you mean {short[near[0]]}?")
+            else:
+                log.warning("%s: the service has no such variable; docs/service.md lists them", name)
+    return problems
+
+
+def _missing_folders(settings: Settings, given: Collection[str]) -> list[str]:
+    """Return a problem for each folder that is named and not there; that of runs is made, but not those above it."""
+    named = {"presets": [settings.presets], "data_roots": settings.data_roots, "runs": [settings.runs.parent]}
+    return [
+        f"{variable(name)}: must name a folder, but there is none at {folder}; correct or make it"
+        for name, folders in named.items()
+        if name in given
+        for folder in folders
+        if not folder.is_dir()
+    ]
+
+
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Return the settings in an environment; ConfigError names every variable that is wrong."""
+    if problems := _misspelt(environment):
+        raise ConfigError("environment", problems)
     given: dict[str, Any] = {
         name: environment[variable(name)]
         for name in Settings.__dataclass_fields__
@@ -140,10 +196,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if "data_roots" in given:
         given["data_roots"] = [root for root in given["data_roots"].split(":") if root]
     try:
-        return documents.parse(Settings, given, source="environment")
+        settings = documents.parse(Settings, given, source="environment")
     except ConfigError as error:
         spelt = [_spelt(problem, given) for problem in error.problems]
         raise ConfigError("environment", spelt) from None
+    if problems := _missing_folders(settings, given):
+        raise ConfigError("environment", problems)
+    return settings
 
 
 def _spelt(problem: str, given: Mapping[str, Any]) -> str:

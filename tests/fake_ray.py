@@ -17,10 +17,13 @@ from lncis.studies.stages import StageTree
 
 @dataclass
 class FakeJob:
+    study_id: str
     attempt: int
     status: str = "RUNNING"
     exit_code: int | None = None
     logs: str = ""
+    ghost: bool = False
+    """A record that a monitor wrote after its job was deleted: it has the job's id, and no metadata."""
     stopped: threading.Event = field(default_factory=threading.Event)
 
 
@@ -31,6 +34,9 @@ class FakeRay:
         self.runs, self.epoch_seconds = runs, epoch_seconds
         self.hold_after: int | None = None
         self.jobs: dict[str, FakeJob] = {}
+        """By their ids, of all attempts."""
+        self.monitor_seconds: float | None = None
+        """As Ray: so long after a job was deleted its monitor writes that it failed, into the record with its id."""
         self.submissions: list[str] = []
         self.refused: list[str] = []
         self.trained: Counter[tuple[str, str, int]] = Counter()
@@ -46,6 +52,10 @@ class FakeRay:
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
         self.start()
+
+    def job(self, study_id: str) -> FakeJob:
+        """Return the job of a study's last attempt."""
+        return max((job for job in self.jobs.values() if job.study_id == study_id), key=lambda job: job.attempt)
 
     @property
     def address(self) -> str:
@@ -103,14 +113,14 @@ class FakeRay:
         with self._lock:
             found = re.fullmatch(r"/api/jobs/(?:([^/]+)(/stop|/logs)?)?", path)
             assert found, path
-            study_id, what = found[1], found[2]
-            if study_id is None and method == "GET":
+            job_id, what = found[1], found[2]
+            if job_id is None and method == "GET":
                 return 200, [self._told(id, job) for id, job in self.jobs.items()]
-            if study_id is None:
+            if job_id is None:
                 return self._submit(body)
-            job = self.jobs.get(study_id)
+            job = self.jobs.get(job_id)
             if job is None:
-                return 404, f"Job {study_id} does not exist"
+                return 404, f"Job {job_id} does not exist"
             if what == "/logs":
                 return 200, {"logs": job.logs}
             if what == "/stop":
@@ -120,30 +130,40 @@ class FakeRay:
                 return 200, {"stopped": True}
             assert method == "DELETE"
             assert job.status not in ("PENDING", "RUNNING")
-            del self.jobs[study_id]
+            del self.jobs[job_id]
+            if self.monitor_seconds is not None:
+                threading.Timer(self.monitor_seconds, self._monitor, (job_id, job)).start()
             return 200, {"deleted": True}
 
-    def _told(self, study_id: str, job: FakeJob) -> dict[str, Any]:
+    def _monitor(self, job_id: str, watched: FakeJob) -> None:
+        """Write FAILED as Ray's `_monitor_job` does, once, after the job that it watched has gone."""
+        if not watched.ghost:
+            with self._lock:
+                ghost = FakeJob(watched.study_id, watched.attempt, status="FAILED", ghost=True)
+                self.jobs.setdefault(job_id, ghost).status = "FAILED"
+
+    def _told(self, job_id: str, job: FakeJob) -> dict[str, Any]:
         return {
-            "submission_id": study_id,
+            "submission_id": job_id,
             "status": job.status,
-            "metadata": {"lncis_attempt": str(job.attempt)},
+            "metadata": None if job.ghost else {"lncis_attempt": str(job.attempt)},
             "message": "",
             "driver_exit_code": job.exit_code,
         }
 
     def _submit(self, body: Any) -> tuple[int, Any]:
-        study_id = body["submission_id"]
-        if study_id in self.jobs:
+        job_id, attempt = body["submission_id"], int(body["metadata"]["lncis_attempt"])
+        study_id = job_id.removesuffix(f".attempt-{attempt}")
+        if job_id in self.jobs:
             self.refused.append(study_id)
-            return 500, f"ValueError: Job with submission_id {study_id} already exists. Please use a different one."
-        assert f"--resume {study_id}" in body["entrypoint"]
+            return 500, f"ValueError: Job with submission_id {job_id} already exists. Please use a different one."
+        assert f"--resume {study_id} " in body["entrypoint"]
         self.submissions.append(study_id)
-        job = self.jobs[study_id] = FakeJob(attempt=int(body["metadata"]["lncis_attempt"]))
+        job = self.jobs[job_id] = FakeJob(study_id, attempt)
         self.at_once[study_id] += 1
         assert self.at_once[study_id] == 1, "a study runs twice"
         threading.Thread(target=self._run, args=(study_id, job), daemon=True).start()
-        return 200, {"submission_id": study_id}
+        return 200, {"submission_id": job_id}
 
     def _run(self, study_id: str, job: FakeJob) -> None:
         status, code = "SUCCEEDED", 0

@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 
 from service.app import create_app
+from service.connections import LimitedProtocol
 from service.dispatch import waiting
 from service.dispatch.jobs import RayJobs
 from service.settings import Settings
@@ -42,7 +43,9 @@ def served(folder: Path, database: Database, **changes: Any) -> Iterator[str]:
     """Within the block a service answers on a database; yields its address."""
     settings = Settings(**{"runs": folder / "runs", "presets": ROOT / "studies", "poll_seconds": 0.05, **changes})
     app = create_app(settings, database, RayJobs(settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=LimitedProtocol, log_level="error", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     begun = time.time()

@@ -1,5 +1,6 @@
 """Every endpoint of docs/service.md, with a real database and a fake Ray that answers over HTTP."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -8,16 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from fake_ray import SPEC, FakeRay
-from served import eventually
+from served import eventually, served
 from starlette.testclient import TestClient
 
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.errors import ConfigError
-from service.api import submissions
+from service.api import presets, submissions
 from service.app import create_app
 from service.auth import parse_tokens
 from service.dispatch.jobs import RayJobs
@@ -266,18 +268,22 @@ def test_every_mistake_is_reported_at_once(idle):
         ({"preset": "gamma_sweep", "set": {"search.loss.gamma": 1}}, "set.search.loss.gamma", "give search whole"),
         ({"preset": "gamma_sweep", "seeds": [1]}, "seeds", "no such field beside preset"),
         ({**SPEC, "question": "a\0b"}, "question", "without NUL"),
+        ({**SPEC, "question": "a\x1b[2Jb"}, "question", "other control characters"),
+        ({**SPEC, "baselines": {"\x1b]0;x\x07": {"flip": 0.5}}}, "baselines", "keys must be printable"),
         ({**SPEC, "seeds": [2**60]}, "seeds.0", "must be from -2**53"),
         ({**SPEC, "seeds": list(range(5000))}, "search", "asks for 15000 trials"),
         ({**SPEC, "base": {"schedule": {"epochs": 10**9}}}, "base.schedule.epochs", "must be at most 10000"),
-        ({**SPEC, "sampler": {"type": "tpe", "configurations": 3, "warm_start": "../../etc"}}, "base", "'../../etc'"),
+        (
+            {**SPEC, "sampler": {"type": "tpe", "configurations": 3, "warm_start": "../../etc"}},
+            "sampler.warm_start",
+            "'../../etc'",
+        ),
         (
             {**SPEC, "sampler": {"type": "tpe", "configurations": 3, "warm_start": "other"}},
             "sampler.warm_start",
             "earlier",
         ),
-        ({**SPEC, "baselines": {"x": {"model.weights": "/etc/passwd"}}}, "base", "names '/etc/passwd'"),
-        ({**SPEC, "baselines": {"x": {"model": {"type": "digits_rcnn", "weights": "here"}}}}, "base", "names 'here'"),
-        ({**SPEC, "search": {"model.weights": {"type": "categorical", "choices": ["none", "a.x"]}}}, "base", "'a.x'"),
+        ({**SPEC, "resources": {"cpus_per_worker": 1e9}}, "resources.cpus_per_worker", "must be at most 1024 here"),
     ],
 )
 def test_what_a_shared_service_does_not_take(idle, body, path, said):
@@ -383,6 +389,7 @@ def test_an_illegal_transition_names_the_legal_ones(idle):
     assert idle.post(f"{study['links']['self']}/cancel").status_code == 202
     told = problem(idle.post(f"{study['links']['self']}/cancel"), 409)
     assert (told["state"], told["legal"]) == ("cancelled", [])
+    assert "is cancelled, so it cannot cancel" in told["detail"]
 
 
 def test_the_queue_says_why(idle, ray):
@@ -419,6 +426,7 @@ def test_tokens_and_their_scopes(open_client):
     made = client.post("/studies", json=SPEC, headers=write)
     assert (made.status_code, made.json()["owner"]) == (201, "anna")
     problem(client.post(f"{made.json()['links']['self']}/cancel", headers=read), 403)
+    problem(client.patch(made.json()["links"]["self"], content=b"{", headers={"Content-Type": "application/json"}), 401)
     for path in ("/queue", "/presets", "/metrics", made.json()["links"]["self"]):
         problem(client.get(path), 401)
     for path in ("/healthz", "/readyz", "/openapi.json"):
@@ -449,10 +457,12 @@ def test_what_is_not_there(idle):
 def test_metrics_count_requests_and_studies(idle):
     post(idle)
     idle.get("/somewhere/else")
+    idle.head("/queue")
     text = idle.get("/metrics").text
     assert 'lncis_studies{state="queued"} 1.0' in text
     assert 'lncis_http_requests_total{method="POST",route="/studies",status="201"} 1.0' in text
     assert 'route="none",status="404"' in text
+    assert 'lncis_http_requests_total{method="HEAD",route="/queue",status="200"} 1.0' in text
     assert "lncis_ray_up 0.0" in text
 
 
@@ -521,8 +531,141 @@ def test_two_names_of_one_field_are_not_set_together(idle):
 def test_a_preset_that_cannot_be_read_is_named(tmp_path, caplog):
     (tmp_path / "mine.yaml").write_text("name: x\nseeds: [0]\nseeds: [1]\n")
     said = "seeds: stands in line 2 and in line 3; keep one of the two"
-    assert submissions.presets(tmp_path) == {}
+    assert presets.presets(tmp_path) == {}
     assert said in caplog.text
     with pytest.raises(ConfigError) as caught:
         submissions.to_spec({"preset": "mine"}, Settings(presets=tmp_path))
     assert caught.value.problems == [f"preset: mine: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "errors"),
+    [
+        ("GET", "/studies", "stat=queued", [("query.stat", "no such parameter; did you mean state?")]),
+        ("GET", "/studies", "limit=1&limit=2", [("query.limit", "stands 2 times; keep one")]),
+        ("POST", "/studies", "dryrun=1", [("query.dryrun", "no such parameter; did you mean dry_run?")]),
+        ("POST", "/studies/x/cancel", "now", [("query.now", "no such parameter; known are none")]),
+        ("GET", "/queue", "a=1&b=2", [("query.a", "known are none"), ("query.b", "known are none")]),
+        ("GET", "/", "stat=failed", [("query.stat", "did you mean state?")]),
+        ("GET", "/healthz", "verbose", [("query.verbose", "known are none")]),
+    ],
+)
+def test_a_query_parameter_that_would_be_ignored_is_named(idle, method, path, query, errors):
+    told = problem(idle.request(method, f"{path}?{query}", json=SPEC if path == "/studies" else None), 422)["errors"]
+    assert [error["path"] for error in told] == [path for path, _ in errors]
+    assert all(said in error["problem"] for error, (_, said) in zip(told, errors, strict=True))
+    assert idle.get("/studies").json()["studies"] == []
+
+
+def test_a_repeated_key_with_another_priority_is_another_request(idle):
+    headers = {"Idempotency-Key": "my-key"}
+    first = idle.post("/studies", json=SPEC, headers=headers)
+    assert idle.post("/studies?priority=0", json=SPEC, headers=headers).json() == first.json()
+    told = problem(idle.post("/studies?priority=5", json=SPEC, headers=headers), 409)
+    assert told["differing"] == [{"path": "?priority", "earlier": None, "now": 5}]
+    high = {"Idempotency-Key": "another"}
+    assert idle.post("/studies?priority=7", json=SPEC, headers=high).status_code == 201
+    assert idle.post("/studies?priority=7", json=SPEC, headers=high).status_code == 200
+    problem(idle.post("/studies", json=SPEC, headers=high), 409)
+
+
+def test_what_two_long_requests_differ_in_is_answered_in_short(idle):
+    headers = {"Idempotency-Key": "k"}
+    idle.post("/studies", json={**SPEC, "question": "a" * 200_000}, headers=headers)
+    answer = idle.post("/studies", json={**SPEC, "question": "b" * 200_000}, headers=headers)
+    (field,) = problem(answer, 409)["differing"]
+    assert field["path"] == "question"
+    assert len(answer.content) < 3000
+
+
+def test_a_long_change_of_a_study_is_refused(idle):
+    path = post(idle)["links"]["self"]
+    problem(idle.patch(path, json={f"k{n}": 1 for n in range(15_000)}, headers={"If-Match": "*"}), 413)
+
+
+def test_head_answers_wherever_get_does_and_allow_names_every_method(idle):
+    study = post(idle)
+    for path in ("/", "/studies", "/queue", "/healthz", "/docs", study["links"]["self"], study["links"]["events"]):
+        assert idle.head(path).status_code == 200, path
+    assert idle.head(study["links"]["self"]).headers["etag"] == idle.get(study["links"]["self"]).headers["etag"]
+    assert idle.head("/studies/none").status_code == 404
+    for path, methods in (
+        ("/studies", "GET, HEAD, POST"),
+        (study["links"]["self"], "GET, HEAD, PATCH"),
+        (f"{study['links']['self']}/cancel", "POST"),
+    ):
+        answer = idle.delete(path)
+        problem(answer, 405)
+        assert answer.headers["allow"] == methods
+    assert not any("head" in operations for operations in idle.get("/openapi.json").json()["paths"].values())
+
+
+def test_any_etag_is_known_to_who_sends_a_star(idle):
+    study = post(idle)
+    assert idle.get(study["links"]["self"], headers={"If-None-Match": "*"}).status_code == 304
+    problem(idle.get("/studies/none", headers={"If-None-Match": "*"}), 404)
+
+
+def test_a_study_that_is_over_is_not_changed(idle):
+    study = post(idle)
+    idle.post(f"{study['links']['self']}/cancel")
+    before = idle.get(study["links"]["self"])
+    told = problem(idle.patch(study["links"]["self"], json={"priority": 5}, headers={"If-Match": "*"}), 409)
+    assert (told["state"], told["legal"]) == ("cancelled", [])
+    assert idle.get(study["links"]["self"]).headers["etag"] == before.headers["etag"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "application/json", 422),
+        (b"\xff{}", "application/json", 422),
+        (b"[" * 2000, "application/json", 422),
+        (b"[]", "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b'{"priority": 1.5}', "application/json; charset=utf-8", 422),
+    ],
+)
+def test_a_change_is_read_as_strictly_as_a_study(idle, content, kind, status):
+    headers = {"Content-Type": kind, "If-Match": "*"}
+    problem(idle.patch(post(idle)["links"]["self"], content=content, headers=headers), status)
+
+
+def test_the_document_is_one_that_generators_of_clients_read(idle):
+    document = idle.get("/openapi.json").json()
+    patch = document["paths"]["/studies/{study_id}"]["patch"]
+    (header,) = (one for one in patch["parameters"] if one["name"] == "if-match")
+    assert header["required"]
+    assert "400" not in patch["responses"]
+    assert patch["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Adjustment")
+
+    def constants(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [value for key in value if key == "const"] + [
+                c for inner in value.values() for c in constants(inner)
+            ]
+        return [c for inner in value for c in constants(inner)] if isinstance(value, list) else []
+
+    assert constants(document) == []
+    schema = document["components"]["schemas"]["StudySummary"]["properties"]["max_concurrent_trials"]
+    assert {"type": "string", "enum": ["auto"]} in schema["anyOf"]
+
+
+def test_more_streams_than_the_limit_are_refused_also_at_once(tmp_path, database):
+    """Thirty ask at the same moment, before the first one has sent anything."""
+    with served(tmp_path, database, max_event_streams=3) as url:
+        with httpx2.Client(base_url=url, trust_env=False) as client:
+            path = client.post("/studies", json=SPEC).json()["links"]["events"]
+
+        async def ask(client: httpx2.AsyncClient) -> int:
+            async with client.stream("GET", f"{url}{path}") as answer:
+                if answer.status_code == 200:
+                    await asyncio.sleep(1)
+                return answer.status_code
+
+        async def everybody() -> list[int]:
+            async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+                return await asyncio.gather(*(ask(client) for _ in range(30)))
+
+        assert sorted(asyncio.run(everybody())) == [200] * 3 + [429] * 27
+        eventually(lambda: asyncio.run(everybody()).count(200) == 3, seconds=30)  # their places are free again

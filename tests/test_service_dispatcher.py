@@ -125,16 +125,16 @@ def test_cancelling_a_running_study_stops_its_job(dispatcher, database, ray):
     until(acting, database, study, State.RUNNING)
     ask(database, study, Action.CANCEL)
     assert until(acting, database, study, State.CANCELLED).finished_at
-    assert ray.jobs[study.id].status == "STOPPED"
+    assert ray.job(study.id).status == "STOPPED"
 
 
 def test_the_run_in_mlflow_is_linked_as_soon_as_there_is_one(dispatcher, database, ray):
     ray.hold_after = 5
     study, acting = queued(database), dispatcher(mlflow_tracking_uri="http://mlflow:5000")
-    assert study.mlflow_url is None
+    assert study.mlflow_run is None
     while now(database, study).epochs_done < 5:
         acting.turn()
-    assert now(database, study).mlflow_url == f"http://mlflow:5000/#/experiments/7/runs/run-of-{study.id}"
+    assert now(database, study).mlflow_run == {"experiment_id": "7", "run_id": f"run-of-{study.id}"}
 
 
 def test_a_cancel_between_two_calls_of_a_write_is_not_lost(dispatcher, database, ray, monkeypatch):
@@ -164,14 +164,14 @@ def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray)
     ray.epoch_seconds = 60.0
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
-    ray.jobs[study.id].status = "PENDING"
+    ray.job(study.id).status = "PENDING"
     acting.turn()
     assert now(database, study).reason == "its job is pending in Ray"
     ask(database, study, Action.CANCEL)
     acting.turn()
     acting.turn()
     assert now(database, study).reason == "is being cancelled"
-    ray.jobs[study.id].status = "RUNNING"
+    ray.job(study.id).status = "RUNNING"
     until(acting, database, study, State.CANCELLED)
 
 
@@ -243,7 +243,7 @@ def test_the_head_is_killed_and_comes_back_knowing_nothing(dispatcher, database,
 def test_a_head_lost_after_the_last_epoch_costs_no_epoch(dispatcher, database, ray):
     study, acting = queued(database), dispatcher()
     acting.turn()
-    while ray.jobs[study.id].status == "RUNNING":
+    while ray.job(study.id).status == "RUNNING":
         time.sleep(0.01)
     ray.kill_head()
     ray.start()
@@ -282,7 +282,7 @@ def test_a_job_that_dies_over_its_report_writes_it_again(dispatcher, database, r
 
 
 def test_a_study_none_of_whose_configurations_finished_has_failed_at_once(database):
-    died = JobReport(status=JobStatus.FAILED, attempt=1, exit_code=1)
+    died = JobReport(job_id="j", study_id="s", status=JobStatus.FAILED, attempt=1, exit_code=1)
     words = "no configuration of study tiny finished: out of memory"
     decided = outcome(queued(database), died, words, complete=True, progressed=True, settings=Settings())
     assert decided == {"state": State.FAILED, "reason": words}
@@ -318,7 +318,7 @@ def test_a_cancelled_study_whose_submission_arrives_late_is_stopped(dispatcher, 
     acting.turn()
     assert now(database, study).state is State.CANCELLED
     real(acting._jobs, study.id, 1)
-    job = ray.jobs[study.id]  # a turn may already make Ray forget it
+    job = ray.job(study.id)  # a turn may already make Ray forget it
     while job.status == "RUNNING":
         acting.turn()
         time.sleep(0.01)
@@ -330,7 +330,7 @@ def test_jobs_of_studies_that_have_ended_are_forgotten(dispatcher, database, ray
     until(acting, database, ended, State.SUCCEEDED)
     until(acting, database, paused, State.SUCCEEDED)
     database.write(lambda c: store.update_study(c, store.load_study(c, paused.id), state=State.PAUSED))
-    ray.jobs["of-another-service"] = FakeJob(attempt=1, status="SUCCEEDED")
+    ray.jobs["of-another-service"] = FakeJob("of-another-service", 1, status="SUCCEEDED")
     real = RayJobs.forget
     monkeypatch.setattr(RayJobs, "forget", lambda *_: (_ for _ in ()).throw(RayAway("cut")))
     after = queued(database)
@@ -338,7 +338,7 @@ def test_jobs_of_studies_that_have_ended_are_forgotten(dispatcher, database, ray
     assert after.id in ray.submissions  # nothing waits for it
     monkeypatch.setattr(RayJobs, "forget", real)
     dispatcher().turn()  # a service that was started anew
-    assert set(ray.jobs) == {"of-another-service", paused.id, after.id}
+    assert {job.study_id for job in ray.jobs.values()} == {"of-another-service", paused.id, after.id}
     until(acting, database, after, State.SUCCEEDED)
     assert ray.submissions == [ended.id, paused.id, after.id]
 
@@ -410,7 +410,7 @@ def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, databas
     monkeypatch.setattr("service.dispatch.dispatcher.HEARTBEAT_SECONDS", 3600.0)
     study, acting = queued(database), dispatcher()
     acting.turn()
-    while ray.jobs[study.id].status == "RUNNING":
+    while ray.job(study.id).status == "RUNNING":
         time.sleep(0.01)
     sa.event.listen(database.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA busy_timeout=50"), insert=True)
     other = sqlite3.connect(tmp_path / "lncis.db", isolation_level=None)
@@ -505,7 +505,7 @@ def test_a_spec_that_a_newer_service_does_not_know_can_be_cancelled(dispatcher, 
     assert "gone: no such field" in now(database, study).reason
     ask(database, study, Action.CANCEL)
     until(newer, database, study, State.CANCELLED)
-    assert ray.jobs[study.id].status == "STOPPED"
+    assert ray.job(study.id).status == "STOPPED"
 
 
 def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
@@ -518,3 +518,101 @@ def test_a_head_that_hangs_is_away(dispatcher, database, ray, monkeypatch):
     gate.set()
     until(acting, database, study, State.SUCCEEDED)
     assert ray.submissions == [study.id]
+
+
+@pytest.mark.parametrize("pauses", [1, 4])
+def test_a_resume_at_once_outlives_the_monitor_of_the_job_before(dispatcher, database, ray, pauses):
+    """Ray writes FAILED into a record after its job was deleted: into no record that another attempt has."""
+    ray.monitor_seconds, ray.epoch_seconds = 0.05, 0.03
+    study, acting = queued(database), dispatcher()
+    for _ in range(pauses):
+        begun = until(acting, database, study, State.RUNNING).epochs_done
+        while now(database, study).epochs_done <= begun:
+            acting.turn()
+            time.sleep(0.01)
+        ask(database, study, Action.PAUSE)
+        until(acting, database, study, State.PAUSED)
+        ask(database, study, Action.RESUME)
+    done = until(acting, database, study, State.SUCCEEDED, State.FAILED)
+    assert (done.state, done.attempt, done.setbacks) == (State.SUCCEEDED, pauses + 1, 0)
+    assert trained_once(ray, study)
+    time.sleep(0.2)
+    for _ in range(3):  # what the monitors wrote last is forgotten too
+        acting.turn()
+        time.sleep(0.1)
+    assert ray.jobs == {}
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_no_attempt_begins_while_a_job_of_another_one_runs(dispatcher, database, ray, attempt):
+    """Also not beside one of a later attempt, as a database from yesterday's backup finds them."""
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher()
+    database.write(lambda c: store.update_study(c, store.load_study(c, study.id, to_change=True), attempt=1))
+    stray = ray.jobs[f"{study.id}.attempt-{attempt}"] = FakeJob(study.id, attempt)
+    acting._start(acting._jobs.reports())
+    assert stray.stopped.is_set()
+    assert (now(database, study).job, now(database, study).attempt) == (Job.SUBMITTING, 2)
+    assert now(database, study).reason.startswith("waits until its earlier job has ended")
+    for _ in range(3):
+        acting.turn()
+    assert ray.submissions == []
+    stray.status = "STOPPED"
+    until(acting, database, study, State.RUNNING)
+    assert ray.submissions == [study.id]
+
+
+def test_a_job_of_the_version_before_is_followed(dispatcher, database, ray):
+    """Its id is its study's id."""
+    ray.epoch_seconds = 0.05
+    study, acting = queued(database), dispatcher()
+    until(acting, database, study, State.RUNNING)
+    ray.jobs[study.id] = ray.jobs.pop(f"{study.id}.attempt-1")
+    until(dispatcher(), database, study, State.SUCCEEDED)
+    assert ray.submissions == [study.id]
+    acting.turn()
+    assert ray.jobs == {}
+
+
+@pytest.mark.parametrize(("status", "said"), [("FAILED", "Ray ended its job"), ("STOPPED", "its job was stopped")])
+def test_what_a_study_did_not_do_is_no_setback_of_it(dispatcher, database, ray, monkeypatch, status, said):
+    """Ray lost the node of its job, or somebody stopped it in Ray's dashboard: five times, and it goes on."""
+    monkeypatch.setattr("service.dispatch.outcome.NOT_ITS_OWN_SECONDS", 0.3)
+    ray.epoch_seconds = 60.0
+    study, acting = queued(database), dispatcher(max_setbacks=3)
+    for _ in range(5):
+        until(acting, database, study, State.RUNNING)
+        job = ray.job(study.id)
+        job.stopped.set()
+        while job.status == "RUNNING":
+            time.sleep(0.01)
+        job.status = status
+        waits = until(acting, database, study, State.QUEUED, State.FAILED)
+        assert (waits.state, waits.setbacks) == (State.QUEUED, 0)
+        assert waits.reason.startswith(said)
+    ray.epoch_seconds = 0.0
+    until(acting, database, study, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("hours", [-2.0, 2.0])
+def test_a_dispatcher_whose_clock_is_wrong_is_alive_until_its_heartbeat_stops(database, monkeypatch, hours):
+    """It dispatches on another machine; the watch has the clock of this one, and its own since when."""
+    watch, now = waiting.HeartbeatWatch(), [100.0]
+    monkeypatch.setattr("service.dispatch.waiting.time.monotonic", lambda: now[0])
+    study = queued(database)
+
+    def why(beats: bool) -> str:
+        now[0] += 10.0
+        if beats:
+            seen_at = time.time() + hours * 3600 + now[0]
+            beat = waiting.DispatcherStatus(holder="b", seen_at=seen_at, ray_ok=True, ray_detail="answers", ray_since=0)
+            database.write(lambda connection: waiting.save_status(connection, beat))
+        seen = database.read(watch.load)
+        assert waiting.ray_dependency(seen).ok is not seen.silent
+        return waiting.why_not_running(study, seen, Settings(), running=0, of_owner=0, position=1)
+
+    assert why(beats=False) == "no service has started to dispatch studies yet"
+    assert [why(beats=True) for _ in range(3)] == ["starts as soon as it is its turn"] * 3
+    assert why(beats=False) == "starts as soon as it is its turn"
+    assert "is it stuck or gone?" in why(beats=False)
+    assert why(beats=True) == "starts as soon as it is its turn"

@@ -13,7 +13,7 @@ from served import served
 from lncis.errors import ConfigError
 from lncis.studies.folders import MLFLOW_RUN
 from service.dispatch.jobs import RayAway, RayJobs
-from service.dispatch.progress import run_url
+from service.dispatch.progress import run_of
 from service.settings import from_environment
 from service.store.database import Database
 
@@ -89,15 +89,14 @@ def ok_answer(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"OK")
 
 
-def test_the_link_to_a_run_is_made_of_its_ids(tmp_path: Path) -> None:
+def test_the_ids_of_a_run_are_read_where_its_driver_left_them(tmp_path: Path) -> None:
     (tmp_path / MLFLOW_RUN).write_text('{"experiment_id": "12", "run_id": "a/b"}')
-    assert run_url("https://mlflow.example/", tmp_path) == "https://mlflow.example/#/experiments/12/runs/a%2Fb"
-    assert run_url("sqlite:///mlflow.db", tmp_path) is None, "no server, no link"
+    assert run_of(tmp_path) == {"experiment_id": "12", "run_id": "a/b"}
     for content in ("", "[]", "{}", '{"experiment_id": 1, "run_id": null}'):
         (tmp_path / MLFLOW_RUN).write_text(content)
-        assert run_url("https://mlflow.example", tmp_path) is None
+        assert run_of(tmp_path) is None
     (tmp_path / MLFLOW_RUN).unlink()
-    assert run_url("https://mlflow.example", tmp_path) is None
+    assert run_of(tmp_path) is None
 
 
 def test_a_job_is_given_the_storage_and_the_mlflow_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,15 @@ from served import ROOT, filler, served
 
 from lncis import documents
 from lncis.api import State
+from lncis.client import Client
 from lncis.config import TrainConfig
 from lncis.documents import plain
 from lncis.studies.spec.files import load_spec
 from service import auth
+from service.api import attempts
 from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
+from service.store import findings, tables
 from service.store import studies as store
-from service.store import tables
 from service.store.database import Database
 from service.ui import curves, page, views
 
@@ -98,10 +100,8 @@ def test_it_says_what_waits_and_why_and_what_is_best(tmp_path, database):
         assert f"lncis study cancel {waiting}" in study
         known = get(f"{url}/studies?limit=1").json()["studies"][0]
         best = known["best"]
-        at = "http://mlflow:5000/#/experiments/1/runs/abc"
-        database.write(lambda c: c.execute(tables.studies.update().values(mlflow_url=at)))
-        for path in ("/", f"/ui/studies/{known['id']}"):
-            assert f'href="{at}"' in get(url + path).text
+        run = {"experiment_id": "1", "run_id": "abc"}
+        database.write(lambda c: c.execute(tables.studies.update().values(mlflow_run=run)))
         assert f"<strong>{best['objective']['mean']:.1f}</strong>" in text
         one = get(f"{url}/ui/studies/{known['id']}").text
         shown = re.search(r"<pre tabindex=\"0\"># (Number 1.*?)</pre>", one, flags=re.DOTALL)
@@ -310,6 +310,96 @@ def test_who_has_no_pass_sees_nothing(tmp_path, database):
         assert foreign.status_code == 403
 
 
+def test_a_pass_ends_when_its_browser_signs_out_also_for_who_has_copied_it(tmp_path, database):
+    with served(tmp_path, database, tokens=TOKENS) as url:
+
+        def signed_in() -> dict[str, str]:
+            answer = httpx2.post(f"{url}/ui/signin", data={"token": "secret-of-bilal"}, trust_env=False)
+            return {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+        first, other = signed_in(), signed_in()
+        assert get(url, headers=first).status_code == get(f"{url}/studies", headers=first).status_code == 200
+        assert httpx2.post(f"{url}/ui/signout", headers=first, trust_env=False).status_code == 303
+        assert get(url, headers=first).status_code == get(f"{url}/studies", headers=first).status_code == 401
+        assert get(url, headers=other).status_code == 200, "another browser of the same user"
+    with served(tmp_path, database, tokens=TOKENS) as url:
+        assert get(url, headers=first).status_code == 401, "also after a restart"
+
+
+def test_wrong_tokens_cannot_be_tried_one_after_the_other(tmp_path, database, monkeypatch):
+    with served(tmp_path, database, tokens=TOKENS) as url:
+
+        def sign_in(token: str) -> httpx2.Response:
+            return httpx2.post(f"{url}/ui/signin", data={"token": token}, trust_env=False)
+
+        assert [sign_in(f"guess-number-{n}").status_code for n in range(attempts.MAX_WRONG)] == [401] * 10
+        refused = sign_in("secret-of-bilal")
+        assert (refused.status_code, "set-cookie" in refused.headers) == (429, False)
+        assert 0 < int(refused.headers["retry-after"]) <= attempts.WINDOW_SECONDS
+        assert get(f"{url}/studies", headers={"Authorization": "Bearer secret-of-bilal"}).status_code == 200
+        monkeypatch.setattr(attempts, "WINDOW_SECONDS", 0.0)
+        assert sign_in("secret-of-bilal").status_code == 303
+
+
+def test_guesses_are_counted_by_address_and_few_addresses_are_remembered():
+    counted = attempts.Attempts()
+    for n in range(attempts.MAX_WRONG):
+        counted.note_wrong(f"2001:db8::{n}")
+    assert counted.wait_seconds("2001:db8::ffff") > 0, "one user has 2**64 of them"
+    assert counted.wait_seconds("2001:db8:0:1::1") == counted.wait_seconds("10.0.0.1") == 0
+    for n in range(attempts.MAX_ADDRESSES):
+        counted.note_wrong(f"10.1.{n // 256}.{n % 256}")
+    assert len(counted._wrong) == attempts.MAX_ADDRESSES
+    assert counted.wait_seconds("2001:db8::ffff") == 0
+
+
+def test_a_sign_in_form_of_many_fields_is_no_error_of_the_service(tmp_path, database):
+    with served(tmp_path, database, tokens=TOKENS) as url:
+        answer = httpx2.post(f"{url}/ui/signin", data={f"a{n}": "1" for n in range(20)}, trust_env=False)
+        assert (answer.status_code, "Sign in" in answer.text) == (422, True)
+
+
+def test_strangers_are_not_told_where_ray_is(tmp_path, database):
+    where = "http://10.99.99.99:8265"
+    with served(tmp_path, database, tokens=TOKENS, ray_address="http://127.0.0.1:9", mlflow_tracking_uri=where) as url:
+        told = get(f"{url}/readyz").json()
+        assert (told["ready"], told["ray"]["ok"], told["ray"]["detail"]) == (True, False, "does not answer")
+        assert told["mlflow"]["detail"] == "does not answer"
+        known = get(f"{url}/readyz", headers={"Authorization": "Bearer secret-of-bilal"}).json()
+        assert "127.0.0.1:9" in known["ray"]["detail"]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["the proxy takes the prefix away", "the proxy leaves the prefix"])
+def test_behind_a_proxy_everything_stands_below_the_prefix(tmp_path, database, kept):
+    study = create(database, state=State.PAUSED)
+    with served(tmp_path, database, tokens=TOKENS, root_path="/lncis") as url:
+        at = f"{url}/lncis" if kept else url
+        asked = get(f"{at}/ui/studies/{study}?page=1")
+        assert asked.status_code == 401
+        (then,) = re.findall(r'name="then" value="([^"]*)"', asked.text)
+        assert then == f"/lncis/ui/studies/{study}?page=1"
+        form, public = {"token": "secret-of-bilal", "then": then}, "https://team.example"
+        # as nginx sends it with `proxy_set_header Host $http_host`
+        headers = {"Host": "team.example", "Origin": public, "X-Forwarded-Proto": "https"}
+        answer = httpx2.post(f"{at}/ui/signin", data=form, headers=headers, trust_env=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, then)
+        assert {"Path=/lncis/", "Secure"} <= set(answer.headers["set-cookie"].split("; "))
+        cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        for path in ("/", f"/ui/studies/{study}", "/docs"):
+            shown = get(at + path, headers=cookie)
+            assert shown.status_code == 200
+            own = re.findall(r'(?:href|src|action)="(/[^"]*)"', shown.text)
+            assert own
+            assert all(link.startswith("/lncis/") for link in own), own
+        assert get(f"{at}/ui/page.css").status_code == 200
+        assert get(f"{at}/openapi.json").json()["servers"] == [{"url": "/lncis"}]
+        token = {"Authorization": "Bearer secret-of-anna"}
+        made = httpx2.post(f"{at}/studies", json={"preset": "first"}, headers=token, trust_env=False)
+        assert made.headers["location"] == f"/lncis/studies/{made.json()['id']}"
+        with Client(f"{url}/lncis", token="secret-of-bilal") as client:
+            assert client.get(study).id == study
+
+
 def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
     begun = time.time()
     good = new_pass("secret-of-anna", TOKENS)
@@ -335,8 +425,10 @@ def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
     "path", ["//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", "", "javascript:1"]
 )
 def test_nobody_is_led_elsewhere(path):
-    assert page._own(path) == "/"
-    assert page._own("/ui/studies/a?page=2") == "/ui/studies/a?page=2"
+    assert page._own(path, "") == "/"
+    assert page._own(path, "/lncis") == "/lncis/"
+    assert page._own("/ui/studies/a?page=2", "") == "/ui/studies/a?page=2"
+    assert page._own("/ui/studies/a", "/lncis") == "/lncis/"
 
 
 def test_of_a_studys_folder_only_what_is_for_people_is_served(tmp_path, database):
@@ -429,6 +521,22 @@ def test_curves_stand_where_their_values_are():
     assert [line.label for line in learnt.lines] == ["a", "b"]
 
 
+def test_links_to_mlflow_follow_it_to_another_address(tmp_path, database):
+    study = create(database)
+    run = {"experiment_id": "1", "run_id": "a/b"}
+    database.write(lambda c: c.execute(tables.studies.update().values(mlflow_run=run)))
+    for at in ("http://127.0.0.1:5000/", "https://mlflow.example"):
+        link = f"{at.rstrip('/')}/#/experiments/1/runs/a%2Fb?workflowType=machine_learning"
+        with served(tmp_path, database, mlflow_tracking_uri=at) as url:
+            for path in ("/", f"/ui/studies/{study}"):
+                assert f'href="{link}"' in get(url + path).text
+            assert get(f"{url}/studies/{study}").json()["mlflow_url"] == link
+            assert get(f"{url}/studies").json()["studies"][0]["mlflow_url"] == link
+    with served(tmp_path, database, mlflow_tracking_uri="sqlite:///mlflow.db") as url:
+        assert get(f"{url}/studies/{study}").json()["mlflow_url"] is None, "no server, no link"
+        assert "MLflow run" not in get(f"{url}/ui/studies/{study}").text
+
+
 def test_many_trials_are_a_band_of_their_least_and_greatest():
     values = [(n, float((n * 7919) % 1000)) for n in range(1, 10_001)]
     chart = curves.by_trial(values, "max")
@@ -442,19 +550,50 @@ def test_many_trials_are_a_band_of_their_least_and_greatest():
         assert band[-1 - number][1] == pytest.approx(max(part), abs=0.6)
 
 
-def test_the_time_left_is_the_pace_since_the_job_began(database):
+def test_the_time_left_is_the_pace_of_the_latest_epochs(database):
     study_id = create(database, state=State.RUNNING)
+    with database.engine.connect() as connection:
+        study = store.load_study(connection, study_id)
 
-    def look(**columns: Any) -> float | None:
-        with database.engine.connect() as connection:
-            study = store.load_study(connection, study_id)
-        values = {"trials_total": 10, "epochs_total": 100, "epochs_done": 60, "epochs_at_start": 40, **columns}
-        return views.seconds_left(replace(study, **values), study.state_since + 50)
+    def left(pace: float | None = 2.5, **columns: Any) -> float | None:
+        values = {"trials_total": 10, "epochs_total": 100, "epochs_done": 60, **columns}
+        return views.seconds_left(replace(study, **values), pace)
 
-    assert look() == pytest.approx(50 / 20 * 40)
-    assert look(trials_finished=6, trials_pruned=2, trials_failed=1) == pytest.approx(50 / 20 * 10), "one is to come"
-    assert look(epochs_done=40) is None
-    assert look(state=State.PAUSED) is None
+    assert left() == pytest.approx(2.5 * 40)
+    assert left(trials_finished=6, trials_pruned=2, trials_failed=1) == pytest.approx(2.5 * 10), "one is to come"
+    assert left(pace=None) is None
+    assert left(state=State.PAUSED) is None
+
+
+def test_the_pace_is_no_other_when_ray_was_away_or_workers_take_long_to_start(database):
+    """Twenty epochs of 3 s each, ten of them in the dark; a pause before them; a state that is 1 s old."""
+    study_id = create(database)
+
+    def event(at: float, kind: str, **data: Any) -> None:
+        def write(connection: Any) -> None:
+            study = store.load_study(connection, study_id, to_change=True)
+            row = {"study": study.number, "number": study.events + 1, "at": at, "type": kind, "data": data}
+            connection.execute(tables.events.insert(), row)
+            store.update_study(connection, study, events=study.events + 1)
+
+        database.write(write)
+
+    def pace() -> float | None:
+        return database.read(lambda c: findings.seconds_an_epoch(c, store.load_study(c, study_id)))
+
+    event(0.0, "state", state="running", reason="")
+    event(100.0, "epoch_finished", epoch=1)
+    assert pace() is None
+    event(1000.0, "epoch_finished", epoch=2)
+    assert pace() == 900
+    event(2000.0, "state", state="paused", reason="paused")
+    event(9000.0, "state", state="running", reason="")
+    assert pace() is None, "what was before the pause says nothing"
+    for number in range(20):
+        event(9060.0 + 3 * number, "epoch_finished", epoch=number)
+    assert pace() == pytest.approx(3.0)
+    event(9999.0, "state", state="running", reason="another word")
+    assert pace() == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(

@@ -416,3 +416,82 @@ def test_a_running_study_without_an_epoch_says_what_it_may_wait_for(database: Da
     assert "wait for room in the cluster" in why(reason="", epochs_done=0)
     assert why(reason="its job is pending in Ray") == "its job is pending in Ray"
     assert why(reason="", epochs_done=1) == ""
+
+
+def test_all_writers_that_wait_for_a_locked_database_have_one_deadline(tmp_path: Path, monkeypatch) -> None:
+    """Each is told after its own time is up, not after those of all who asked before it."""
+    monkeypatch.setattr("service.store.database.WRITE_TIMEOUT_SECONDS", 1.0)
+    database = Database(f"sqlite:///{tmp_path / 'lncis.db'}")
+    other = sqlite3.connect(tmp_path / "lncis.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked: list[tuple[float, Any]] = []
+    answered: dict[int, float] = {}
+    for number in range(30):
+        asked.append((time.monotonic(), database.submit(lambda c: store.create_study(c, new()))))
+        asked[-1][1].add_done_callback(lambda _, number=number: answered.update({number: time.monotonic()}))
+        time.sleep(0.05)
+    for _, future in asked[:10]:
+        with pytest.raises(DatabaseAway, match="database is locked"):
+            future.result(timeout=5)
+    other.execute("ROLLBACK")
+    outcomes = [future.exception(timeout=5) is None for _, future in asked]
+    assert outcomes == sorted(outcomes), "who asked last was in time"
+    assert outcomes[-1]
+    for number, (since, _) in enumerate(asked):
+        waited = answered[number] - since
+        assert waited < 1.5
+        assert outcomes[number] or waited > 0.9
+    database.close()
+    other.close()
+
+
+def test_links_to_mlflow_of_older_databases_become_ids(tmp_path: Path) -> None:
+    from alembic.command import upgrade
+    from alembic.config import Config
+
+    from service.store.database import MIGRATIONS, WRITE, _engine, migrate
+
+    engine = _engine(f"sqlite:///{tmp_path / 'old.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    links = ["http://old:5000/#/experiments/7/runs/a%2Fb", "http://old:5000/#/elsewhere", None]
+    with engine.connect().execution_options(**WRITE) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        upgrade(config, "0001")
+        columns = [c.name for c in tables.studies.c if c.name not in ("mlflow_run", "cost", "best")]
+        values = dict.fromkeys(columns, "0") | {"state": "queued", "job": "none", "wanted": "run", "spec": "{}"}
+        for number, link in enumerate(links, start=1):
+            row = {**values, "number": number, "id": f"s-{number}", "mlflow_url": link}
+            names = ", ".join(row)
+            connection.execute(
+                sa.text(f"INSERT INTO studies ({names}) VALUES ({', '.join(f':{name}' for name in row)})"), row
+            )
+    migrate(engine)
+    with engine.connect() as connection:
+        found = [store.load_study(connection, f"s-{number}").mlflow_run for number in (1, 2, 3)]
+        made = connection.execute(sa.text("SELECT sql FROM sqlite_master WHERE name = 'studies'")).scalar_one()
+    engine.dispose()
+    assert found == [{"experiment_id": "7", "run_id": "a/b"}, None, None]
+    assert "AUTOINCREMENT" in made, "numbers are not given twice"
+    assert "mlflow_url" not in made
+
+
+def test_writers_that_wait_for_a_table_are_told_in_time_too(url, monkeypatch) -> None:
+    """PostgreSQL begins a transaction at once, and waits within it."""
+    database = Database(url)
+    monkeypatch.setattr("service.store.database.WRITE_TIMEOUT_SECONDS", 1.0)
+    is_sqlite = database.engine.dialect.name == "sqlite"
+    with database.engine.connect() as other:
+        other.exec_driver_sql("SELECT 1" if is_sqlite else "LOCK TABLE studies IN ACCESS EXCLUSIVE MODE")
+        if is_sqlite:
+            other.rollback()
+            other.execution_options(lncis_write=True).begin()
+        begun = time.monotonic()
+        asked = [database.submit(lambda c: store.create_study(c, new())) for _ in range(12)]
+        failures = [future.exception(timeout=20) for future in asked]
+        waited = time.monotonic() - begun
+        other.rollback()
+    assert all(isinstance(failure, DatabaseAway) for failure in failures)
+    assert waited < 3
+    create(database)
+    database.close()

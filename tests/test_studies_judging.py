@@ -88,7 +88,7 @@ def test_no_study_that_cannot_be_run_comes_in(door) -> None:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The studies that were judged, from now on."""
     names, find = list[str](), judging._problems
-    monkeypatch.setattr(judging, "_problems", lambda spec: names.append(spec.name) or find(spec))
+    monkeypatch.setattr(judging, "_problems", lambda spec, rule: names.append(spec.name) or find(spec, rule))
     return names
 
 

@@ -712,3 +712,16 @@ def test_a_study_without_a_finished_configuration_leaves_all_but_the_best(tmp_pa
         report.write_report(book.result(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(FILES) - {"best.yaml"})
     assert "unfinished: 1 of 8 trials ended" in (tmp_path / "table.txt").read_text()
+
+
+def test_text_of_users_is_neither_a_formula_nor_a_command_to_a_terminal():
+    names = ["=cmd|'/c calc'!A0", "+1", "-x", "@SUM(A1)", "\x1b[2J\x1b]0;title\x07", "line\r\nbreak"]
+    result = small(baselines=dict.fromkeys(names, CE))
+    text = table.trials_csv(result)
+    cells = {row["baseline"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+    assert {f"'{name}" for name in names[:4]} <= cells
+    assert all(character.isprintable() for line in text.split("\n") for character in line)
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    written = report._text(result)
+    assert "=cmd" in written
+    assert all(character.isprintable() for line in written.split("\n") for character in line)

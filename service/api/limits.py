@@ -1,45 +1,89 @@
-"""Limits of a shared service on a study: its size, and the files that it names. Its schema has no such limits."""
+"""Limits of a shared service on a study: how much it counts before it is validated, and how large it is.
+
+Its schema has no such limits. service.api.named_files has those on the files that it names.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-from lncis.config import PUBLISHED_WEIGHTS
-from lncis.studies.spec import StudySpec
+from lncis.config import DigitsData, TrainConfig
+from lncis.studies.spec import Resources, StudySpec
 from service.settings import Settings
 
-UNSAFE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".py")
-"""Files of these kinds can contain code that runs when they are loaded."""
+MAX_PARAMETERS = 100
+"""Searched by one study."""
+MAX_CHOICES = 1000
+"""Of one parameter."""
+MAX_BASELINES = 200
+MAX_FIRST_POINTS = 1000
+MAX_ENTRIES = 2000
+"""Of any other list or mapping; the longest that a study needs has a row for each of LVIS's 1203 classes."""
+MAX_WORKERS = 1024
+"""Workers, CPUs, GPUs and loading processes of one trial, each."""
+
+_COUNTS = {"search": MAX_PARAMETERS, "baselines": MAX_BASELINES}
+_SEEDS = ("seeds", "noise_seeds")
+_COUNTLESS = 1e300  # what a float can still hold
 
 
 def too_large(document: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Return why a document is too large to be validated, as validation lists every combination of a grid.
+    """Return why a document is too large to be validated: it would keep a thread busy for seconds.
 
-    The schema checks values of a wrong type.
+    Validation lists every combination of a grid. The schema checks values of a wrong type.
     """
-    problems = []
-    number = combinations(document) * math.prod(
-        len(document[name]) for name in ("seeds", "noise_seeds") if isinstance(document.get(name), list | str)
-    )
-    if number > settings.max_trials:
-        problems.append(_too_many(number, settings))
-    for path, value in _named(document, "epochs"):
-        if isinstance(value, int | float) and value > settings.max_epochs:
-            problems.append(f"{path}: must be at most {settings.max_epochs} here but got {value:g}")
-    return problems
+    problems = list(_too_long(document))
+    for name in _SEEDS:
+        if isinstance(given := document.get(name), list) and len(given) > settings.max_trials:
+            problems.append(_too_many_entries(name, settings.max_trials, len(given)))
+    if problems:
+        return problems
+    seeds = (len(given) for name in _SEEDS if isinstance(given := document.get(name), list) and given)
+    number = combinations(document) * math.prod(seeds)
+    return [_too_many(number, settings)] if number > settings.max_trials else []
 
 
-def combinations(document: Mapping[str, Any]) -> int:
-    """Return how many configurations the validation of a document would list."""
+def _too_long(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lists and mappings with too many entries; what is in them is not looked at."""
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        path, value = waiting.pop()
+        if not isinstance(value, dict | list) or path in _SEEDS:
+            continue
+        most = _most(path)
+        if len(value) > most:
+            yield _too_many_entries(path or "the study", most, len(value))
+            continue
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        waiting += ((f"{path}.{key}" if path else str(key), below) for key, below in inner)
+
+
+def _most(path: str) -> int:
+    if path.startswith("search.") and path.endswith(".choices"):
+        return MAX_CHOICES
+    return MAX_FIRST_POINTS if path == "sampler.first" else _COUNTS.get(path, MAX_ENTRIES)
+
+
+def _too_many_entries(path: str, most: int, got: int) -> str:
+    return f"{path}: must have at most {most} entries here but has {got}"
+
+
+def combinations(document: Mapping[str, Any]) -> float:
+    """Return how many configurations a document asks for, before it is known whether it is a study."""
     search, sampler, baselines = (_mapping(document.get(name)) for name in ("search", "sampler", "baselines"))
     parameters = [_mapping(parameter) for parameter in search.values()]
-    number = 1
+    number = 1.0
     if sampler.get("type", "grid") == "grid" or any("when" in parameter for parameter in parameters):
-        number = math.prod(len(c) for p in parameters if isinstance(c := p.get("choices"), list))
+        for choices in (p.get("choices") for p in parameters):
+            number = min(number * len(choices), _COUNTLESS) if isinstance(choices, list) else number
     requested = sampler.get("configurations")
-    return max(number, requested if isinstance(requested, int) else 1) + len(baselines)
+    return max(number, min(requested, _COUNTLESS) if isinstance(requested, int) else 1) + len(baselines)
+
+
+def values(document: Mapping[str, Any]) -> int:
+    """Return how many values the parameters of a document have: of a space that is no grid each is tried alone."""
+    parameters = map(_mapping, _mapping(document.get("search")).values())
+    return sum(len(choices) for p in parameters if isinstance(choices := p.get("choices"), list))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -58,51 +102,28 @@ def too_many_trials(spec: StudySpec, settings: Settings) -> list[str]:
     return [_too_many(spec.total_trials, settings)] if spec.total_trials > settings.max_trials else []
 
 
-def out_of_bounds(spec: StudySpec, document: Mapping[str, Any], settings: Settings) -> Iterator[str]:
-    """Yield a problem for each file that a study must not name."""
-    named = {str(path) for path in _paths(spec.base)}
-    named |= {v for _, v in _named(document, "weights") if isinstance(v, str) and v not in PUBLISHED_WEIGHTS}
-    for place in ("base", "search", "baselines", "sampler"):
-        named |= {text for text in _texts(document.get(place)) if "/" in text or "\\" in text or text.startswith("~")}
-    roots = [root.resolve() for root in settings.data_roots]
-    for name in sorted(named):
-        path = Path(name).resolve()
-        if name.startswith("~") or not any(path.is_relative_to(root) for root in roots):
-            where = ", ".join(map(str, roots)) or "no folder, as LNCIS_DATA_ROOTS is not set"
-            yield f"base: may name files below {where}, but the study names {name!r}"
-        elif path.suffix.lower() in UNSAFE_SUFFIXES:
-            kinds = ", ".join(UNSAFE_SUFFIXES)
-            yield f"base: may not name files that can hold code ({kinds}), but the study names {name!r}"
+def too_many_workers(resources: Resources) -> list[str]:
+    """Return a problem for each figure of a trial's resources that no cluster has."""
+    names = ("num_workers", "cpus_per_worker", "gpus_per_worker", "loading_processes")
+    return [
+        _at_most(f"resources.{name}", MAX_WORKERS, number)
+        for name in names
+        if (number := getattr(resources, name)) > MAX_WORKERS
+    ]
 
 
-def _paths(value: Any) -> Iterator[Path]:
-    if isinstance(value, Path):
-        yield value
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield from _paths(getattr(value, f.name))
+def too_large_training(config: TrainConfig, settings: Settings) -> list[str]:
+    """Return a problem for each field that makes one training too large for a shared service."""
+    figures = [
+        ("schedule.epochs", settings.max_epochs, config.schedule.epochs),
+        ("batch_size", settings.max_batch_size, config.batch_size),
+        ("model.max_size", settings.max_image_size, config.model.max_size),
+    ]
+    if isinstance(config.dataset, DigitsData):
+        splits = ("train_scenes", "val_scenes", "test_scenes")
+        figures += [(f"dataset.{name}", settings.max_scenes, getattr(config.dataset, name)) for name in splits]
+    return [_at_most(path, most, got) for path, most, got in figures if got > most]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-
-
-def _named(value: Any, name: str, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values at or below keys that end in a field's name, each with its path."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            here = f"{path}.{key}" if path else str(key)
-            found = str(key).rpartition(".")[2] == name
-            yield from _leaves(inner, here) if found else _named(inner, name, here)
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(inner, f"{path}.{key}")
-    else:
-        yield path, value
+def _at_most(path: str, most: int, got: float) -> str:
+    return f"{path}: must be at most {most} here but got {got:g}"

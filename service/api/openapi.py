@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from lncis.api import ProblemDocument
+from lncis.api import Adjustment, ProblemDocument
 from lncis.studies.spec import StudySpec
 
 _STUDY = {
@@ -38,13 +38,17 @@ _PRESET = {
     },
 }
 
-_SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/StudySpec"}, {"$ref": "#/components/schemas/PresetRequest"}]}
+_SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/StudyDocument"}, {"$ref": "#/components/schemas/PresetRequest"}]}
 STUDY_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {"schema": _SCHEMA, "examples": EXAMPLES},
         "application/yaml": {"schema": _SCHEMA, "examples": EXAMPLES},
     },
+}
+ADJUSTMENT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Adjustment"}}},
 }
 
 
@@ -56,16 +60,37 @@ def install(app: FastAPI) -> None:
             made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schemas |= _with_parts("ProblemDocument", ProblemDocument.model_json_schema(ref_template=_REF))
-            schemas |= _with_parts("StudySpec", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
+            schemas |= _with_parts("Adjustment", Adjustment.model_json_schema(ref_template=_REF))
+            schemas |= _with_parts("StudyDocument", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
-            app.openapi_schema = made
+            _require(made, "/studies/{study_id}", "patch", "if-match")
+            app.openapi_schema = _for_generators(made)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _for_generators(schema: Any) -> Any:
+    """Return a schema with `enum: [value]` for `const: value`.
+
+    Both say the same, but generators of clients know no const: openapi-python-client leaves out what has one.
+    """
+    if isinstance(schema, list):
+        return [_for_generators(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    names = {"const": "enum"}
+    return {names.get(key, key): [part] if key == "const" else _for_generators(part) for key, part in schema.items()}
+
+
+def _require(document: dict[str, Any], path: str, method: str, header: str) -> None:
+    """Mark a header as required; FastAPI would then answer 422 for its absence, in place of 428."""
+    (parameter,) = (p for p in document["paths"][path][method]["parameters"] if p["name"].lower() == header)
+    parameter |= {"required": True, "schema": {"type": "string"}}
 
 
 _REF = "#/components/schemas/{model}"
 
 
 def _with_parts(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {**schema.pop("$defs", {}), name: schema}
+    return {**schema.pop("$defs", {}), name: {**schema, "title": name}}

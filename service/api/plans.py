@@ -4,12 +4,15 @@ import asyncio
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lncis import documents
 from lncis.api import Plan, PlannedStage, PlannedTrial
+from lncis.config import DigitsData
 from lncis.documents import plain
 from lncis.errors import LncisError
 from lncis.execution.queue import Task
@@ -22,33 +25,81 @@ from service.api.problems import Problem
 SHOWN = 1000
 """Trials, and stages, that a plan lists."""
 PLAN_TIMEOUT_SECONDS = 120.0
+"""For one plan, once it is its turn."""
+QUICK_TRIALS, QUICK_EPOCHS, QUICK_SCENES, QUICK_IMAGE_SIZE, QUICK_BATCH_SIZE = 100, 200, 500, 256, 16
+"""A study within these is planned in a few seconds."""
 
 
 class Planner:
-    """Plans in a process of its own, which starts with the first dry run: estimating needs torch, and takes seconds."""
+    """Plans in two processes, which start with the first dry run: estimating needs torch, and takes seconds.
+
+    One is for small studies, which so never wait for a large one. Large ones have their turn user by user.
+    """
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
-        self._pool: ProcessPoolExecutor | None = None
+        self._small, self._large = _Process(), _Process()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def plan(self, document: dict[str, Any]) -> Plan:
-        """Return what a valid study would do; Problem if planning takes too long."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        future = self._pool.submit(plan_study, document, self._runs)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), PLAN_TIMEOUT_SECONDS)
-        except (TimeoutError, BrokenProcessPool) as error:
-            self.close()
-            raise Problem(503, "this study could not be planned in time; try a smaller one") from error
+    async def plan(self, spec: StudySpec, document: dict[str, Any], *, user: str) -> Plan:
+        """Return what a valid study, and its document, would do; Problem if planning takes too long."""
+        if _is_small(spec):
+            return await self._small.plan(document, self._runs)
+        async with self._turns.setdefault(user, asyncio.Lock()):
+            return await self._large.plan(document, self._runs)
 
     def close(self) -> None:
-        """End the process."""
+        """End the processes."""
+        self._small.close()
+        self._large.close()
+
+
+def _is_small(spec: StudySpec) -> bool:
+    base = spec.base
+    return (
+        spec.total_trials <= QUICK_TRIALS
+        and base.schedule.epochs <= QUICK_EPOCHS
+        and base.batch_size <= QUICK_BATCH_SIZE
+        and base.model.max_size <= QUICK_IMAGE_SIZE
+        and isinstance(data := base.dataset, DigitsData)
+        and max(data.train_scenes, data.val_scenes, data.test_scenes) <= QUICK_SCENES
+    )
+
+
+class _Process:
+    """A process that plans one study after another; each has its own time, so no study pays for the one before it."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._turn = asyncio.Lock()
+
+    async def plan(self, document: dict[str, Any], runs: Path) -> Plan:
+        async with self._turn:
+            if self._pool is None:
+                spawn = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_first_to_die)
+            future = self._pool.submit(plan_study, document, runs)
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(future), PLAN_TIMEOUT_SECONDS)
+            except (TimeoutError, BrokenProcessPool) as error:
+                self.close()
+                raise Problem(503, "this study could not be planned in time; try a smaller one") from error
+            except asyncio.CancelledError:  # nobody waits any more, and a plan that runs cannot be cancelled
+                self.close()
+                raise
+
+    def close(self) -> None:
         if self._pool is not None:
             for process in list(self._pool._processes.values()):
                 process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _first_to_die() -> None:
+    """Where memory runs out, let the system end this process and not the service."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def plan_study(document: dict[str, Any], runs: Path) -> Plan:

@@ -6,14 +6,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.engine import Connection
+from starlette.types import Receive, Scope, Send
 
 from lncis import documents
 from lncis.api import ENDED, BestConfigurations, Event, StagePage, TrialPage
 from lncis.studies.spec import StudySpec
+from service.api.methods import is_head
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime
 from service.api.studies import Cursor, Limit, StudyId
@@ -33,7 +35,7 @@ KEEP_ALIVE_SECONDS = 15.0
 Part = TypeVar("Part")
 
 
-@router.get("/trials", responses=documented(404, 422))
+@router.get("/trials", responses=documented(404))
 async def get_trials(
     study_id: StudyId, runtime: At, caller: Reader, cursor: Cursor = None, limit: Limit = 50
 ) -> TrialPage:
@@ -42,7 +44,7 @@ async def get_trials(
     return TrialPage(trials=trials, next_cursor=more)
 
 
-@router.get("/stages", responses=documented(404, 422))
+@router.get("/stages", responses=documented(404))
 async def get_stages(
     study_id: StudyId, runtime: At, caller: Reader, cursor: Cursor = None, limit: Limit = 50
 ) -> StagePage:
@@ -70,7 +72,7 @@ async def _page(
     response_model=BestConfigurations,
     responses={
         200: {"content": {"application/yaml": {"schema": {"type": "object", "title": "TrainConfig"}}}},
-        **documented(404, 409, 422),
+        **documented(404, 409),
     },
 )
 async def get_best(
@@ -113,10 +115,11 @@ async def get_best(
             "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The study is over and Last-Event-ID was its last event: do not come back"},
-        **documented(404, 422, 429),
+        **documented(404, 429),
     },
 )
 async def follow_events(
+    request: Request,
     study_id: StudyId,
     runtime: At,
     caller: Reader,
@@ -134,39 +137,54 @@ async def follow_events(
         raise Problem(
             429, f"{runtime.streams} event streams are open, which is the most", headers={"Retry-After": "10"}
         )
-    return StreamingResponse(_stream(study.id, after, runtime), media_type="text/event-stream")
+    if is_head(request):
+        return Response(media_type="text/event-stream")
+    return _Stream(study.id, after, runtime)
 
 
-async def _stream(study_id: str, after: int, runtime: Runtime) -> AsyncIterator[bytes]:
-    runtime.streams += 1
-    runtime.metrics.streams.set(runtime.streams)
+class _Stream(StreamingResponse):
+    """A stream of events, which counts from the request on: others may ask before it sends its first event."""
+
+    def __init__(self, study_id: str, after: int, runtime: Runtime) -> None:
+        super().__init__(_events(study_id, after, runtime), media_type="text/event-stream")
+        self._runtime = runtime
+        self._count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._runtime.streams += change
+        self._runtime.metrics.streams.set(self._runtime.streams)
+
+
+async def _events(study_id: str, after: int, runtime: Runtime) -> AsyncIterator[bytes]:
     until, sent = time.monotonic() + runtime.settings.event_stream_seconds, time.monotonic()
-    try:
-        while not runtime.stopping:
+    while not runtime.stopping:
 
-            def read(connection: Connection, after: int = after) -> tuple[Study, list[Event]]:
-                study = store.load_study(connection, study_id)
-                return study, findings.list_events(connection, study, after=after, limit=EVENTS_BATCH_SIZE)
+        def read(connection: Connection, after: int = after) -> tuple[Study, list[Event]]:
+            study = store.load_study(connection, study_id)
+            return study, findings.list_events(connection, study, after=after, limit=EVENTS_BATCH_SIZE)
 
-            study, found = await runtime.read(read)
-            for event in found:
-                yield format_sse_event(data_str=_compact(event.data), event=event.type, id=str(event.number))
-                after = event.number
-            if found:
+        study, found = await runtime.read(read)
+        for event in found:
+            yield format_sse_event(data_str=_compact(event.data), event=event.type, id=str(event.number))
+            after = event.number
+        if found:
+            sent = time.monotonic()
+        elif study.state in ENDED:
+            yield format_sse_event(data_str=_compact({"state": study.state}), event="end")
+            return
+        elif time.monotonic() > until:
+            return
+        else:
+            if time.monotonic() - sent > KEEP_ALIVE_SECONDS:
+                yield KEEPALIVE_COMMENT
                 sent = time.monotonic()
-            elif study.state in ENDED:
-                yield format_sse_event(data_str=_compact({"state": study.state}), event="end")
-                return
-            elif time.monotonic() > until:
-                return
-            else:
-                if time.monotonic() - sent > KEEP_ALIVE_SECONDS:
-                    yield KEEPALIVE_COMMENT
-                    sent = time.monotonic()
-                await asyncio.sleep(EVENT_POLL_SECONDS)
-    finally:
-        runtime.streams -= 1
-        runtime.metrics.streams.set(runtime.streams)
+            await asyncio.sleep(EVENT_POLL_SECONDS)
 
 
 def _compact(document: Any) -> str:

@@ -1,21 +1,22 @@
 """/studies: submit, list, look at, change."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage, StudySummary
+from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage
 from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
-from service.api import submissions
-from service.api.openapi import STUDY_BODY
+from service.api import links, submissions
+from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
-from service.api.runtime import At, Reader, Writer
+from service.api.runtime import At, Reader, Runtime, Writer
 from service.store import studies as store
 from service.store.tables import Study as StudyRow
 
@@ -32,11 +33,13 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-QUICK_TRIALS = 64
-"""A study with more trials is checked in a thread: that takes longer than other requests should wait."""
-
 QUICK_BYTES = 16 * 1024
-"""A longer body is read in a thread: that takes 10 ms and more."""
+"""A longer body takes 10 ms and more to read."""
+MAX_ADJUSTMENT_BYTES = 4096
+"""Longest body that changes a study; it is validated on the event loop."""
+
+PRIORITY = "?priority"
+"""Where a request is kept: its body, and beside it this key, as no body that is a study has it."""
 
 _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
@@ -57,7 +60,7 @@ _ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
                 "ETag": {"schema": {"type": "string"}},
             },
         },
-        **documented(409, 415, 422),
+        **documented(409, 415),
     },
     openapi_extra={"requestBody": STUDY_BODY},
 )
@@ -71,23 +74,34 @@ async def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
 ) -> Any:
     """Queue a study, or plan it."""
-    body = await _read(request)
-    spec = await _checked(body, runtime)
-    resolved = plain(documents.dump(spec))
+    content, kind = await request.body(), request.headers.get("content-type", "")
+    long = len(content) > QUICK_BYTES
+
+    def read() -> tuple[dict[str, Any], bool]:
+        body = submissions.read_body(content, kind)
+        return body, long or submissions.takes_long(body)
+
+    body, large = await runtime.judge(read, large=long)
+
+    def judged() -> tuple[StudySpec, store.NewStudy]:
+        spec = submissions.to_spec(body, runtime.settings)
+        trials = spec.total_trials
+        return spec, store.NewStudy(
+            name=spec.name,
+            owner=caller.user,
+            spec=plain(documents.dump(spec)),
+            priority=priority,
+            max_concurrent_trials=spec.resources.max_concurrent_trials,
+            trials_total=trials,
+            epochs_total=trials * spec.base.schedule.epochs,
+            key=idempotency_key,
+            request=plain(body) | ({PRIORITY: priority} if priority else {}),
+        )
+
+    spec, new = await runtime.judge(judged, large=large)
     if dry_run:
-        plan = await runtime.planner.plan(resolved)
+        plan = await runtime.planner.plan(spec, new.spec, user=caller.user)
         return Response(plan.model_dump_json(), media_type="application/json")  # the one answer that is no study
-    new = store.NewStudy(
-        name=spec.name,
-        owner=caller.user,
-        spec=resolved,
-        priority=priority,
-        max_concurrent_trials=spec.resources.max_concurrent_trials,
-        trials_total=spec.total_trials,
-        epochs_total=spec.total_trials * spec.base.schedule.epochs,
-        key=idempotency_key,
-        request=plain(body),
-    )
 
     def write(connection: Connection) -> tuple[StudyRow, bool]:
         study, created = store.create_study(connection, new)
@@ -98,24 +112,11 @@ async def submit(
         runtime.wake()
     else:
         response.status_code = 200
-    response.headers["Location"] = f"/studies/{study.id}"
-    return _tagged(study, response)
+    response.headers["Location"] = f"{runtime.settings.root_path}/studies/{study.id}"
+    return _tagged(study, response, runtime)
 
 
-async def _read(request: Request) -> dict[str, Any]:
-    content, kind = await request.body(), request.headers.get("content-type", "")
-    if len(content) > QUICK_BYTES:
-        return await asyncio.to_thread(submissions.read_body, content, kind)
-    return submissions.read_body(content, kind)
-
-
-async def _checked(body: dict[str, Any], runtime: At) -> StudySpec:
-    if submissions.many_trials(body, QUICK_TRIALS):
-        return await asyncio.to_thread(submissions.to_spec, body, runtime.settings)
-    return submissions.to_spec(body, runtime.settings)
-
-
-@router.get("/studies", responses=documented(422))
+@router.get("/studies", responses=documented())
 async def list_studies(
     runtime: At,
     caller: Reader,
@@ -132,13 +133,13 @@ async def list_studies(
     )
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
-    return StudyPage(studies=[StudySummary.model_validate(study) for study in shown], next_cursor=more)
+    return StudyPage(studies=[links.summary(study, runtime.settings) for study in shown], next_cursor=more)
 
 
 @router.get(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404, 422)},
+    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404)},
 )
 async def get_study(
     study_id: StudyId,
@@ -153,28 +154,37 @@ async def get_study(
         return store.with_spec(connection, store.load_study(connection, study_id))
 
     study = await runtime.read(read)
-    if if_none_match and study.etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if study.etag in known or known == ["*"]:
         return Response(status_code=304, headers={"ETag": study.etag})
-    return _tagged(study, response)
+    return _tagged(study, response, runtime)
 
 
-async def _no_duplicate_keys(request: Request) -> None:
-    """Refuse a JSON body in which a key stands twice; pydantic is given the last one only."""
-    parse_json(await request.body(), source=submissions.SOURCE)
+async def _adjustment(request: Request) -> Adjustment:
+    """Return the changes in a body, read as the body of a study is; FastAPI would take the last one of two keys."""
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != submissions.JSON:
+        raise Problem(415, f"Content-Type must be {submissions.JSON} but is {kind[:80] or 'missing'}")
+    if len(body) > MAX_ADJUSTMENT_BYTES:
+        raise Problem(413, f"the body has {len(body)} bytes, and a change of a study at most {MAX_ADJUSTMENT_BYTES}")
+    try:
+        return Adjustment.model_validate(parse_json(body, source=submissions.SOURCE))
+    except ValidationError as error:
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
 
 
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, **documented(404, 409, 412, 422, 428)},
-    dependencies=[Depends(_no_duplicate_keys)],
+    responses={200: _ETAG, **documented(404, 409, 412, 415, 428)},
+    openapi_extra={"requestBody": ADJUSTMENT_BODY},
 )
 async def adjust_study(
     study_id: StudyId,
-    changes: Adjustment,
     response: Response,
     runtime: At,
-    caller: Writer,
+    caller: Writer,  # before the body is read
+    changes: Annotated[Adjustment, Depends(_adjustment)],
     if_match: Annotated[str | None, Header(description="The ETag of the study as you know it; required.")] = None,
 ) -> Any:
     """Change a study's priority, or how many of its trials run at a time from its next start."""
@@ -187,7 +197,7 @@ async def adjust_study(
 
     study = await runtime.write(write)
     runtime.wake()
-    return _tagged(study, response)
+    return _tagged(study, response, runtime)
 
 
 def _add_action(action: Action, description: str) -> None:
@@ -199,14 +209,14 @@ def _add_action(action: Action, description: str) -> None:
 
         study = await runtime.write(write)
         runtime.wake()
-        return _tagged(study, response)
+        return _tagged(study, response, runtime)
 
     ask.__doc__ = description
     router.post(
         f"/studies/{{study_id}}/{action}",
         status_code=202,
         response_model=Study,
-        responses={202: {"description": "Accepted; GET the study to see it happen"}, **documented(404, 409, 422)},
+        responses={202: {"description": "Accepted; GET the study to see it happen"}, **documented(404, 409)},
         name=str(action),
     )(ask)
 
@@ -216,7 +226,7 @@ _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
 
 
-def _tagged(study: StudyRow, response: Response) -> StudyRow:
+def _tagged(study: StudyRow, response: Response, runtime: Runtime) -> Study:
     """Return what is answered, after setting its entity tag."""
     response.headers["ETag"] = study.etag
-    return study
+    return links.shown(study, runtime.settings)

@@ -1,6 +1,5 @@
 """From a request's body to a StudySpec: parsed, completed from a preset, limited, validated."""
 
-import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -8,23 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from lncis import documents
+from lncis.config import TrainConfig
 from lncis.document_text import parse_json
 from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.spec import files as spec_files
 from lncis.yaml_text import parse_yaml
 from service.api import limits
+from service.api.named_files import FileRule
+from service.api.presets import preset
 from service.api.problems import Problem
 from service.settings import Settings
-
-log = logging.getLogger("lncis.service")
 
 JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 SOURCE = "study"
 _MAX_INTEGER = 2**53  # every JSON reader keeps integers up to here exact
-RECIPES = "recipes"
-"""The folder beside the shipped studies that holds parts of trainings."""
+QUICK_CONFIGURATIONS = 64
+"""A study with more of them may take longer to judge than the requests of others should wait."""
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # terminals act on some of them
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -58,7 +59,8 @@ def _unusable(value: Any, path: str = "") -> Iterator[str]:
             yield from _unusable(inner, f"{path}.{number}")
     elif isinstance(value, str):
         if not _is_text(value):
-            yield f"{here}: must be text without NUL and lone surrogates but got {value!a:.60}"
+            kinds = "NUL, other control characters and lone surrogates"
+            yield f"{here}: must be text without {kinds} but got {value!a:.60}"
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
@@ -69,7 +71,7 @@ def _unusable(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _is_text(value: str) -> bool:
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return _NO_TEXT.search(value) is None
 
 
 def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
@@ -78,60 +80,47 @@ def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
         document = _from_preset(document, settings.presets)
     if problems := limits.too_large(document, settings):
         raise ConfigError(SOURCE, problems)
-    spec = judge(documents.parse(StudySpec, document, source=SOURCE), source=SOURCE)
-    if problems := [
-        *limits.too_many_trials(spec, settings),
-        *limits.out_of_bounds(spec, document, settings),
-        *_no_such_study(spec, settings.runs),
-    ]:
+
+    files = FileRule(settings.data_roots)
+
+    def rule(config: TrainConfig) -> list[str]:
+        return [*limits.too_large_training(config, settings), *files.problems(config)]
+
+    spec = documents.parse(StudySpec, document, source=SOURCE)
+    if problems := [*limits.too_many_trials(spec, settings), *limits.too_many_workers(spec.resources)]:
+        raise ConfigError(SOURCE, problems)
+    judge(spec, source=SOURCE, rule=rule)
+    if problems := _no_such_study(spec, settings.runs):
         raise ConfigError(SOURCE, problems)
     return spec
 
 
-def many_trials(document: Mapping[str, Any], number: int) -> bool:
-    """Return whether a document may ask for more trials than a number; a preset always may."""
-    return "preset" in document or limits.combinations(document) > number
+def takes_long(document: Mapping[str, Any]) -> bool:
+    """Return whether a document may take longer to judge than the requests of others should wait."""
+    if "preset" in document:
+        return isinstance(changes := document.get("set"), dict) and takes_long(changes)
+    return max(limits.combinations(document), limits.values(document)) > QUICK_CONFIGURATIONS
 
 
 def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     problems = [
-        f"{key}: no such field beside preset; known are preset, set" for key in document.keys() - {"preset", "set"}
+        f"{key:.80}: no such field beside preset; known are preset, set" for key in document.keys() - {"preset", "set"}
     ]
-    name, changes = document["preset"], document.get("set", {})
-    there = _preset_files(folder)
-    if not isinstance(name, str) or name not in there:
-        problems.append(
-            f"preset: must be one of {', '.join(there) or 'none: there are no presets'} but got {name!r:.80}"
-        )
+    changes = document.get("set", {})
     if not isinstance(changes, dict):
         problems.append(f"set: must be a mapping of dotted paths to values but got {changes!r:.80}")
+    elif len(changes) > limits.MAX_PARAMETERS:
+        problems.append(f"set: must have at most {limits.MAX_PARAMETERS} entries here but has {len(changes)}")
+    try:
+        shipped = preset(folder, document["preset"])
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(SOURCE, problems)
-    try:
-        document = spec_files.read_spec_document(there[name])
-        shipped = documents.parse(StudySpec, document, source=name)
-    except ConfigError as error:  # of the file, not of the request
-        raise ConfigError(SOURCE, [f"preset: {name}: {problem}" for problem in error.problems]) from error
     try:
         return spec_files.changed_spec_document(shipped, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
-
-
-def presets(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the shipped studies by name, as documents; unreadable files are logged and left out."""
-    found = {}
-    for name, path in _preset_files(folder).items():
-        try:
-            found[name] = spec_files.read_spec_document(path)
-        except ConfigError as error:
-            log.warning("preset left out: %s", "; ".join(str(error).splitlines()))
-    return found
-
-
-def _preset_files(folder: Path) -> dict[str, Path]:
-    files = (path for path in sorted(folder.rglob("*.yaml")) if path.parent.name != RECIPES)
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def _no_such_study(spec: StudySpec, runs: Path) -> list[str]:

@@ -1,14 +1,17 @@
 """The queue, the presets, and whether the service works."""
 
+from functools import lru_cache
+from pathlib import Path
+
 import httpx2
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.engine import Connection
 
 from lncis.api import Dependency, Preset, Presets, Queue, Readiness, State
 from lncis.documents import plain
-from service.api.problems import documented
-from service.api.runtime import At, Reader, Runtime
-from service.api.submissions import presets
+from service.api.presets import Stamps, presets, stamps_of
+from service.api.problems import documented, refusals
+from service.api.runtime import At, Reader, Runtime, caller_of_token
 from service.dispatch import waiting
 from service.store import studies as store
 from service.store.database import DatabaseAway
@@ -25,38 +28,53 @@ async def get_queue(runtime: At, caller: Reader) -> Queue:
     def read(connection: Connection) -> Queue:
         studies = store.list_active_studies(connection, QUEUE_SHOWN)
         running = store.list_studies_with_job(connection)
-        return waiting.describe_queue(studies, running, waiting.load_status(connection), runtime.settings)
+        return waiting.describe_queue(studies, running, runtime.heartbeats.load(connection), runtime.settings)
 
     return await runtime.read(read)
 
 
-@router.get("/presets", responses=documented())
-async def get_presets(runtime: At, caller: Reader) -> Presets:
+@router.get("/presets", response_model=Presets, responses=documented())
+async def get_presets(runtime: At, caller: Reader) -> Response:
     """Return the shipped studies, for `{"preset": NAME, "set": {...}}`."""
-    found = presets(runtime.settings.presets)
-    return Presets(
-        presets=[
-            Preset(name=name, question=str(spec.get("question", "")), spec=plain(spec)) for name, spec in found.items()
-        ]
-    )
+    folder = runtime.settings.presets
+    content = await runtime.judge(lambda: _presets(folder, stamps_of(folder)), large=False)
+    return Response(content, media_type="application/json")
 
 
-@router.get("/healthz")
+@lru_cache(maxsize=4)
+def _presets(folder: Path, stamps: Stamps) -> str:
+    """Return the answer as JSON; it is made again after a file of the folder has changed."""
+    found = [
+        Preset(name=name, question=str(spec.get("question", "")), spec=plain(spec))
+        for name, spec in presets(folder).items()
+    ]
+    return Presets(presets=found).model_dump_json()
+
+
+@router.get("/healthz", responses=refusals(403, 422))
 async def healthz() -> dict[str, bool]:
     """Answer: the process runs."""
     return {"alive": True}
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "No database: not ready"}})
-async def readyz(response: Response, runtime: At) -> Readiness:
-    """Say whether database, Ray and MLflow answer; studies are accepted as long as the database does."""
+@router.get(
+    "/readyz",
+    responses={**refusals(403, 422), 503: {"model": Readiness, "description": "No database: not ready"}},
+)
+async def readyz(request: Request, response: Response, runtime: At) -> Readiness:
+    """Say whether database, Ray and MLflow answer; studies are accepted as long as the database does.
+
+    What is wrong, and where they are, is for those who show a token.
+    """
     database, status = Dependency(ok=True, detail="answers"), waiting.NEVER_SEEN
     try:
-        status = await runtime.read(waiting.load_status)
+        status = await runtime.read(runtime.heartbeats.load)
     except DatabaseAway:
         database = Dependency(ok=False, detail="does not answer; the log says more")
         response.status_code = 503
     ray, mlflow = waiting.ray_dependency(status), await check_mlflow(runtime)
+    if caller_of_token(request) is None:
+        ray, mlflow = (Dependency(ok=it.ok, detail="answers" if it.ok else "does not answer") for it in (ray, mlflow))
     return Readiness(ready=database.ok, database=database, ray=ray, mlflow=mlflow)
 
 
@@ -81,7 +99,7 @@ async def metrics(runtime: At, caller: Reader) -> Response:
     """Return figures for Prometheus."""
 
     def read(connection: Connection) -> tuple[dict[State, int], waiting.DispatcherStatus]:
-        return store.count_studies(connection), waiting.load_status(connection)
+        return store.count_studies(connection), runtime.heartbeats.load(connection)
 
     counts, status = await runtime.read(read)
     text = runtime.metrics.text(counts, ray_ok=status.ray_ok, seen_at=status.seen_at)

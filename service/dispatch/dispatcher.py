@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
-from service.dispatch.jobs import JOB_OVER, JobReport, Jobs, JobStatus, JobThere, RayAway
+from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports
 from service.dispatch.outcome import Outcome, outcome
 from service.dispatch.progress import Follower
 from service.settings import Settings
@@ -53,6 +53,7 @@ class Dispatcher:
         self._leadership = Leadership(database.engine)
         self._name = f"{socket.gethostname()}, process {os.getpid()}"
         self._seen = replace(waiting.NEVER_SEEN, holder=self._name, ray_since=time.time())
+        self.heartbeats = waiting.HeartbeatWatch()
         self._followers: dict[str, Follower] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -79,6 +80,7 @@ class Dispatcher:
                     self.turn()
                 else:
                     self._followers.clear()  # another service copies the journals now
+                    self._database.read(self.heartbeats.load)
             except LncisError as error:
                 log.warning("%s", error)
             except Exception:  # a mistake with one study must not leave all others waiting
@@ -101,12 +103,12 @@ class Dispatcher:
             except Exception:
                 log.exception("study %s could not be dispatched", study.id)
         if reports is not None:
-            self._tidy({study.id for study in studies}, reports)
+            self._tidy({study.id: study for study in studies}, reports)
             self._start(reports)
 
-    def _ask_ray(self) -> Mapping[str, JobReport] | None:
+    def _ask_ray(self) -> Reports | None:
         """Return Ray's jobs, None if it does not answer; write the heartbeat."""
-        reports: Mapping[str, JobReport] | None = None
+        reports: Reports | None = None
         try:
             reports, detail = self._jobs.reports(), "answers"
         except RayAway as error:
@@ -119,11 +121,11 @@ class Dispatcher:
             self._seen = seen
         return reports
 
-    def _reconcile(self, study: Study, reports: Mapping[str, JobReport] | None) -> None:
+    def _reconcile(self, study: Study, reports: Reports | None) -> None:
         """Bring one study and its job into agreement."""
         if study.job is Job.NONE:
             return
-        report = reports.get(study.id) if reports is not None else None
+        report, others = _of_attempt(study, reports or {})
         try:
             self._catch_up(study)
         except (StudyError, ConfigError, OSError) as error:
@@ -132,29 +134,24 @@ class Dispatcher:
         if reports is None:
             self._away(study)
             return
-        if report is not None and report.attempt < study.attempt:
-            self._clear_earlier(study, report)
-            report = None
-            if study.job is Job.SUBMITTING:
-                return  # the next turn finds no job, and submits one
         if report is None and study.job is Job.SUBMITTING:
-            self._never_arrived(study)
-        elif report is not None and report.status not in JOB_OVER:
+            self._never_arrived(study, others)
+        elif report is not None and not report.over:
             self._runs(study, report)
         else:
             self._over(study, report)
 
     def _unreadable(self, study: Study, report: JobReport | None, error: Exception, *, ray_answers: bool) -> None:
         """Say that a journal cannot be read, and end the study with its job; wait for a file system that fails."""
-        if ray_answers and (report is None or report.status in JOB_OVER):
+        if ray_answers and (report is None or report.over):
             if study.wanted is Wanted.CANCEL:
                 self._change(study, state=State.CANCELLED, job=Job.NONE, reason="cancelled")
                 return
             if not isinstance(error, OSError):
                 self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
                 return
-        elif ray_answers and study.wanted is not Wanted.RUN:
-            self._jobs.stop(study.id)
+        elif report is not None and study.wanted is not Wanted.RUN:
+            self._jobs.stop(report.job_id)
         if study.reason != (reason := f"its journal cannot be read: {error}"):
             self._change(study, reason=reason)
 
@@ -164,22 +161,15 @@ class Dispatcher:
             reason = f"Ray is away ({self._seen.ray_detail}); the study continues when Ray answers"
             self._change(study, state=State.QUEUED, reason=reason)
 
-    def _clear_earlier(self, study: Study, report: JobReport) -> None:
-        """End and forget the job of an earlier attempt, which has the study's id too."""
-        if report.status in JOB_OVER:
-            self._jobs.forget(study.id)
-        else:
-            self._jobs.stop(study.id)
-
-    def _never_arrived(self, study: Study) -> None:
+    def _never_arrived(self, study: Study, others: Sequence[JobReport]) -> None:
         if study.wanted is Wanted.CANCEL:
             self._change(study, state=State.CANCELLED, reason="cancelled", job=Job.NONE)
         else:
-            self._submit(study)
+            self._submit(study, others)
 
     def _runs(self, study: Study, report: JobReport) -> None:
         if study.wanted is not Wanted.RUN:
-            self._jobs.stop(study.id)
+            self._jobs.stop(report.job_id)
             reason = "is being paused" if study.wanted is Wanted.PAUSE else "is being cancelled"
         else:
             reason = "its job is pending in Ray" if report.status is JobStatus.PENDING else ""
@@ -190,7 +180,8 @@ class Dispatcher:
         """Decide what follows a job that ended, or that Ray no longer knows."""
         follower = self._catch_up(study, final=True)
         study = self._database.read(lambda connection: store.load_study(connection, study.id))
-        message = self._jobs.error_message(study.id) if report is not None and report.status is JobStatus.FAILED else ""
+        failed = report is not None and report.status is JobStatus.FAILED
+        message = self._jobs.error_message(report.job_id) if report is not None and failed else ""
         progressed = follower.epochs > study.epochs_at_start
         decided: Outcome = outcome(
             study, report, message, complete=follower.complete, progressed=progressed, settings=self._settings
@@ -198,7 +189,7 @@ class Dispatcher:
         self._change(study, job=Job.NONE, **decided)
         del self._followers[study.id]
 
-    def _start(self, reports: Mapping[str, JobReport]) -> None:
+    def _start(self, reports: Reports) -> None:
         """Submit queued studies within the limits, by priority and then first come."""
         running = self._database.read(store.list_studies_with_job)
         by_owner = Counter(study.owner for study in running)
@@ -209,15 +200,18 @@ class Dispatcher:
                 return
             by_owner[study.owner] += 1
             try:
-                if study.id in reports:  # of an earlier attempt
-                    self._clear_earlier(study, reports[study.id])
-                else:
-                    self._submit(study)
+                self._submit(study, _of_attempt(study, reports)[1])
             except (RayAway, JobThere) as error:
                 log.warning("study %s: %s", study.id, error)
 
-    def _submit(self, study: Study) -> None:
-        """Submit a study whose row says "submitting"."""
+    def _submit(self, study: Study, others: Sequence[JobReport]) -> None:
+        """Submit a study whose row says "submitting", once the jobs of its other attempts are over."""
+        if run_still := [report.job_id for report in others if not report.over]:
+            for job_id in run_still:
+                self._jobs.stop(job_id)
+            if study.reason != (reason := f"waits until its earlier job has ended: {', '.join(run_still)}"):
+                self._change(study, reason=reason)
+            return
         try:
             spec = self._spec(study)
         except ConfigError as error:
@@ -257,16 +251,21 @@ class Dispatcher:
         self._followers[study.id] = follower
         return follower
 
-    def _tidy(self, with_job: set[str], reports: Mapping[str, JobReport]) -> None:
-        """Stop jobs that arrived after their study was given up; make Ray forget the jobs of studies that ended."""
-        ours = [study_id for study_id, report in reports.items() if report.attempt and study_id not in with_job]
-        states = self._database.read(lambda connection: store.states_without_job(connection, ours)) if ours else {}
-        over = [study_id for study_id in states if reports[study_id].status in JOB_OVER]
-        for study_id in states.keys() - over:
-            self._jobs.stop(study_id)
-        for study_id in [study_id for study_id in over if states[study_id] in ENDED][:FORGET_BATCH_SIZE]:
+    def _tidy(self, with_job: Mapping[str, Study], reports: Reports) -> None:
+        """Stop jobs that arrived after they were given up; make Ray forget those of other attempts and of the ended."""
+        ids = [study_id for study_id in reports if study_id not in with_job]
+        without = self._database.read(lambda connection: store.studies_without_job(connection, ids)) if ids else {}
+        unneeded = []
+        for study in [*with_job.values(), *without.values()]:
+            report, others = _of_attempt(study, reports)
+            if report is not None and study.id in without:
+                others = [*others, report] if study.state in ENDED or not report.over else others
+            unneeded += others
+        for report in (report for report in unneeded if not report.over):
+            self._jobs.stop(report.job_id)
+        for report in [report for report in unneeded if report.over][:FORGET_BATCH_SIZE]:
             with suppress(RayAway):  # Ray lists it again in the next turn
-                self._jobs.forget(study_id)
+                self._jobs.forget(report.job_id)
 
     def _change(self, study: Study, **columns: Any) -> None:
         """Change a study unless it is over by now; what users asked of it meanwhile wins."""
@@ -287,6 +286,17 @@ _STOPPED: dict[Wanted, dict[str, Any]] = {
     Wanted.CANCEL: {"state": State.CANCELLED, "reason": "cancelled"},
 }
 """Changes of a study that would return to the queue, although a user stopped it."""
+
+
+def _of_attempt(study: Study, reports: Reports) -> tuple[JobReport | None, list[JobReport]]:
+    """Return the job of a study's present attempt, if Ray knows it, and those of its other attempts."""
+    present, others = None, []
+    for report in reports.get(study.id, ()):
+        if report.attempt == study.attempt:
+            present = report
+        elif report.attempt:
+            others.append(report)
+    return present, others
 
 
 def _begin(connection: Connection, full: list[str]) -> Study | None:

@@ -1,12 +1,13 @@
-"""Where studies run: Ray's jobs, one for each study, by the REST API of its dashboard.
+"""Where studies run: Ray's jobs, one for each attempt at a study, by the REST API of its dashboard.
 
 Ray's own client has no timeout, and while it waits for a head that hangs no study would be dispatched; so the five
 requests are made here, each with a timeout.
 """
 
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,34 +45,56 @@ JOB_OVER = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 class JobReport:
     """What Ray says about a job."""
 
-    status: JobStatus
+    job_id: str
+    study_id: str
     attempt: int
-    """The number of its study's attempt."""
+    """The number of its study's attempt; 0: the job is no study's."""
+    status: JobStatus
     exit_code: int | None = None
+    """Of the process that ran the study; None if it was not that process that ended the job, but Ray or a user."""
     message: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.status in JOB_OVER
+
+
+Reports = Mapping[str, Sequence[JobReport]]
+"""Study -> its jobs, of all attempts."""
 
 
 class Jobs(Protocol):
-    """A place where jobs run; a job's id is its study's id. Every call may raise RayAway."""
+    """A place where jobs run, one for each attempt at a study. Every call may raise RayAway."""
 
-    def reports(self) -> Mapping[str, JobReport]:
+    def reports(self) -> Reports:
         """Return the report of every known job."""
 
     def submit(self, study_id: str, attempt: int) -> None:
-        """Start a job; JobThere if one with that id is known, running or over."""
+        """Start a job; JobThere if that attempt has one already, running or over."""
 
-    def stop(self, study_id: str) -> None:
+    def stop(self, job_id: str) -> None:
         """Ask a job to end; no effect on a job that is over or unknown."""
 
-    def forget(self, study_id: str) -> None:
-        """Drop the record of a job that is over, so that its study can have another one."""
+    def forget(self, job_id: str) -> None:
+        """Drop the record of a job that is over."""
 
-    def error_message(self, study_id: str) -> str:
+    def error_message(self, job_id: str) -> str:
         """Return the error that a job printed, or its last line; empty if it printed nothing."""
 
 
 ATTEMPT = "lncis_attempt"
+_JOB_ID = re.compile(r"(?P<study>.+)\.attempt-(?P<attempt>[1-9][0-9]{0,8})")
 TIMEOUT_SECONDS = 10.0
+
+
+def job_id(study_id: str, attempt: int) -> str:
+    """Return the id of an attempt's job.
+
+    No two attempts share one: Ray's monitor of a job may write its end up to a second after that job was deleted, and
+    would end the next job of the same id. What it writes then is a record that has the id and nothing else.
+    """
+    return f"{study_id}.attempt-{attempt}"
 
 
 class RayJobs:
@@ -82,18 +105,14 @@ class RayJobs:
         # without idle connections: after a restart of the head they would fail
         self._http = httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
 
-    def reports(self) -> dict[str, JobReport]:
+    def reports(self) -> dict[str, list[JobReport]]:
         """Return Ray's report of every submitted job; a head that restarts knows none."""
-        return {
-            job["submission_id"]: JobReport(
-                status=JobStatus(job["status"].lower()),
-                attempt=int((job.get("metadata") or {}).get(ATTEMPT, 0)),
-                exit_code=job.get("driver_exit_code"),
-                message=job.get("message") or "",
-            )
-            for job in self._ask("GET", "/api/jobs/")
-            if job.get("submission_id")
-        }
+        found: dict[str, list[JobReport]] = {}
+        for job in self._ask("GET", "/api/jobs/"):
+            if job.get("submission_id"):
+                report = _report(job)
+                found.setdefault(report.study_id, []).append(report)
+        return found
 
     def submit(self, study_id: str, attempt: int) -> None:
         """Start `lncis study run --resume`, which begins a new study or continues an old one."""
@@ -107,23 +126,23 @@ class RayJobs:
             passed["LNCIS_STORAGE"] = settings.storage
         job = {
             "entrypoint": shlex.join(command),
-            "submission_id": study_id,
+            "submission_id": job_id(study_id, attempt),
             "metadata": {ATTEMPT: str(attempt)},
             "runtime_env": {"env_vars": passed},
         }
         self._ask("POST", "/api/jobs/", job)
 
-    def stop(self, study_id: str) -> None:
+    def stop(self, job_id: str) -> None:
         """Ask a job to end: SIGTERM, and SIGKILL after 3 seconds. Ray cannot stop one that is pending: ask again."""
-        self._ask("POST", f"/api/jobs/{quote(study_id)}/stop", missing=None)
+        self._ask("POST", f"/api/jobs/{quote(job_id)}/stop", missing=None)
 
-    def forget(self, study_id: str) -> None:
+    def forget(self, job_id: str) -> None:
         """Drop Ray's record of a job that is over."""
-        self._ask("DELETE", f"/api/jobs/{quote(study_id)}", missing=None)
+        self._ask("DELETE", f"/api/jobs/{quote(job_id)}", missing=None)
 
-    def error_message(self, study_id: str) -> str:
+    def error_message(self, job_id: str) -> str:
         """Return the error that a job printed, or its last line."""
-        logs = self._ask("GET", f"/api/jobs/{quote(study_id)}/logs", missing={}).get("logs") or ""
+        logs = self._ask("GET", f"/api/jobs/{quote(job_id)}/logs", missing={}).get("logs") or ""
         lines = [line.strip() for line in logs.splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return (errors or lines or [""])[-1][:2000]
@@ -145,6 +164,18 @@ class RayJobs:
         if "already exists" in message:
             raise JobThere(message.splitlines()[-1])
         raise RayAway(f"{self._address} answers {answer.status_code}: {message.splitlines()[-1] if message else ''}")
+
+
+def _report(job: Mapping[str, Any]) -> JobReport:
+    named = _JOB_ID.fullmatch(job["submission_id"])
+    return JobReport(
+        job_id=job["submission_id"],
+        study_id=named["study"] if named else job["submission_id"],  # as an earlier version of lncis named its jobs
+        attempt=int(named["attempt"] if named else (job.get("metadata") or {}).get(ATTEMPT, 0)),
+        status=JobStatus(job["status"].lower()),
+        exit_code=job.get("driver_exit_code"),
+        message=job.get("message") or "",
+    )
 
 
 def _authorization() -> dict[str, str]:

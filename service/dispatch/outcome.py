@@ -16,6 +16,9 @@ USER_MISTAKE = 2
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 """Before the next attempt, after one setback, two, more."""
 
+NOT_ITS_OWN_SECONDS = 10.0
+"""Before the next attempt, after a job that its study did not end: Ray lost its node, or a user stopped it there."""
+
 
 class Outcome(TypedDict):
     """Columns of the study to change."""
@@ -51,6 +54,10 @@ def outcome(
     if report is None:
         why = "Ray no longer knows its job; was the head restarted?"
         return {"state": State.QUEUED, "reason": f"{why} {rest.capitalize()}", "retry_at": 0.0}
+    if report.exit_code is None:  # its process did not end by itself, or never began: nothing that the study did
+        ended = "its job was stopped" if report.status is JobStatus.STOPPED else "Ray ended its job"
+        retry_at = time.time() + NOT_ITS_OWN_SECONDS
+        return {"state": State.QUEUED, "reason": f"{ended} ({why}); {rest}", "retry_at": retry_at}
     setbacks = 1 if progressed else study.setbacks + 1
     if setbacks >= settings.max_setbacks:
         return {"state": State.FAILED, "reason": f"its job died {setbacks} times in a row without progress: {why}"}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy.engine import Connection
 
@@ -39,7 +38,6 @@ class Follower:
 
     def __init__(self, study_id: str, spec: StudySpec, settings: Settings) -> None:
         self._study_id, self._spec, self._folder = study_id, spec, settings.runs / study_id
-        self._mlflow_uri = settings.mlflow_tracking_uri
         self._offset = self._events = 0  # bytes and events that were read
         self._history = History(spec)
         self._counted = 0.0
@@ -70,8 +68,8 @@ class Follower:
         if counts:
             self._counted = time.monotonic()
         if events or final:
-            mlflow_url = run_url(self._mlflow_uri, self._folder)
-            database.write(lambda connection: self._copy(connection, rows, cost, mlflow_url))
+            mlflow_run = run_of(self._folder)
+            database.write(lambda connection: self._copy(connection, rows, cost, mlflow_run))
 
     def _fold(self, events: Sequence[Event]) -> list[tuple[int, Row]]:
         """Add events to the history; return the row of each that concerns a trial, with its number in the journal."""
@@ -85,7 +83,7 @@ class Follower:
                 rows.append((self._events, row))
         return rows
 
-    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Any, mlflow_url: str | None) -> None:
+    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Any, mlflow_run: Any) -> None:
         study = store.load_study(connection, self._study_id, to_change=True)
         new = [row for number, row in rows if number > study.journal_events]
         if new:
@@ -112,7 +110,7 @@ class Follower:
             "epochs_total": self._epochs_total(study.trials_total),
         }
         changes |= {} if cost is None else {"cost": cost}
-        changes |= {} if mlflow_url is None else {"mlflow_url": mlflow_url}
+        changes |= {} if mlflow_run is None else {"mlflow_run": mlflow_run}
         if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
             changes["best"] = self._best(connection, study)
         if new or any(getattr(study, name) != value for name, value in changes.items()):
@@ -191,16 +189,14 @@ def _data_of(event: Event, trial: TrialHistory) -> Row:
             return {}
 
 
-def run_url(tracking_uri: str, folder: Path) -> str | None:
-    """Return where a browser finds a study's run in MLflow; None without a server, or before the driver made the run.
+def run_of(folder: Path) -> dict[str, str] | None:
+    """Return the ids of a study's run in MLflow; None before the driver made the run.
 
-    A file that cannot be read gives no link either: a link is not worth a study that cannot be followed.
+    A file that cannot be read has none either: a link is not worth a study that cannot be followed.
     """
-    if not tracking_uri.startswith(("http://", "https://")):
-        return None
     try:
         ids = json.loads((folder / folders.MLFLOW_RUN).read_bytes())
-        place = f"experiments/{quote(ids['experiment_id'], safe='')}/runs/{quote(ids['run_id'], safe='')}"
+        run = {name: ids[name] for name in ("experiment_id", "run_id")}
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return f"{tracking_uri.rstrip('/')}/#/{place}"
+    return run if all(isinstance(one, str) for one in run.values()) else None

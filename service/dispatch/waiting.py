@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -32,9 +32,13 @@ class DispatcherStatus:
     ray_ok: bool
     ray_detail: str
     ray_since: float
+    silent: bool = False
+    """Whether it is gone or stuck, as far as a HeartbeatWatch knows; not stored."""
 
 
-NEVER_SEEN = DispatcherStatus(holder="", seen_at=0.0, ray_ok=False, ray_detail="has not been asked yet", ray_since=0.0)
+NEVER_SEEN = DispatcherStatus(
+    holder="", seen_at=0.0, ray_ok=False, ray_detail="has not been asked yet", ray_since=0.0, silent=True
+)
 
 
 def load_status(connection: Connection) -> DispatcherStatus:
@@ -47,9 +51,28 @@ def load_status(connection: Connection) -> DispatcherStatus:
 
 def save_status(connection: Connection, status: DispatcherStatus) -> None:
     """Write the dispatcher's heartbeat."""
-    values = status.__dict__
+    values = {name: value for name, value in status.__dict__.items() if name != "silent"}
     if connection.execute(tables.dispatcher.update().values(**values)).rowcount == 0:
         connection.execute(tables.dispatcher.insert().values(id=1, **values))
+
+
+class HeartbeatWatch:
+    """Says whether the dispatcher is silent, by the clock of this process: that of the dispatcher's machine may differ.
+
+    A heartbeat counts from the moment at which it was first seen here.
+    """
+
+    def __init__(self) -> None:
+        self._seen_at: float | None = None
+        self._changed = time.monotonic()
+
+    def load(self, connection: Connection) -> DispatcherStatus:
+        """Return the dispatcher's latest heartbeat, and whether it is silent."""
+        status = load_status(connection)
+        if status.seen_at != self._seen_at:
+            self._seen_at, self._changed = status.seen_at, time.monotonic()
+        never = not status.holder
+        return replace(status, silent=never or time.monotonic() - self._changed >= DISPATCHER_TIMEOUT_SECONDS)
 
 
 def describe_queue(
@@ -84,9 +107,8 @@ def describe_queue(
 
 def ray_dependency(status: DispatcherStatus) -> Dependency:
     """Return whether Ray answers the dispatcher."""
-    alive = time.time() - status.seen_at < DISPATCHER_TIMEOUT_SECONDS
-    detail = status.ray_detail if alive else _silent(status)
-    return Dependency(ok=status.ray_ok and alive, detail=detail, since=_time(status.ray_since))
+    detail = _silent(status) if status.silent else status.ray_detail
+    return Dependency(ok=status.ray_ok and not status.silent, detail=detail, since=_time(status.ray_since))
 
 
 def _time(seconds: float) -> datetime:
@@ -105,7 +127,7 @@ def why_not_running(
         return study.reason
     if study.state is State.PAUSED:
         return "paused until a user resumes it"
-    if now - seen.seen_at >= DISPATCHER_TIMEOUT_SECONDS:
+    if seen.silent:
         return _silent(seen)
     if not seen.ray_ok:
         return f"Ray is away: {seen.ray_detail} (since {iso(seen.ray_since)}); it starts when Ray answers"

@@ -5,6 +5,7 @@ together: a commit costs a flush of the disk, and fifty clients at once pay for 
 """
 
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -26,8 +27,10 @@ from lncis.errors import ConfigError, LncisError
 Answer = TypeVar("Answer")
 Work = Callable[[Connection], Answer]
 
-WRITE = {"lncis_write": True}
+WRITE, _WAIT = {"lncis_write": True}, "lncis_wait_seconds"
 WAL_TIMEOUT_SECONDS = 10.0
+WRITE_TIMEOUT_SECONDS = 10.0
+"""From the submission of a write to the beginning of its transaction: so long it waits for others that write."""
 BATCH_SIZE = 64
 """Functions in one transaction, at most."""
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -46,7 +49,7 @@ class Database:
     def __init__(self, url: str) -> None:
         """Connect and migrate; ConfigError for a wrong URL or a newer database, DatabaseAway if it does not answer."""
         self.engine = _engine(url)
-        self._jobs: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
             migrate(self.engine)
         except LncisError:
@@ -67,12 +70,13 @@ class Database:
     def submit(self, work: Work[Answer]) -> "Future[Answer]":
         """Return a future: of the result, once everything is on the disk, or of an error, and nothing was written.
 
+        DatabaseAway comes after WRITE_TIMEOUT_SECONDS, however many others wait for a database that is locked.
         The function may be called again: if another function of its transaction failed, or another service wrote the
         same row first. So it must not change anything outside the connection.
         """
-        future: Future[Answer] = Future()
-        self._jobs.put((work, future))
-        return future
+        write = _Write(work)
+        self._jobs.put(write)
+        return write.future
 
     def close(self) -> None:
         """Finish all submitted writes, and disconnect."""
@@ -93,35 +97,67 @@ class Database:
                     break
                 batch.append(more)
             # a request whose client disconnected meanwhile writes nothing
-            if batch := [(work, future) for work, future in batch if future.set_running_or_notify_cancel()]:
+            if batch := [write for write in batch if write.future.set_running_or_notify_cancel()]:
                 self._write_batch(batch)
 
-    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]], *, again: bool = False) -> None:
+    def _write_batch(self, batch: list["_Write"], *, again: bool = False) -> None:
         """Commit all functions; leave out those that raise, and try each alone if the database fails.
 
         A function whose row another service wrote meanwhile is called `again`: then it finds that row.
         """
         answers: list[Any] = []
+        begun, wait = False, max(0.0, min(write.until for write in batch) - time.monotonic())
         try:
-            with _explained(), self.engine.connect().execution_options(**WRITE) as connection, connection.begin():
-                for work, _ in batch:
-                    answers.append(work(connection))
+            options = {**WRITE, _WAIT: wait}
+            with _explained(), self.engine.connect().execution_options(**options) as connection, connection.begin():
+                begun = True
+                if self.engine.dialect.name == "postgresql":  # it waits for rows, where SQLite waits for the file
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {max(1, math.ceil(1000 * wait))}")
+                for write in batch:
+                    answers.append(write.work(connection))
         except DatabaseAway as problem:
-            if len(batch) > 1:
+            if not begun:
+                self._not_begun(batch, problem)
+            elif len(batch) > 1:
                 for single in batch:  # which one failed shows when each is alone
-                    self._write_batch([single])
+                    if single.until > time.monotonic():
+                        self._write_batch([single])
+                    else:
+                        single.future.set_exception(problem)
             elif isinstance(problem.__cause__, IntegrityError) and not again:
                 self._write_batch(batch, again=True)
             else:
-                batch[0][1].set_exception(problem)
+                batch[0].future.set_exception(problem)
         except Exception as refusal:
             at = len(answers)
-            batch[at][1].set_exception(refusal)
+            batch[at].future.set_exception(refusal)
             if rest := batch[:at] + batch[at + 1 :]:
                 self._write_batch(rest)
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                future.set_result(answer)
+            for write, answer in zip(batch, answers, strict=True):
+                write.future.set_result(answer)
+
+    def _not_begun(self, batch: list["_Write"], problem: DatabaseAway) -> None:
+        """Refuse the writes whose time is up, and try the others again; all, if waiting is of no use."""
+        now, busy = time.monotonic(), _is_busy(problem)
+        for write in (write for write in batch if not busy or write.until <= now):
+            write.future.set_exception(problem)
+        if rest := [write for write in batch if busy and write.until > now]:
+            self._write_batch(rest)
+
+
+class _Write:
+    """A function that waits for its transaction."""
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+        self.future: Future[Any] = Future()
+        self.until = time.monotonic() + WRITE_TIMEOUT_SECONDS
+
+
+def _is_busy(problem: DatabaseAway) -> bool:
+    cause = getattr(problem.__cause__, "orig", None)
+    return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _engine(url: str) -> Engine:
@@ -169,7 +205,9 @@ def _turn_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("lncis_write")
+    options = connection.get_execution_options()
+    writes, wait = options.get("lncis_write"), options.get(_WAIT, WRITE_TIMEOUT_SECONDS)
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={math.ceil(1000 * wait)}")
     # a writer that begins as a reader may find its snapshot outdated
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

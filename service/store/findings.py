@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api
+from lncis.api import State
 from service.store import tables
 from service.store.tables import Study
 from service.times import iso
@@ -45,6 +46,32 @@ def list_events(connection: Connection, study: Study, *, after: int, limit: int)
     """Return up to `limit` events after a number, each with its time in its data."""
     rows = connection.execute(_page(tables.events, study, after, limit))
     return [api.Event(number=row.number, type=row.type, data={"at": iso(row.at), **row.data}) for row in rows]
+
+
+PACE_EVENTS = 400
+"""The latest events of a study, by which its pace is told."""
+
+
+def seconds_an_epoch(connection: Connection, study: Study) -> float | None:
+    """Return the time from one epoch to the next, all trials together, since a study last began to run.
+
+    By the times of its journal: those of the database's states begin anew when Ray was away for a while, and include
+    the start of its workers. None before its second epoch.
+    """
+    events = tables.events.c
+    latest = (
+        sa.select(events.type, events.at, events.data)
+        .where(events.study == study.number)
+        .order_by(events.number.desc())
+        .limit(PACE_EVENTS)
+    )
+    times = []
+    for event in connection.execute(latest):
+        if event.type == "state" and event.data["state"] != State.RUNNING:
+            break  # it was paused or in the queue
+        if event.type == "epoch_finished":
+            times.append(event.at)
+    return (times[0] - times[-1]) / (len(times) - 1) if len(times) > 1 and times[0] > times[-1] else None
 
 
 def _page(table: sa.Table, study: Study, after: int, limit: int) -> sa.Select[Any]:

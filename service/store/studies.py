@@ -28,12 +28,24 @@ class IllegalAction(LncisError):
     def __init__(self, study: Study, action: Action) -> None:
         self.study, self.action = study, action
         self.legal = study.legal
-        asked = f" and being {_UNDER_WAY[study.wanted]}" if study.wanted is not Wanted.RUN else ""
+        asked = (
+            f" and being {_UNDER_WAY[study.wanted]}"
+            if study.wanted is not Wanted.RUN and study.state not in ENDED
+            else ""
+        )
         now = ", ".join(self.legal) or "nothing: it is over"
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
 
 
 _UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled"}
+
+
+class StudyOver(LncisError):
+    """A study that is over cannot be changed."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; submit it anew")
 
 
 class StaleRevision(LncisError):
@@ -45,7 +57,7 @@ class KeyTaken(LncisError):
 
     def __init__(self, study_id: str, earlier: Any, now: Any) -> None:
         self.study_id, self.earlier, self.now = study_id, earlier, now
-        super().__init__(f"this Idempotency-Key was sent before, with another body, for study {study_id}")
+        super().__init__(f"this Idempotency-Key was sent before, with another request, for study {study_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +74,7 @@ class NewStudy:
     key: str | None
     """The request's Idempotency-Key."""
     request: Any
-    """Its body."""
+    """Its body, and what else of it decides what the study is."""
 
 
 _COLUMNS = [column for column in tables.studies.c if column.name != "spec"]
@@ -161,11 +173,11 @@ def list_studies_with_job(connection: Connection) -> list[Study]:
     return _studies(connection, query)
 
 
-def states_without_job(connection: Connection, study_ids: Collection[str]) -> dict[str, State]:
-    """Return, of some studies, the states of those without a job; unknown ids are left out."""
+def studies_without_job(connection: Connection, study_ids: Collection[str]) -> dict[str, Study]:
+    """Return, of some studies, those without a job by their ids; unknown ids are left out."""
     columns = tables.studies.c
-    query = sa.select(columns.id, columns.state).where(columns.id.in_(study_ids), columns.job == Job.NONE)
-    return {row.id: row.state for row in connection.execute(query)}
+    query = _STUDIES.where(columns.id.in_(study_ids), columns.job == Job.NONE)
+    return {study.id: study for study in _studies(connection, query)}
 
 
 def next_queued_study(connection: Connection, *, without_owners: Collection[str]) -> Study | None:
@@ -215,9 +227,11 @@ def adjust_study(
 ) -> Study:
     """Return a study with another priority, or with another number of concurrent trials from its next start.
 
-    Raises UnknownStudy; StaleRevision if the study has another entity tag now.
+    Raises UnknownStudy; StudyOver; StaleRevision if the study has another entity tag now.
     """
     study = load_study(connection, study_id, to_change=True)
+    if study.state in ENDED:
+        raise StudyOver(study)
     if etag != "*" and study.etag not in [tag.strip() for tag in etag.split(",")]:
         raise StaleRevision(
             f"study {study_id} was changed since: its ETag is {study.etag}, If-Match says {etag}; GET it again"

@@ -113,7 +113,11 @@ class Study(Base, kw_only=True):
     epochs_done: Mapped[int] = mapped_column(insert_default=0)
     cost: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
     best: Mapped[dict[str, Any] | None] = mapped_column(_NullableJSON)
-    mlflow_url: Mapped[str | None]
+    mlflow_run: Mapped[dict[str, str] | None] = mapped_column(_NullableJSON)
+    """The ids of its run and of the experiment; where MLflow is the settings say, when a link is shown."""
+
+    mlflow_url: ClassVar[None] = None
+    """Made of `mlflow_run` for who reads it (service.api.links)."""
 
     @property
     def etag(self) -> str:
@@ -203,6 +207,13 @@ idempotency_keys = Table(
     Column("key", String(200), primary_key=True),
     Column("study", ForeignKey("studies.number"), nullable=False),
     Column("request", JSON, nullable=False),
+)
+
+ended_passes = Table(
+    "ended_passes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("until", Float, nullable=False),  # when it would have ended by itself: then the row is not needed
 )
 
 dispatcher = Table(

@@ -4,7 +4,9 @@ Everything that a page loads comes from this service, not from a CDN. If the ser
 a form and gets a pass (service.auth).
 """
 
+import math
 import re
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
@@ -23,12 +25,13 @@ import lncis
 from lncis.api import ENDED, State
 from lncis.errors import LncisError
 from service.api.problems import Problem
-from service.api.runtime import At, Reader, caller_of_request
+from service.api.runtime import At, Reader, caller_of_request, root_of
 from service.api.studies import StudyId
 from service.api.system import check_mlflow
-from service.auth import PASS_COOKIE, PASS_SECONDS, new_pass
+from service.auth import PASS_COOKIE, PASS_SECONDS, caller_of_pass, new_pass
 from service.store import studies as store
 from service.store.database import DatabaseAway
+from service.store.passes import end_pass
 from service.store.studies import UnknownStudy
 from service.times import iso
 from service.ui import curves, views
@@ -76,27 +79,31 @@ _templates.filters |= {"iso": iso, "duration": _duration}
 _templates.globals |= {"version": lncis.__version__, "box": (curves.WIDTH, curves.HEIGHT)}
 
 
-def _render(name: str, *, status: int = 200, **values: Any) -> Response:
-    text = _templates.get_template(name).render(**values)
+def _render(request: Request, name: str, *, status: int = 200, **values: Any) -> Response:
+    text = _templates.get_template(name).render(root=root_of(request), **values)
     return Response(text, status_code=status, media_type="text/html", headers=HEADERS)
 
 
 async def _page(request: Request, runtime: At, name: str, look: Callable[[Connection], dict[str, Any]]) -> Response:
     """Return the page of what a function reads, or the sign-in form, or a page with the error."""
-    caller = caller_of_request(request)
+    try:
+        caller = await caller_of_request(request)
+    except DatabaseAway as error:
+        return _error_page(request, error, 503)
     if caller is None:
-        return _signin(request.url.path + (f"?{request.url.query}" if request.url.query else ""), status=401)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return _signin(request, f"{request.scope['path']}{query}", status=401)
     user = caller.user if runtime.settings.tokens else None
     try:
-        return await runtime.read(lambda connection: _render(name, user=user, **look(connection)))
+        return await runtime.read(lambda connection: _render(request, name, user=user, **look(connection)))
     except UnknownStudy as error:
-        return _error_page(error, 404)
+        return _error_page(request, error, 404)
     except DatabaseAway as error:
-        return _error_page(error, 503)
+        return _error_page(request, error, 503)
 
 
-def _error_page(error: LncisError, status: int) -> Response:
-    return _render("error.html.j2", status=status, user=None, problem=str(error))
+def _error_page(request: Request, error: LncisError, status: int) -> Response:
+    return _render(request, "error.html.j2", status=status, user=None, problem=str(error))
 
 
 @router.get("/")
@@ -111,7 +118,8 @@ async def overview(
     mlflow = await check_mlflow(runtime)
 
     def look(connection: Connection) -> dict[str, Any]:
-        found = views.overview(connection, runtime.settings, mlflow, states, before)
+        status = runtime.heartbeats.load(connection)
+        found = views.overview(connection, runtime.settings, status, mlflow, states, before)
         return {**found, "state": state if state in ENDED else None, "before": before, "ended_states": ENDED}
 
     return await _page(request, runtime, "overview.html.j2", look)
@@ -122,9 +130,11 @@ async def study(
     study_id: StudyId, request: Request, runtime: At, page: Annotated[int, Query(ge=1, le=10**6)] = 1
 ) -> Response:
     """Return the page of a study, with one page of its trials."""
-    return await _page(
-        request, runtime, "study.html.j2", lambda connection: views.study(connection, runtime.settings, study_id, page)
-    )
+
+    def look(connection: Connection) -> dict[str, Any]:
+        return views.study(connection, runtime.settings, runtime.heartbeats.load(connection), study_id, page)
+
+    return await _page(request, runtime, "study.html.j2", look)
 
 
 @router.get("/ui/studies/{study_id}/{name}")
@@ -140,16 +150,17 @@ async def file(study_id: StudyId, name: str, runtime: At, caller: Reader) -> Res
 
 
 @router.get("/docs")
-async def docs() -> Response:
+async def docs(request: Request) -> Response:
     """Return the API's reference: FastAPI's Swagger page, with its two files from here instead of a CDN.
 
     Its policy allows the page's one inline script by its hash. Swagger UI sets styles inline.
     """
+    root = root_of(request)
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root}/openapi.json",
         title="lncis API",
-        swagger_js_url="/ui/swagger-ui-bundle.js",
-        swagger_css_url="/ui/swagger-ui.css",
+        swagger_js_url=f"{root}/ui/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/ui/swagger-ui.css",
         swagger_favicon_url="data:,",
         swagger_ui_parameters={"validatorUrl": None},  # else it sends the document to validator.swagger.io
     )
@@ -172,30 +183,57 @@ async def asset(name: str) -> Response:
 @router.post("/ui/signin")
 async def signin(request: Request, runtime: At) -> Response:
     """Give a browser a pass for its token, and send it back to the page that it asked for."""
-    form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
+    try:
+        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        return _signin(request, "/", status=422, complaint="This is not what the form below sends.")
     secret, then = form.get("token", [""])[0], form.get("then", ["/"])[0]
+    address = request.client.host if request.client else ""
+    if (wait := runtime.signins.wait_seconds(address)) > 0:
+        refusal = _signin(
+            request, then, status=429, complaint="There were too many wrong tokens; try again in a minute."
+        )
+        refusal.headers["Retry-After"] = str(math.ceil(wait))
+        return refusal
     made = new_pass(secret, runtime.settings.tokens)
     if made is None:
-        return _signin(then, status=401, complaint="This is not a token of this service.")
-    answer = RedirectResponse(_own(then), status_code=303)
+        runtime.signins.note_wrong(address)
+        return _signin(request, then, status=401, complaint="This is not a token of this service.")
+    answer = RedirectResponse(_own(then, root_of(request)), status_code=303)
     secure = request.url.scheme == "https"
-    answer.set_cookie(PASS_COOKIE, made, max_age=PASS_SECONDS, secure=secure, httponly=True, samesite="strict")
+    answer.set_cookie(
+        PASS_COOKIE,
+        made,
+        max_age=PASS_SECONDS,
+        path=f"{root_of(request)}/",
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
     return answer
 
 
 @router.post("/ui/signout")
-async def signout() -> Response:
-    """Delete a browser's pass."""
-    answer = RedirectResponse("/", status_code=303)
-    answer.delete_cookie(PASS_COOKIE, httponly=True, samesite="strict")
+async def signout(request: Request, runtime: At) -> Response:
+    """End a browser's pass, also for who has a copy of it."""
+    if caller := caller_of_pass(request.cookies.get(PASS_COOKIE), runtime.settings.tokens):
+        until = time.time() + PASS_SECONDS
+        await runtime.write(lambda connection: end_pass(connection, caller.pass_id, until))
+    home = f"{root_of(request)}/"
+    answer = RedirectResponse(home, status_code=303)
+    answer.delete_cookie(PASS_COOKIE, path=home, httponly=True, samesite="strict")
     return answer
 
 
-def _signin(then: str, *, status: int, complaint: str = "") -> Response:
-    return _render("signin.html.j2", status=status, user=None, then=_own(then), complaint=complaint)
+def _signin(request: Request, then: str, *, status: int, complaint: str = "") -> Response:
+    shown = _own(then, root_of(request))
+    return _render(request, "signin.html.j2", status=status, user=None, then=shown, complaint=complaint)
 
 
-def _own(path: str) -> str:
-    """Return a path of this service, or / for any other address (to a browser `//host`, `/\\host` are other hosts)."""
-    inner = path.isascii() and path.isprintable() and path.startswith("/") and not path.startswith(("//", "/\\"))
-    return path if inner else "/"
+def _own(path: str, root: str) -> str:
+    """Return a path of this service, or its first one for any other.
+
+    To a browser `//host` and `/\\host` are other hosts.
+    """
+    inner = path.isascii() and path.isprintable() and path.startswith(f"{root}/") and not path.startswith(("//", "/\\"))
+    return path if inner else f"{root}/"

@@ -1,7 +1,6 @@
 """What the pages show, read from the database: all studies, and one of them."""
 
 import math
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from sqlalchemy.engine import Connection
 from lncis import documents
 from lncis.api import Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
-from service.api.submissions import presets
+from service.api.links import run_url
+from service.api.presets import presets
 from service.dispatch import waiting
+from service.dispatch.waiting import DispatcherStatus
 from service.settings import Settings
 from service.store import findings, tables
 from service.store import studies as store
@@ -42,21 +43,29 @@ FILES = {
 
 
 def overview(
-    connection: Connection, settings: Settings, mlflow: Dependency, states: Collection[State], before: int | None
+    connection: Connection,
+    settings: Settings,
+    status: DispatcherStatus,
+    mlflow: Dependency,
+    states: Collection[State],
+    before: int | None,
 ) -> dict[str, Any]:
     """Return the active studies, why each one waits, and a page of the studies that are over."""
     active, running = store.list_active_studies(connection, ACTIVE_SHOWN), store.list_studies_with_job(connection)
-    queue = waiting.describe_queue(active, running, waiting.load_status(connection), settings)
+    queue = waiting.describe_queue(active, running, status, settings)
     ended = store.list_studies(connection, states=states, owner=None, before=before, limit=ENDED_SHOWN + 1)
     counts = store.count_studies(connection)
     return {
         "queue": queue,
         "active": [
-            {**_card(connection, study), "position": entry.position, "why": entry.why}
+            {**_card(connection, settings, study), "position": entry.position, "why": entry.why}
             for study, entry in zip(active, queue.studies, strict=True)
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
-        "ended": [{**_card(connection, study), "position": None, "why": study.reason} for study in ended[:ENDED_SHOWN]],
+        "ended": [
+            {**_card(connection, settings, study), "position": None, "why": study.reason}
+            for study in ended[:ENDED_SHOWN]
+        ],
         "older": ended[ENDED_SHOWN - 1].number if len(ended) > ENDED_SHOWN else None,
         "counts": counts,
         "presets": {name: str(spec.get("question", "")) for name, spec in presets(settings.presets).items()}
@@ -67,7 +76,7 @@ def overview(
     }
 
 
-def _card(connection: Connection, study: Study) -> dict[str, Any]:
+def _card(connection: Connection, settings: Settings, study: Study) -> dict[str, Any]:
     """Return what a list shows of a study."""
     columns = tables.trials.c
     recent = connection.execute(
@@ -82,18 +91,20 @@ def _card(connection: Connection, study: Study) -> dict[str, Any]:
     ).scalar_one()
     return {
         "study": study,
-        "left": seconds_left(study, time.time()),
+        "mlflow_url": run_url(settings, study),
+        "left": seconds_left(study, findings.seconds_an_epoch(connection, study)),
         "chart": curves.by_trial([(row.number, row.objective) for row in reversed(recent)], mode),
     }
 
 
-def study(connection: Connection, settings: Settings, study_id: str, page: int) -> dict[str, Any]:
+def study(
+    connection: Connection, settings: Settings, status: DispatcherStatus, study_id: str, page: int
+) -> dict[str, Any]:
     """Return what the page of a study shows, with one page of its trials; UnknownStudy."""
     found = store.load_study(connection, study_id)
     document = store.load_spec(connection, found)
     spec = documents.parse(StudySpec, document, source=found.id)
-    running, status = store.list_studies_with_job(connection), waiting.load_status(connection)
-    queue = waiting.describe_queue([found], running, status, settings)
+    queue = waiting.describe_queue([found], store.list_studies_with_job(connection), status, settings)
     entries = best_configurations(connection, found, spec, BEST_SHOWN)
     pages = max(1, math.ceil(found.trials_started / TRIALS_SHOWN))
     page = min(page, pages)
@@ -104,9 +115,10 @@ def study(connection: Connection, settings: Settings, study_id: str, page: int) 
     )
     return {
         "study": found,
+        "mlflow_url": run_url(settings, found),
         "spec": spec,
         "why": queue.studies[0].why if found.state in store.ACTIVE else found.reason,
-        "left": seconds_left(found, time.time()),
+        "left": seconds_left(found, findings.seconds_an_epoch(connection, found)),
         "best": entries,
         "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
@@ -124,14 +136,13 @@ def study(connection: Connection, settings: Settings, study_id: str, page: int) 
     }
 
 
-def seconds_left(study: Study, now: float) -> float | None:
-    """Return the estimated time to the end of a running study, at the pace of its job; None without a pace."""
-    done = study.epochs_done - study.epochs_at_start
-    if study.state is not State.RUNNING or done <= 0 or study.trials_total == 0:
+def seconds_left(study: Study, seconds_an_epoch: float | None) -> float | None:
+    """Return the estimated time to the end of a running study, at its latest pace; None without a pace."""
+    if study.state is not State.RUNNING or seconds_an_epoch is None or study.trials_total == 0:
         return None
     to_end = study.trials_total - study.trials_finished - study.trials_pruned - study.trials_failed
     epochs = min(study.epochs_total - study.epochs_done, to_end * study.epochs_total / study.trials_total)
-    return (now - study.state_since) / done * max(0.0, epochs)
+    return seconds_an_epoch * max(0.0, epochs)
 
 
 def path_of(settings: Settings, study: Study, name: str) -> Path | None:

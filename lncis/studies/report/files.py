@@ -37,7 +37,8 @@ def write_report(result: StudyResult) -> list[Path]:
 def _text(result: StudyResult) -> str:
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False, emoji=False).print(table.result_table(result))
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    shown = ("".join(c if c.isprintable() else "?" for c in line) for line in text.getvalue().split("\n"))
+    return "".join(f"{line.rstrip()}\n" for line in shown).removesuffix("\n")
 
 
 def _plot(result: StudyResult) -> bytes:

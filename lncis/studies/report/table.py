@@ -309,14 +309,22 @@ def trials_csv(result: StudyResult) -> str:
         writer.writerow(
             [
                 t.trial.configuration,
-                t.trial.baseline or "",
-                *changes,
+                _cell(t.trial.baseline or ""),
+                *map(_cell, changes),
                 t.trial.seed,
                 "" if t.trial.noise_seed is None else t.trial.noise_seed,
                 int(t.records[-1]["epoch"]) if t.records else 0,
                 *(f"{figure:.4f}" if math.isfinite(figure) else "" for figure in figures),
                 t.end or "",
-                t.reason,
+                _cell(t.reason),
             ]
         )
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell of a CSV file; text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = "".join(character if character.isprintable() else "?" for character in value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

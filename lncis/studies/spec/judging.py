@@ -5,8 +5,9 @@ A study is judged at the door by which it comes in: a YAML file (`spec.files.loa
 not judged again: not where a study's own folder is read, nor where the service reads its database.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
+from itertools import islice
 from typing import Any, get_args, get_type_hints
 
 from lncis.config import TrainConfig
@@ -16,17 +17,26 @@ from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Categorical, Range
 from lncis.studies.spec.study import StudySpec
 
+Rule = Callable[[TrainConfig], list[str]]
+"""Returns what a place that runs studies does not take of a configuration, each line as `dotted.path: problem`."""
+
+MAX_PROBLEMS = 1000
+"""Lines of a ConfigError: a grid may fail with each of its combinations."""
+
 _JUDGED = "_judged"
 
 
-def judge(spec: StudySpec, *, source: str = "") -> StudySpec:
-    """Return the study itself, which can be run; ConfigError names `source`, or the study, and every mistake.
+def judge(spec: StudySpec, *, source: str = "", rule: Rule | None = None) -> StudySpec:
+    """Return the study itself, which can be run; ConfigError names `source`, or the study, and its mistakes.
+
+    `rule` is asked about the base and about every configuration that is tried here. It must look at each field for
+    itself: of a space that is not a grid each value is tried, not each combination.
 
     It may be called again at no cost: a study remembers that it was judged. A copy with other values does not.
     """
-    if _JUDGED in vars(spec):
+    if _JUDGED in vars(spec) and rule is None:
         return spec
-    if problems := list(dict.fromkeys(_problems(spec))):
+    if problems := list(islice(_each_once(_problems(spec, rule)), MAX_PROBLEMS)):
         raise ConfigError(source or spec.name, problems)
     return judged_before(spec)
 
@@ -37,20 +47,97 @@ def judged_before(spec: StudySpec) -> StudySpec:
     return spec
 
 
-def _problems(spec: StudySpec) -> Iterator[str]:
-    yield from _seed_problems(spec)
-    yield from _objective_problems(spec)
-    yield from _first_problems(spec)
-    yield from _search_problems(spec)
-    for name, overrides in spec.baselines.items():
-        if "seed" in overrides:
-            yield f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:"
-        yield from _misfits(spec, f"baselines.{name}", overrides)
-    if spec.base.batch_size % spec.resources.num_workers:
-        yield (
-            f"base.batch_size must be a multiple of resources.num_workers ({spec.resources.num_workers}) "
-            f"but got {spec.base.batch_size}"
-        )
+def _each_once(lines: Iterator[str]) -> Iterator[str]:
+    seen = set[str]()
+    for line in lines:
+        if line not in seen:
+            seen.add(line)
+            yield line
+
+
+def _problems(spec: StudySpec, rule: Rule | None) -> Iterator[str]:
+    return _Judge(spec, rule).problems()
+
+
+class _Judge:
+    """Looks at one study, and at its configurations with one rule."""
+
+    def __init__(self, spec: StudySpec, rule: Rule | None) -> None:
+        self._spec, self._rule = spec, rule
+        self._of_base = set(rule(spec.base)) if rule else set[str]()
+
+    def problems(self) -> Iterator[str]:
+        """Yield a line for each mistake; the same line may come again."""
+        spec = self._spec
+        yield from (f"base.{problem}" for problem in sorted(self._of_base))
+        yield from _seed_problems(spec)
+        yield from _objective_problems(spec)
+        yield from self._first_problems()
+        yield from self._search_problems()
+        for name, overrides in spec.baselines.items():
+            if "seed" in overrides:
+                yield f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:"
+            yield from self._misfits(f"baselines.{name}", overrides)
+        if spec.base.batch_size % spec.resources.num_workers:
+            yield (
+                f"base.batch_size must be a multiple of resources.num_workers ({spec.resources.num_workers}) "
+                f"but got {spec.base.batch_size}"
+            )
+
+    def _first_problems(self) -> Iterator[str]:
+        sampler = self._spec.sampler
+        if not isinstance(sampler, OptunaSampler):
+            return
+        if len(sampler.first) > sampler.configurations:
+            yield (
+                f"sampler.first: must hold at most {sampler.configurations} points (sampler.configurations) "
+                f"but got {len(sampler.first)}"
+            )
+        for position, point in enumerate(sampler.first):
+            yield from self._point_problems(f"sampler.first.{position}", point)
+
+    def _point_problems(self, place: str, point: dict[str, Any]) -> list[str]:
+        search = self._spec.search
+        problems = [f"{place}.{path}: is not searched; drop it" for path in point if path not in search]
+        problems += [
+            f"{place}.{path}: {complaint}"
+            for path, value in point.items()
+            if path in search and (complaint := space.outside(search[path], value))
+        ]
+        return problems or self._misfits(place, point)
+
+    def _search_problems(self) -> Iterator[str]:
+        spec = self._spec
+        if "seed" in spec.search:
+            yield "search.seed: training seeds are not searched; write them under seeds:"
+            return
+        if problems := space.problems(spec.search):
+            yield from problems
+            return
+        if problems := [line for path in spec.search for line in _fractions(spec, path)]:
+            yield from problems
+            return
+        if spec.sampler.type != "grid":
+            for path, parameter in spec.search.items():
+                tried = (space.example(spec.search, path, value) for value in parameter.examples)
+                yield from next(filter(None, (self._misfits("search", overrides) for overrides in tried)), [])
+            return
+        if ranges := [path for path, parameter in spec.search.items() if isinstance(parameter, Range)]:
+            for path in ranges:
+                yield f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe"
+            return
+        # each combination whole: values may fit together that do not fit the base alone
+        for overrides in spec.grid:
+            yield from self._misfits("search", overrides)
+
+    def _misfits(self, place: str, overrides: dict[str, Any]) -> list[str]:
+        try:
+            config = self._spec.configure(overrides, seed=0)
+        except ConfigError as error:
+            return [f"{place}.{problem}" for problem in error.problems]
+        if self._rule is None:
+            return []
+        return [f"{place}.{problem}" for problem in self._rule(config) if problem not in self._of_base]
 
 
 def _seed_problems(spec: StudySpec) -> Iterator[str]:
@@ -71,46 +158,6 @@ def _objective_problems(spec: StudySpec) -> Iterator[str]:
     metrics = [objective.metric for objective in spec.objectives]
     if len(set(metrics)) < len(metrics):
         yield f"secondary_objectives: must name other metrics than objective, each once, but got {metrics[1:]}"
-
-
-def _first_problems(spec: StudySpec) -> Iterator[str]:
-    if not isinstance(spec.sampler, OptunaSampler):
-        return
-    first, number = spec.sampler.first, spec.sampler.configurations
-    if len(first) > number:
-        yield f"sampler.first: must hold at most {number} points (sampler.configurations) but got {len(first)}"
-    for position, point in enumerate(first):
-        yield from _point_problems(spec, f"sampler.first.{position}", point)
-
-
-def _point_problems(spec: StudySpec, place: str, point: dict[str, Any]) -> list[str]:
-    problems = [f"{place}.{path}: is not searched; drop it" for path in point if path not in spec.search]
-    problems += [
-        f"{place}.{path}: {complaint}"
-        for path, value in point.items()
-        if path in spec.search and (complaint := space.outside(spec.search[path], value))
-    ]
-    return problems or _misfits(spec, place, point)
-
-
-def _search_problems(spec: StudySpec) -> list[str]:
-    if "seed" in spec.search:
-        return ["search.seed: training seeds are not searched; write them under seeds:"]
-    if problems := space.problems(spec.search):
-        return problems
-    if problems := [line for path in spec.search for line in _fractions(spec, path)]:
-        return problems
-    if spec.sampler.type != "grid":
-        for path, parameter in spec.search.items():
-            tried = (space.example(spec.search, path, value) for value in parameter.examples)
-            problems += next(filter(None, (_misfits(spec, "search", overrides) for overrides in tried)), [])
-        return problems
-    if ranges := [path for path, parameter in spec.search.items() if isinstance(parameter, Range)]:
-        return [
-            f"search.{path}: a grid needs choices, not a range; use type: categorical or sampler tpe" for path in ranges
-        ]
-    # each combination whole: values may fit together that do not fit the base alone
-    return [problem for overrides in spec.grid for problem in _misfits(spec, "search", overrides)]
 
 
 def _fractions(spec: StudySpec, path: str) -> Iterator[str]:
@@ -134,11 +181,3 @@ def _holds_whole_numbers(spec: StudySpec, path: str) -> bool:
         return False
     hint = get_type_hints(type(part)).get(name)
     return int in (hint, *get_args(hint))
-
-
-def _misfits(spec: StudySpec, place: str, overrides: dict[str, Any]) -> list[str]:
-    try:
-        spec.configure(overrides, seed=0)
-    except ConfigError as error:
-        return [f"{place}.{problem}" for problem in error.problems]
-    return []

@@ -33,11 +33,13 @@ class Categorical:
 
     @model_validator(mode="after")
     def _plain_and_distinct(self) -> "Categorical":
-        for number, choice in enumerate(self.choices):
+        seen = set[Any]()
+        for choice in self.choices:
             if isinstance(choice, list | dict):
                 raise ValueError(f"choices must be plain values but got {choice}; search the fields in it one by one")
-            if choice in self.choices[:number]:
+            if choice in seen:
                 raise ValueError(f"choices must differ but {choice} stands twice")
+            seen.add(choice)
         return self
 
 
