@@ -50,20 +50,12 @@ def ended(opened: socket.socket) -> bool:
         return True
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"GE",
-        HALF,
-        HALF + b"\r\n{",
-        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /heal",
-    ],
-)
-def test_a_request_that_does_not_arrive_ends_its_connection(connect, content):
-    opened, begun = connect(content), time.monotonic()
-    eventually(lambda: ended(opened), seconds=10)
-    assert time.monotonic() - begun > 0.8
+def test_a_request_that_does_not_arrive_ends_its_connection(connect):
+    contents = [b"", b"GE", HALF, HALF + b"\r\n{", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /heal"]
+    begun = time.monotonic()
+    opened = [connect(content) for content in contents]
+    assert not any(map(ended, opened)) or time.monotonic() - begun > 0.8
+    eventually(lambda: all(map(ended, opened)), seconds=10)
 
 
 def test_a_request_that_comes_in_pieces_is_answered(connect):

@@ -412,6 +412,7 @@ def test_what_a_locked_database_did_not_take_is_copied_later(dispatcher, databas
     acting.turn()
     while ray.job(study.id).status == "RUNNING":
         time.sleep(0.01)
+    monkeypatch.setattr("service.store.database.WRITE_TIMEOUT_SECONDS", 0.5)
     sa.event.listen(database.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA busy_timeout=50"), insert=True)
     other = sqlite3.connect(tmp_path / "lncis.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
