@@ -17,7 +17,7 @@ from lncis import datasets
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
 from lncis.datasets import annotations
-from lncis.detection import coco_eval
+from lncis.detection import coco_eval, prediction
 from lncis.errors import DataError
 
 WIDTH, HEIGHT = 40, 30
@@ -96,6 +96,11 @@ def heading(document: Document) -> None:
     document["categories"].insert(0, {"id": 0, "name": "a", "supercategory": "none"})
 
 
+def their_own_keys(document: Document) -> None:
+    for entry in [*document["images"], *document["annotations"]]:
+        entry["original_id"] = f"scan {entry['id']}"
+
+
 def nan_area(document: Document) -> None:
     every("area", lambda _: float("nan"))(document)
 
@@ -134,6 +139,7 @@ HABITS: list[tuple[Callable[[Document], None], str]] = [
         "1 categories have a number as name: read as",
     ),
     (heading, "1 categories are only the heading of the others, as Roboflow writes: no class of the model (a, id 0)"),
+    (their_own_keys, ""),
     (every("file_name", lambda name: f".\\{name}", "images"), "3 image names are written otherwise than their files"),
     (every("file_name", lambda name: unicodedata.normalize("NFD", name), "images"), "3 image names are written other"),
     (every("file_name", lambda name: str(Path("images", name).absolute()), "images"), ""),
@@ -291,3 +297,14 @@ def test_noise_and_predictions_read_what_training_reads():
     noisy = json.loads(Path("noisy.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [(e["clean_category_id"], e["category_id"]) for e in noisy["annotations"]] == [(1, 2), (2, 1)] * 3
     assert annotations.read(Path("noisy.json")).errors == []
+
+
+def test_results_have_the_ids_of_their_file():
+    document = sound()
+    every("id", lambda number: f"photo-{number}", "images")(document)
+    every("id", lambda number: f"class-{number}", "categories")(document)
+    their_own_keys(document)
+    Path("file.json").write_text(json.dumps(document))
+    listing = prediction.listed_in(Path("file.json"), [Path("images/ä2.png")], sound()["categories"])
+    assert [listed.id for listed in listing.images] == ["photo-2"]
+    assert listing.category_ids == ["class-1", "class-2"]

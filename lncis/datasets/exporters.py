@@ -6,6 +6,7 @@ list, a category that is only the heading of the others. What is not understood 
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,20 @@ from lncis.datasets.findings import Finding, Tally, note
 
 Entry = dict[str, Any]
 
-ORIGINAL_ID = "original_id"
-"""The id of an entry as its file has it, where ours is another."""
+ORIGINAL_ID = "lncis_original_id"
+"""The id of an entry as its file has it, where ours is another; a key that no tool of others writes."""
 _INT64 = 2**63
 
 
 def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
     """Change a freshly parsed document to what COCO would write, and return a note for each habit.
 
-    Where ids are not whole numbers of 64 bits, they are numbered from 1; `original_id` keeps what the file says. With
+    Where ids are not whole numbers of 64 bits, they are numbered from 1; ORIGINAL_ID keeps what the file says. With
     `masks=False` segmentations, boxes and areas stay as they are.
     """
     parts = {part: _entries(document, part) for part in ("images", "categories", "annotations")}
+    for entry in chain.from_iterable(parts.values()):
+        entry.pop(ORIGINAL_ID, None)  # of the file that this one was made from
     tally = Tally()
     new_ids = {part: _number(parts[part], part, tally) for part in ("images", "categories")}
     for entry in parts["images"]:

@@ -33,6 +33,14 @@ class Listed(NamedTuple):
     """Width and height; None: as viewers show it."""
 
 
+class Listing(NamedTuple):
+    """What a COCO file says of images and of the model's categories."""
+
+    images: list[Listed]
+    category_ids: list[Any]
+    """As the file has them, in the order of the model's categories."""
+
+
 def found_in(given: Sequence[Path]) -> list[Path]:
     """Return image files: those that are given, and those in the folders that are, in the order of their names."""
     found, problems = list[Path](), list[str]()
@@ -51,8 +59,8 @@ def found_in(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> list[Listed]:
-    """Return what a COCO file says of each image, which is found by the end of its path.
+def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> Listing:
+    """Return what a COCO file says of each image, which is found by the end of its path, and of each category.
 
     Raises DataError where the file is not COCO's, has other categories, or lacks an image.
     """
@@ -68,7 +76,7 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
     for entry in entries:
         name = _spelt(entry["file_name"]).removeprefix("./")
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
-        listed = Listed(entry.get(ORIGINAL_ID, entry["id"]), size)
+        listed = Listed(_id_in_file(entry), size)
         by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
     found = []
     for path in images:
@@ -77,7 +85,12 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
         if len(ending) != 1:
             raise DataError(f"{annotations} has {len(ending)} images that {path} may be; one is needed")
         found += ending
-    return found
+    theirs_by_id = {category["id"]: category for category in theirs}
+    return Listing(found, [_id_in_file(theirs_by_id[category["id"]]) for category in categories])
+
+
+def _id_in_file(entry: dict[str, Any]) -> Any:
+    return entry.get(ORIGINAL_ID, entry["id"])
 
 
 def _spelt(name: str) -> str:
@@ -92,7 +105,7 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
-    listed: Sequence[Listed] | None,
+    listed: Listing | None,
     least_score: float,
     device: torch.device,
 ) -> int:
@@ -105,14 +118,15 @@ def predict_files(
     an unreadable image, ConfigError where `out` holds something already or cannot be written.
     """
     model.to(device).eval()
-    names, category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
+    names = [c["name"] for c in categories]
+    category_ids = listed.category_ids if listed else [c["id"] for c in categories]
     detections, entries, drawn = list[dict[str, Any]](), list[dict[str, Any]](), 0
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(str(out), ["holds something already; name a new folder"])
     try:
         with files.appearing(out) as folder:
             for number, path in enumerate(images):
-                what = listed[number] if listed else Listed(number + 1, None)
+                what = listed.images[number] if listed else Listed(number + 1, None)
                 width, height = what.size or head_of(path).upright
                 image = torch.from_numpy(read(path, width, height)).permute(2, 0, 1).contiguous()
                 (found,) = detect(model, [image.to(device).float().div(255)])
