@@ -308,3 +308,30 @@ def test_results_have_the_ids_of_their_file():
     listing = prediction.listed_in(Path("file.json"), [Path("images/ä2.png")], sound()["categories"])
     assert [listed.id for listed in listing.images] == ["photo-2"]
     assert listing.category_ids == ["class-1", "class-2"]
+
+
+def test_a_class_of_one_file_is_no_heading_in_the_others():
+    """A parent category that is annotated in train alone is a class in test, in val and for `lncis predict` too."""
+    document = sound()
+    for category in document["categories"]:
+        category["supercategory"] = "vehicle"
+    document["categories"].append({"id": 3, "name": "vehicle", "supercategory": ""})
+    Path("test.json").write_text(json.dumps(document))
+    Path("listed.json").write_text(json.dumps({**document, "annotations": []}))
+    document["annotations"][0]["category_id"] = 3
+    Path("train.json").write_text(json.dumps(document))
+    for train, test in (("train", "test"), ("test", "train")):
+        config = CocoData(
+            images=Path("images"), train=Path(f"{train}.json"), val=Path("test.json"), test=Path(f"{test}.json")
+        )
+        data = datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
+        assert data.train.category_ids == data.val.category_ids == data.test.category_ids == [1, 2, 3]
+        assert data.remarks == []
+    listing = prediction.listed_in(Path("listed.json"), [Path("images/ä1.png")], document["categories"])
+    assert listing.category_ids == [1, 2, 3]
+    options = ["--type", "symmetric", "--rate", "1", "--seed", "0"]
+    ran = CliRunner().invoke(cli.app, ["noise", "test.json", "noisy.json", *options])
+    assert ran.exit_code == 0, ran.output
+    noisy = json.loads(Path("noisy.json").read_text())
+    assert {entry["category_id"] for entry in noisy["annotations"]} == {1, 2}
+    assert [category["name"] for category in noisy["categories"]] == ["a", "7", "vehicle"]

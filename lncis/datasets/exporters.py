@@ -5,7 +5,7 @@ list, a category that is only the heading of the others. What is not understood 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,7 @@ Entry = dict[str, Any]
 
 ORIGINAL_ID = "lncis_original_id"
 """The id of an entry as its file has it, where ours is another; a key that no tool of others writes."""
+HEADINGS = "categories are only the heading of the others, as Roboflow writes: no class of the model"
 _INT64 = 2**63
 
 
@@ -50,12 +51,24 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
         if masks:
             _read_shape(entry, tally)
     _number_annotations(parts["annotations"], tally)
-    findings = tally.findings()
-    if headings := _headings(parts["categories"], parts["annotations"]):
-        document["categories"] = [entry for entry in parts["categories"] if id(entry) not in set(map(id, headings))]
-        what = "categories are only the heading of the others, as Roboflow writes: no class of the model"
-        findings.append(note(what, [f"{entry['name']}, id {entry['id']}" for entry in headings]))
-    return findings
+    return tally.findings()
+
+
+def take_headings(document: Any) -> tuple[list[Entry], list[Finding]]:
+    """Take categories out that are only the heading of the others, and return them with the note that says so.
+
+    A category with an annotation is none; another file of the same training may have one.
+    """
+    categories = _entries(document, "categories")
+    headings = _headings(categories, _entries(document, "annotations"))
+    if headings:
+        document["categories"] = [entry for entry in categories if entry not in headings]
+    return headings, notes_of_headings(headings)
+
+
+def notes_of_headings(headings: Sequence[Entry]) -> list[Finding]:
+    """Return the note that says which categories are headings, where there are any."""
+    return [note(HEADINGS, [f"{entry['name']}, id {entry['id']}" for entry in headings])] if headings else []
 
 
 def where(entry: Any) -> str:
