@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lncis import datasets
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.datasets import annotations
+from lncis.datasets import annotations, masks
 from lncis.detection import coco_eval, prediction
 from lncis.errors import DataError
 
@@ -335,3 +335,13 @@ def test_a_class_of_one_file_is_no_heading_in_the_others():
     noisy = json.loads(Path("noisy.json").read_text())
     assert {entry["category_id"] for entry in noisy["annotations"]} == {1, 2}
     assert [category["name"] for category in noisy["categories"]] == ["a", "7", "vehicle"]
+
+
+def test_a_rectangle_among_masks_in_rle_is_a_mask():
+    document = sound()
+    for entry in document["annotations"]:
+        entry["segmentation"] = masks.to_rle([np.array(p) for p in entry["segmentation"]], HEIGHT, WIDTH)
+        entry["segmentation"]["counts"] = entry["segmentation"]["counts"].decode()
+    x, y, w, h = document["annotations"][0]["bbox"]
+    document["annotations"][0]["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    assert loaded(document).remarks == []
