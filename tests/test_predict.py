@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from lncis import datasets, documents
 from lncis.commands import app as cli
 from lncis.config import AdamWOptimizer, DigitsData, DigitsRCNN, LncisLoss, MaskRCNNResNet50FPN, Schedule, TrainConfig
-from lncis.detection import checkpoint, engine
+from lncis.detection import checkpoint, engine, prediction
 from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
@@ -209,6 +209,24 @@ def test_grey_and_transparent_images_are_images(run: Path, scenes: list[Path]) -
         scene.resize((300, 200)).save("wide.jpg")
     assert lncis("predict", run, "grey.png", "clear.png", "wide.jpg", "--out", "out").exit_code == 0
     assert pixels("out/3-wide.png").shape == (600, 900, 3)
+
+
+def test_what_is_no_photograph_is_passed_over_in_a_folder(scenes: list[Path]) -> None:
+    Path("photos/.thumbnails").mkdir(parents=True)
+    for name in (
+        "b.png",
+        "a.JPG",
+        "._a.JPG",
+        ".thumbnails/a.png",
+        "notes.pdf",
+        "film.mpg",
+        "c.mpo",
+        "data.h5",
+        "readme.txt",
+    ):
+        shutil.copy(scenes[0], Path("photos", name))
+    assert prediction.found_in([Path("photos")]) == [Path("photos/a.JPG"), Path("photos/b.png"), Path("photos/c.mpo")]
+    assert prediction.found_in([Path("photos/._a.JPG")]) == [Path("photos/._a.JPG")], "where it is named"
 
 
 # bad input

@@ -21,6 +21,12 @@ from lncis.errors import ConfigError, DataError
 
 RESULTS, IMAGES = "results.json", "images.json"
 
+NO_PHOTOGRAPH = {
+    ".bufr", ".emf", ".eps", ".flc", ".fli", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".palm", ".pdf", ".ps",
+    ".wmf",
+}  # fmt: skip
+"""Endings that Pillow knows, of films, drawings and measurements, most of which it cannot read."""
+
 Category = dict[str, Any]
 
 
@@ -42,13 +48,21 @@ class Listing(NamedTuple):
 
 
 def found_in(given: Sequence[Path]) -> list[Path]:
-    """Return image files: those that are given, and those in the folders that are, in the order of their names."""
+    """Return image files: those that are given, and those in the folders that are, in the order of their names.
+
+    In folders, files are passed over that are hidden, such as the `._photo.jpg` that a Mac puts beside each photo on
+    other people's disks, or whose ending is of what is no photograph, such as PDF.
+    """
     found, problems = list[Path](), list[str]()
-    endings = Image.registered_extensions()
+    endings = Image.registered_extensions().keys() - NO_PHOTOGRAPH
     for path in given:
         inside = [path]
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in endings and file.is_file() and not _is_hidden(file.relative_to(path))
+            ]
             if not inside:
                 problems.append(f"{path}: no image is in this folder; check the path")
         elif not path.is_file():
@@ -57,6 +71,10 @@ def found_in(given: Sequence[Path]) -> list[Path]:
     if problems:
         raise DataError("\n".join(problems))
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> Listing:
