@@ -1,5 +1,6 @@
 """What exporters write otherwise than COCO is read as it is meant: a file bent so gives the data of the sound one."""
 
+import gzip
 import json
 import unicodedata
 import uuid
@@ -131,7 +132,8 @@ HABITS: list[tuple[Callable[[Document], None], str]] = [
     (every("segmentation", lambda parts: [np.reshape(p, (-1, 2)).tolist() for p in parts]), "a list of points"),
     (flat, "3 annotations have a segmentation of one flat list: read as one polygon"),
     (strays, "6 annotations have a polygon of fewer than three corners: that part is left out"),
-    (every("area", lambda _: None), "6 annotations have an area that is no number: it is measured on their masks"),
+    (every("area", lambda _: None), "6 annotations have an area that is no number of pixels: it is measured on"),
+    (every("area", lambda _: -1), "6 annotations have an area that is no number of pixels: it is measured on their"),
     (nan_area, "6 numbers are NaN or Infinity, which JSON has not: read as missing"),
     (every("area", str), ""),
     (
@@ -345,3 +347,10 @@ def test_a_rectangle_among_masks_in_rle_is_a_mask():
     x, y, w, h = document["annotations"][0]["bbox"]
     document["annotations"][0]["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     assert loaded(document).remarks == []
+
+
+@pytest.mark.parametrize(("content", "byte"), [(gzip.compress(b"{}"), "0x8b"), ('{"ä": 1}'.encode("latin1"), "0xe4")])
+def test_a_file_that_is_not_utf_8_is_told_how_to_become_it(content, byte):
+    Path("file.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"file.json: byte {byte} at .* is not UTF-8; unpack it if .*iconv -f ISO-885"):
+        annotations.read(Path("file.json"))

@@ -18,6 +18,8 @@ Entry = dict[str, Any]
 ORIGINAL_ID = "lncis_original_id"
 """The id of an entry as its file has it, where ours is another; a key that no tool of others writes."""
 HEADINGS = "categories are only the heading of the others, as Roboflow writes: no class of the model"
+MOST_AREA = 1e10
+"""Pixels; the protocol takes what is below 0 or above for no instance, and says nothing."""
 _INT64 = 2**63
 
 
@@ -224,10 +226,9 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
             del entry["bbox"]
         else:
             entry["bbox"] = box
-    if "area" in entry and not _is_finite(area := _number_in(entry["area"])):
-        tally.add(
-            "note", "annotations have an area that is no number: it is measured on their masks", entry, where(entry)
-        )
+    if "area" in entry and not (_is_finite(area := _number_in(entry["area"])) and 0 <= area <= MOST_AREA):
+        what = "annotations have an area that is no number of pixels: it is measured on their masks"
+        tally.add("note", what, entry, where(entry))
         del entry["area"]
     elif "area" in entry:
         entry["area"] = area
