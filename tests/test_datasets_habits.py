@@ -354,3 +354,22 @@ def test_a_file_that_is_not_utf_8_is_told_how_to_become_it(content, byte):
     Path("file.json").write_bytes(content)
     with pytest.raises(DataError, match=rf"file.json: byte {byte} at .* is not UTF-8; unpack it if .*iconv -f ISO-885"):
         annotations.read(Path("file.json"))
+
+
+def test_a_name_in_other_capitals_is_told():
+    document = sound()
+    document["images"][0]["file_name"] = "Ä1.PNG"
+    with pytest.raises(DataError, match=r"1 of 3 images are missing, such as Ä1.PNG; .*and ä1.png is there, in other"):
+        loaded(document)
+
+
+def test_images_of_one_file_are_held_out_together():
+    document = sound()
+    document["images"] = [{**i, "id": 10 * i["id"] + k} for i in document["images"] for k in range(4)]
+    for seed in range(9):
+        train, val = (
+            {image["file_name"] for image in part["images"]} for part in annotations.held_out(document, 0.1, seed)
+        )
+        assert train
+        assert val
+        assert not train & val

@@ -229,12 +229,17 @@ def with_classes_of_each_other(readings: Iterable[Reading]) -> list[Reading]:
 
 
 def held_out(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
-    """Return the document without a share of its images, and with those alone; whatever the order of the file."""
+    """Return the document without a share of its images, and with those alone; whatever the order of the file.
+
+    Images of one file stay together: none is seen in training and held out as well.
+    """
     ids = sorted(image["id"] for image in document["images"])
     if len(ids) < 2:
         raise DataError("holding a validation split out needs at least 2 images but got 1; give val a file of its own")
     count = min(max(round(fraction * len(ids)), 1), len(ids) - 1)
     chosen = set(np.random.default_rng(seed).permutation(ids)[:count].tolist())
+    held_files = {image["file_name"] for image in document["images"] if image["id"] in chosen}
+    chosen = {image["id"] for image in document["images"] if image["file_name"] in held_files}
     return with_images(document, set(ids) - chosen), with_images(document, chosen)
 
 

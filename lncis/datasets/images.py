@@ -1,5 +1,6 @@
 """The images of a COCO document, read from their files when they are asked for."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -81,8 +82,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _elsewhere(folder: Path, name: str) -> str:
-    """Return a hint where the last part of a name is a file of the folder; backslashes are read as slashes."""
+    """Return a hint where a file has the name in other capitals, or the last part of it; backslashes are slashes."""
     above, _, last = name.replace("\\", "/").rpartition("/")
+    with suppress(OSError):
+        beside = (folder / above).iterdir()
+        alike = (path.name for path in beside if path.name.lower() == last.lower() and path.name != last)
+        if like := next(alike, None):
+            return f"and {like} is there, in other capitals: write file_name as the file is called"
     if not above or not _is_file(folder / last):
         return ""
     return f"and {last} is there: take {name[: len(above) + 1]} out of file_name, or name the folder above"
