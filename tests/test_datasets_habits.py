@@ -373,3 +373,13 @@ def test_images_of_one_file_are_held_out_together():
         assert train
         assert val
         assert not train & val
+
+
+def test_two_files_are_never_taken_for_one_image():
+    Path("file.json").write_text(json.dumps(sound()))
+    Path("images/old").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save("images/old/ä1.png")
+    found = prediction.found_in([Path("images"), Path("images/ä1.png")])
+    assert len(found) == 4, "a file that is named twice is one"
+    with pytest.raises(DataError, match=r"old/ä1.png and images/ä1.png may both be the image 1 of file.json; leave"):
+        prediction.listed_in(Path("file.json"), found, sound()["categories"])

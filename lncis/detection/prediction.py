@@ -70,7 +70,7 @@ def found_in(given: Sequence[Path]) -> list[Path]:
         found += inside
     if problems:
         raise DataError("\n".join(problems))
-    return found
+    return [*dict.fromkeys(found)]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -96,12 +96,17 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
         listed = Listed(_id_in_file(entry), size)
         by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
-    found = []
+    found, taken = list[Listed](), dict[Any, Path]()
     for path in images:
         whole = _spelt(path.absolute().as_posix())
         ending = [listed for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
         if len(ending) != 1:
             raise DataError(f"{annotations} has {len(ending)} images that {path} may be; one is needed")
+        if (first := taken.setdefault(ending[0].id, path)) != path:
+            raise DataError(
+                f"{first} and {path} may both be the image {ending[0].id} of {annotations}; leave out the one that "
+                "is not"
+            )
         found += ending
     theirs_by_id = {category["id"]: category for category in theirs}
     return Listing(found, [_id_in_file(theirs_by_id[category["id"]]) for category in categories])
