@@ -180,6 +180,7 @@ def test_a_habit_is_read_as_it_is_meant_and_told(bend, said):
             every("bbox", lambda box: [38, 28, 2, 2]),
             "6 annotations have a bbox apart from their mask: boxes are measured",
         ),
+        (every("bbox", lambda box: [1e308, 2, 1e308, 5]), "6 annotations have a bbox apart from their mask"),
         (x1_y1_x2_y2, "6 annotations have a bbox of x1, y1, x2, y2: boxes are measured on their masks"),
     ],
 )

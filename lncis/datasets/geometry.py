@@ -168,7 +168,8 @@ def _in_parts(positions: list[int], length: int) -> Iterator[list[int]]:
 
 
 def _corners(boxes: NDArray[np.float64]) -> Boxes:
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):  # a side of 1e308 is apart from any mask
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def _fit(boxes: Boxes, bounds: Boxes) -> NDArray[np.bool_]:

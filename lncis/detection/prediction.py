@@ -136,8 +136,9 @@ def predict_files(
 
     The folder appears whole or not at all. `<image id>-<name>.png` shows the detections of at least `least_score`;
     results.json has all of them, as COCO results. Images are read as training reads them: turned as EXIF says where
-    that gives the listed size. Without `listed` they are as viewers show them, numbered from 1 in their order, and
-    images.json is a COCO document that says so, for `COCO("images.json").loadRes("results.json")`. Raises DataError for
+    that gives the listed size. Without `listed` they have the size in which viewers show them, are numbered from 1 in
+    their order, and images.json is a COCO document that says so, for
+    `COCO("images.json").loadRes("results.json")`. Raises DataError for
     an unreadable image, ConfigError where `out` holds something already or cannot be written.
     """
     model.to(device).eval()
