@@ -7,7 +7,7 @@ when its size or one of its times has changed.
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -33,7 +33,10 @@ SETTLED_SECONDS = 2.0
 """A file changed later than this ago may change again without another time: its digest is not kept."""
 
 
-def identify(config: DatasetConfig) -> Identity:
+SPLITS = ("train", "val", "test")
+
+
+def identify(config: DatasetConfig, splits: Collection[str] = SPLITS) -> Identity:
     """Return the digests of the annotation files and images of a data set; DataError where one cannot be read."""
     if not isinstance(config, CocoData):
         return {}
@@ -43,7 +46,7 @@ def identify(config: DatasetConfig) -> Identity:
         ("val", config.val, config.val_images or config.images),
         ("test", config.test, config.test_images or config.images),
     ):
-        if annotations is not None:
+        if annotations is not None and split in splits:
             try:
                 found[f"annotations of {split}"] = files.digest_once(annotations)
                 found[f"images of {split}"] = _digest_of_images(images, _names(annotations, files.stamp(annotations)))

@@ -88,6 +88,12 @@ def read_json(
         raise DataError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(
+            f"{path}: byte 0x{byte:02x} at position {error.start} is not UTF-8; unpack it if it is an archive, else "
+            "save it as UTF-8 (iconv -f ISO-8859-1 -t UTF-8, if it is Latin-1)"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); was it written or copied to its end?") from error
 

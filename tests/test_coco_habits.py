@@ -1,5 +1,6 @@
 """What exporters write otherwise than COCO is read as it is meant: a file bent so gives the data of the sound one."""
 
+import gzip
 import json
 import unicodedata
 import uuid
@@ -14,10 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lncis import datasets
-from lncis.coco import annotations
+from lncis.coco import annotations, masks
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.detection import coco_eval
+from lncis.detection import coco_eval, prediction
 from lncis.errors import DataError
 
 WIDTH, HEIGHT = 40, 30
@@ -96,6 +97,11 @@ def heading(document: Document) -> None:
     document["categories"].insert(0, {"id": 0, "name": "a", "supercategory": "none"})
 
 
+def their_own_keys(document: Document) -> None:
+    for entry in [*document["images"], *document["annotations"]]:
+        entry["original_id"] = f"scan {entry['id']}"
+
+
 def nan_area(document: Document) -> None:
     every("area", lambda _: float("nan"))(document)
 
@@ -126,7 +132,8 @@ HABITS: list[tuple[Callable[[Document], None], str]] = [
     (every("segmentation", lambda parts: [np.reshape(p, (-1, 2)).tolist() for p in parts]), "a list of points"),
     (flat, "3 annotations have a segmentation of one flat list: read as one polygon"),
     (strays, "6 annotations have a polygon of fewer than three corners: that part is left out"),
-    (every("area", lambda _: None), "6 annotations have an area that is no number: it is measured on their masks"),
+    (every("area", lambda _: None), "6 annotations have an area that is no number of pixels: it is measured on"),
+    (every("area", lambda _: -1), "6 annotations have an area that is no number of pixels: it is measured on their"),
     (nan_area, "6 numbers are NaN or Infinity, which JSON has not: read as missing"),
     (every("area", str), ""),
     (
@@ -134,6 +141,7 @@ HABITS: list[tuple[Callable[[Document], None], str]] = [
         "1 categories have a number as name: read as",
     ),
     (heading, "1 categories are only the heading of the others, as Roboflow writes: no class of the model (a, id 0)"),
+    (their_own_keys, ""),
     (every("file_name", lambda name: f".\\{name}", "images"), "3 image names are written otherwise than their files"),
     (every("file_name", lambda name: unicodedata.normalize("NFD", name), "images"), "3 image names are written other"),
     (every("file_name", lambda name: str(Path("images", name).absolute()), "images"), ""),
@@ -172,6 +180,7 @@ def test_a_habit_is_read_as_it_is_meant_and_told(bend, said):
             every("bbox", lambda box: [38, 28, 2, 2]),
             "6 annotations have a bbox apart from their mask: boxes are measured",
         ),
+        (every("bbox", lambda box: [1e308, 2, 1e308, 5]), "6 annotations have a bbox apart from their mask"),
         (x1_y1_x2_y2, "6 annotations have a bbox of x1, y1, x2, y2: boxes are measured on their masks"),
     ],
 )
@@ -291,3 +300,87 @@ def test_noise_and_predictions_read_what_training_reads():
     noisy = json.loads(Path("noisy.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [(e["clean_category_id"], e["category_id"]) for e in noisy["annotations"]] == [(1, 2), (2, 1)] * 3
     assert annotations.read(Path("noisy.json")).errors == []
+
+
+def test_results_have_the_ids_of_their_file():
+    document = sound()
+    every("id", lambda number: f"photo-{number}", "images")(document)
+    every("id", lambda number: f"class-{number}", "categories")(document)
+    their_own_keys(document)
+    Path("file.json").write_text(json.dumps(document))
+    listing = prediction.listed_in(Path("file.json"), [Path("images/ä2.png")], sound()["categories"])
+    assert [listed.id for listed in listing.images] == ["photo-2"]
+    assert listing.category_ids == ["class-1", "class-2"]
+
+
+def test_a_class_of_one_file_is_no_heading_in_the_others():
+    """A parent category that is annotated in train alone is a class in test, in val and for `lncis predict` too."""
+    document = sound()
+    for category in document["categories"]:
+        category["supercategory"] = "vehicle"
+    document["categories"].append({"id": 3, "name": "vehicle", "supercategory": ""})
+    Path("test.json").write_text(json.dumps(document))
+    Path("listed.json").write_text(json.dumps({**document, "annotations": []}))
+    document["annotations"][0]["category_id"] = 3
+    Path("train.json").write_text(json.dumps(document))
+    for train, test in (("train", "test"), ("test", "train")):
+        config = CocoData(
+            images=Path("images"), train=Path(f"{train}.json"), val=Path("test.json"), test=Path(f"{test}.json")
+        )
+        data = datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
+        assert data.train.category_ids == data.val.category_ids == data.test.category_ids == [1, 2, 3]
+        assert data.remarks == []
+    listing = prediction.listed_in(Path("listed.json"), [Path("images/ä1.png")], document["categories"])
+    assert listing.category_ids == [1, 2, 3]
+    options = ["--type", "symmetric", "--rate", "1", "--seed", "0"]
+    ran = CliRunner().invoke(cli.app, ["noise", "test.json", "noisy.json", *options])
+    assert ran.exit_code == 0, ran.output
+    noisy = json.loads(Path("noisy.json").read_text())
+    assert {entry["category_id"] for entry in noisy["annotations"]} == {1, 2}
+    assert [category["name"] for category in noisy["categories"]] == ["a", "7", "vehicle"]
+
+
+def test_a_rectangle_among_masks_in_rle_is_a_mask():
+    document = sound()
+    for entry in document["annotations"]:
+        entry["segmentation"] = masks.to_rle([np.array(p) for p in entry["segmentation"]], HEIGHT, WIDTH)
+        entry["segmentation"]["counts"] = entry["segmentation"]["counts"].decode()
+    x, y, w, h = document["annotations"][0]["bbox"]
+    document["annotations"][0]["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    assert loaded(document).remarks == []
+
+
+@pytest.mark.parametrize(("content", "byte"), [(gzip.compress(b"{}"), "0x8b"), ('{"ä": 1}'.encode("latin1"), "0xe4")])
+def test_a_file_that_is_not_utf_8_is_told_how_to_become_it(content, byte):
+    Path("file.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"file.json: byte {byte} at .* is not UTF-8; unpack it if .*iconv -f ISO-885"):
+        annotations.read(Path("file.json"))
+
+
+def test_a_name_in_other_capitals_is_told():
+    document = sound()
+    document["images"][0]["file_name"] = "Ä1.PNG"
+    with pytest.raises(DataError, match=r"1 of 3 images are missing, such as Ä1.PNG; .*and ä1.png is there, in other"):
+        loaded(document)
+
+
+def test_images_of_one_file_are_held_out_together():
+    document = sound()
+    document["images"] = [{**i, "id": 10 * i["id"] + k} for i in document["images"] for k in range(4)]
+    for seed in range(9):
+        train, val = (
+            {image["file_name"] for image in part["images"]} for part in annotations.held_out(document, 0.1, seed)
+        )
+        assert train
+        assert val
+        assert not train & val
+
+
+def test_two_files_are_never_taken_for_one_image():
+    Path("file.json").write_text(json.dumps(sound()))
+    Path("images/old").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save("images/old/ä1.png")
+    found = prediction.found_in([Path("images"), Path("images/ä1.png")])
+    assert len(found) == 4, "a file that is named twice is one"
+    with pytest.raises(DataError, match=r"old/ä1.png and images/ä1.png may both be the image 1 of file.json; leave"):
+        prediction.listed_in(Path("file.json"), found, sound()["categories"])

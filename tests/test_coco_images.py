@@ -1,6 +1,9 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from lncis.coco import images
 from lncis.errors import DataError
@@ -52,6 +55,34 @@ def test_16_bits_are_refused_instead_of_cut_off(tmp_path):
     Image.fromarray(np.full((20, 30), 30_000, dtype=np.uint16)).save(tmp_path / "image.png")
     with pytest.raises(DataError, match=r"has the mode I;16; save it with 8 bits a channel"):
         images.read(tmp_path / "image.png", 30, 20)
+
+
+@pytest.mark.parametrize(("colour_type", "mode"), [(2, "RGB;16B"), (4, "LA;16B"), (6, "RGBA;16B")])
+def test_16_bits_of_colour_are_refused_too(tmp_path, colour_type, mode):
+    """Pillow opens them as RGB, of the upper 8 bits: 12-bit data would be nearly black."""
+    channels = {2: 3, 4: 2, 6: 4}[colour_type]
+    rows = b"".join(b"\0" + np.full((30, channels), 4000, dtype=">u2").tobytes() for _ in range(20))
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 30, 20, 16, colour_type, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    chunks = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts.items()
+    ]
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(DataError, match=f"has the mode {mode}; save it with 8 bits a channel"):
+        images.read(tmp_path / "image.png", 30, 20)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_named(tmp_path):
+    path = tmp_path / "image.avif"
+    Image.fromarray(PIXELS).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"image.avif: cannot be read as an image"):
+        images.read(path, 30, 20)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])

@@ -381,7 +381,7 @@ def not_a_number(tree: CocoData) -> None:
         (on_annotation(bbox=[1, 2, 3]), r"bbox that is not four numbers"),
         (on_annotation(iscrowd="yes"), r"iscrowd that is neither 0 nor 1"),
         (edited(lambda d: d["annotations"].append(3)), r"1 annotations are no mappings \(number 21\)"),
-        (edited(rectangles), r"20 of 20 polygons are upright rectangles: .*pascal_train2012.json"),
+        (edited(rectangles), r"15 of 15 masks are upright rectangles: .*pascal_train2012.json"),
         (edited(lambda d: d.update(images=d["images"][:1], annotations=d["annotations"][:4])), "at least 2 images"),
         (
             lambda tree: change(tree.test, lambda d: d["categories"][0].update(name="cow")),

@@ -169,7 +169,7 @@ def test_wrong_options_are_answered_in_one_line(arguments, complaint):
         ("{", "in.json: is not JSON (Expecting property name"),
         ("", "in.json: is not JSON (Expecting value"),
         ("[" * 100_000, "in.json: is not JSON ("),
-        ("\xff", "in.json: is not JSON ("),
+        ("\xff", "in.json: byte 0xff at position 0 is not UTF-8"),
         ("[]", "in.json: a COCO document must be an object"),
         ('{"annotations": []}', "in.json: categories must be a list but are missing"),
         ('{"annotations": [], "categories": []}', "categories must name at least one class"),

@@ -17,8 +17,18 @@ from typer.testing import CliRunner
 
 from lncis import datasets, documents
 from lncis.commands import app as cli
-from lncis.config import AdamWOptimizer, DigitsData, DigitsRCNN, LncisLoss, MaskRCNNResNet50FPN, Schedule, TrainConfig
-from lncis.detection import checkpoint, engine
+from lncis.config import (
+    AdamWOptimizer,
+    CocoData,
+    DigitsData,
+    DigitsRCNN,
+    LncisLoss,
+    MaskRCNNResNet50FPN,
+    NoNoise,
+    Schedule,
+    TrainConfig,
+)
+from lncis.detection import checkpoint, engine, prediction
 from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
@@ -211,6 +221,24 @@ def test_grey_and_transparent_images_are_images(run: Path, scenes: list[Path]) -
     assert pixels("out/3-wide.png").shape == (600, 900, 3)
 
 
+def test_what_is_no_photograph_is_passed_over_in_a_folder(scenes: list[Path]) -> None:
+    Path("photos/.thumbnails").mkdir(parents=True)
+    for name in (
+        "b.png",
+        "a.JPG",
+        "._a.JPG",
+        ".thumbnails/a.png",
+        "notes.pdf",
+        "film.mpg",
+        "c.mpo",
+        "data.h5",
+        "readme.txt",
+    ):
+        shutil.copy(scenes[0], Path("photos", name))
+    assert prediction.found_in([Path("photos")]) == [Path("photos/a.JPG"), Path("photos/b.png"), Path("photos/c.mpo")]
+    assert prediction.found_in([Path("photos/._a.JPG")]) == [Path("photos/._a.JPG")], "where it is named"
+
+
 # bad input
 
 
@@ -337,3 +365,22 @@ def test_an_image_in_a_folder_of_the_annotations_is_found_by_the_end_of_its_path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_said(run: Path) -> None:
     assert one_line(lncis("evaluate", run, "--gpu")) == "--gpu: torch finds no GPU here; leave it out"
+
+
+def test_evaluate_says_where_the_files_are_others_than_those_trained_on(scenes: list[Path]) -> None:
+    document = datasets.load(CONFIG).test.document
+    Path("my.json").write_text(json.dumps(document))
+    config = replace(
+        CONFIG,
+        dataset=CocoData(images=Path.cwd(), train=Path("my.json").absolute(), test=Path("my.json").absolute()),
+        noise=NoNoise(),
+        schedule=Schedule(epochs=1),
+    )
+    documents.claim(Path("mine"), config)
+    engine.train(config, datasets.load(config), Path("mine"))
+    assert lncis("evaluate", "mine", "--json").stderr == ""
+    shutil.copy(scenes[1], scenes[0])
+    for split, changed in (("test", "images of test"), ("val", "images of train")):
+        ran = lncis("evaluate", "mine", "--json", "--split", split)
+        assert json.loads(ran.stdout)["epoch"] == 1
+        assert ran.stderr == f"note: {changed} changed since the training: its record is of the earlier files\n"

@@ -1,6 +1,6 @@
 """COCO instances files: read as they are meant, without decoding a mask, and refused where that cannot be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,8 @@ class Reading(NamedTuple):
     findings: list[Finding]
     box_only: int
     """Annotations with a box and no mask."""
+    headings: Sequence[dict[str, Any]] = ()
+    """Categories of the file that are none of the document: only the heading of the others."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -57,13 +59,15 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
     """
     document, findings = _parsed(path, _compact)
     findings += exporters.read_as_meant(document)
+    headings, notes = exporters.take_headings(document)
+    findings += notes
     if faults := structure.faults(document):
         return Reading(document, findings + faults, 0)
     findings += geometry.settle(document)
     if box_masks == "ignore":
         findings += filter(None, [geometry.boxes_as_masks(document)])
     findings += geometry.crowds(document)
-    reading = Reading(document, findings, 0)
+    reading = Reading(document, findings, 0, headings)
     return reading if reading.errors else _completed(reading, box_masks)
 
 
@@ -71,9 +75,11 @@ def read_labels(path: Path) -> Reading:
     """Return a document for work on labels alone, which any segmentation, box and area may have, and its findings."""
     document, findings = _parsed(path, _once)
     findings += exporters.read_as_meant(document, masks=False)
+    headings, notes = exporters.take_headings(document)
+    findings += notes
     # a file of labels may have no images
     faults = structure.faults(document, masks=False) if isinstance(document, dict) and document.get("images") else []
-    return Reading(document, findings + faults, 0)
+    return Reading(document, findings + faults, 0, headings)
 
 
 def read_images(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -154,7 +160,7 @@ def _completed(reading: Reading, box_masks: BoxMasks) -> Reading:
         remedy = "; with box_masks: rectangles boxes are trained on as masks" if box_only else ""
         what = f"annotations, and none is an instance with a mask; crowds are none{remedy}"
         findings.append(error(what, [where(annotation) for annotation in document["annotations"]]))
-    return Reading({**document, "annotations": kept}, findings, box_only)
+    return Reading({**document, "annotations": kept}, findings, box_only, reading.headings)
 
 
 def _of_box(box: list[float], height: int, width: int) -> dict[str, Any]:
@@ -207,13 +213,33 @@ def with_instances(document: Document) -> set[int]:
     return {a["image_id"] for a in document["annotations"] if not a.get("iscrowd", 0)}
 
 
+def with_classes_of_each_other(readings: Iterable[Reading]) -> list[Reading]:
+    """Return the readings of one training, in which a heading that is a class of another file is a class again."""
+    readings = list(readings)
+    classes = {(c["id"], c["name"]) for reading in readings for c in reading.document["categories"]}
+    found = []
+    for reading in readings:
+        again = [c for c in reading.headings if (c["id"], c["name"]) in classes]
+        headings = [c for c in reading.headings if c not in again]
+        document = {**reading.document, "categories": [*reading.document["categories"], *again]}
+        findings = [finding for finding in reading.findings if finding.what != exporters.HEADINGS]
+        findings += exporters.notes_of_headings(headings)
+        found.append(Reading(document, findings, reading.box_only, headings))
+    return found
+
+
 def held_out(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
-    """Return the document without a share of its images, and with those alone; whatever the order of the file."""
+    """Return the document without a share of its images, and with those alone; whatever the order of the file.
+
+    Images of one file stay together: none is seen in training and held out as well.
+    """
     ids = sorted(image["id"] for image in document["images"])
     if len(ids) < 2:
         raise DataError("holding a validation split out needs at least 2 images but got 1; give val a file of its own")
     count = min(max(round(fraction * len(ids)), 1), len(ids) - 1)
     chosen = set(np.random.default_rng(seed).permutation(ids)[:count].tolist())
+    held_files = {image["file_name"] for image in document["images"] if image["id"] in chosen}
+    chosen = {image["id"] for image in document["images"] if image["file_name"] in held_files}
     return with_images(document, set(ids) - chosen), with_images(document, chosen)
 
 

@@ -5,7 +5,8 @@ list, a category that is only the heading of the others. What is not understood 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,23 @@ from lncis.coco.findings import Finding, Tally, note
 
 Entry = dict[str, Any]
 
-ORIGINAL_ID = "original_id"
-"""The id of an entry as its file has it, where ours is another."""
+ORIGINAL_ID = "lncis_original_id"
+"""The id of an entry as its file has it, where ours is another; a key that no tool of others writes."""
+HEADINGS = "categories are only the heading of the others, as Roboflow writes: no class of the model"
+MOST_AREA = 1e10
+"""Pixels; the protocol takes what is below 0 or above for no instance, and says nothing."""
 _INT64 = 2**63
 
 
 def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
     """Change a freshly parsed document to what COCO would write, and return a note for each habit.
 
-    Where ids are not whole numbers of 64 bits, they are numbered from 1; `original_id` keeps what the file says. With
+    Where ids are not whole numbers of 64 bits, they are numbered from 1; ORIGINAL_ID keeps what the file says. With
     `masks=False` segmentations, boxes and areas stay as they are.
     """
     parts = {part: _entries(document, part) for part in ("images", "categories", "annotations")}
+    for entry in chain.from_iterable(parts.values()):
+        entry.pop(ORIGINAL_ID, None)  # of the file that this one was made from
     tally = Tally()
     new_ids = {part: _number(parts[part], part, tally) for part in ("images", "categories")}
     for entry in parts["images"]:
@@ -47,12 +53,24 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
         if masks:
             _read_shape(entry, tally)
     _number_annotations(parts["annotations"], tally)
-    findings = tally.findings()
-    if headings := _headings(parts["categories"], parts["annotations"]):
-        document["categories"] = [entry for entry in parts["categories"] if id(entry) not in set(map(id, headings))]
-        what = "categories are only the heading of the others, as Roboflow writes: no class of the model"
-        findings.append(note(what, [f"{entry['name']}, id {entry['id']}" for entry in headings]))
-    return findings
+    return tally.findings()
+
+
+def take_headings(document: Any) -> tuple[list[Entry], list[Finding]]:
+    """Take categories out that are only the heading of the others, and return them with the note that says so.
+
+    A category with an annotation is none; another file of the same training may have one.
+    """
+    categories = _entries(document, "categories")
+    headings = _headings(categories, _entries(document, "annotations"))
+    if headings:
+        document["categories"] = [entry for entry in categories if entry not in headings]
+    return headings, notes_of_headings(headings)
+
+
+def notes_of_headings(headings: Sequence[Entry]) -> list[Finding]:
+    """Return the note that says which categories are headings, where there are any."""
+    return [note(HEADINGS, [f"{entry['name']}, id {entry['id']}" for entry in headings])] if headings else []
 
 
 def where(entry: Any) -> str:
@@ -180,11 +198,11 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
         pass  # nearly all are so, and a file has a million
     elif "bbox" in entry:
         _read_box(entry, tally)
-    if "area" in entry and not _is_finite(area):
-        if _is_finite(area := _number_in(area)):
+    if "area" in entry and not (_is_finite(area) and 0 <= area <= MOST_AREA):
+        if _is_finite(area := _number_in(area)) and 0 <= area <= MOST_AREA:
             entry["area"] = area
         else:
-            what = "annotations have an area that is no number: it is measured on their masks"
+            what = "annotations have an area that is no number of pixels: it is measured on their masks"
             tally.add("note", what, entry, where(entry))
             del entry["area"]
 
@@ -207,7 +225,10 @@ def _segmentation(entry: Entry, tally: Tally) -> Any:
     of_points = [part.ndim == 2 and part.shape[1] == 2 for part in shape]
     if any(of_points) or (len(shape) > 2 and all(part.shape == (2,) for part in shape)):
         say("polygon as a list of points: read as x, y, x, y, ...")
-        shape = [part.ravel() for part in shape] if any(of_points) else [np.concatenate(shape)]
+        if any(of_points):
+            shape = [part.ravel() if is_so else part for part, is_so in zip(shape, of_points, strict=True)]
+        else:
+            shape = [np.concatenate(shape)]
     return [part for part in shape if part.size]
 
 

@@ -57,7 +57,7 @@ def settle(document: Document) -> list[Finding]:
     ]
     is_polygon = there & np.array([isinstance(a["segmentation"], list) for a in entries])
     shares = is_polygon & ((bounds >= 0) & (bounds <= 1)).all(axis=1)
-    if is_polygon.any() and shares.sum() >= LEAST_SHARE_OF_ODDITIES * is_polygon.sum():
+    if shares.any() and shares.sum() >= LEAST_SHARE_OF_ODDITIES * there.sum():
         what = "annotations have coordinates from 0 to 1: normalised ones; multiply them by width and height"
         findings.append(error(what, [where(entries[k]) for k in np.flatnonzero(shares)]))
     alone = [k for k in np.flatnonzero(~there) if "bbox" in entries[k]]
@@ -114,12 +114,12 @@ def crowds(document: Document) -> Iterator[Finding]:
 
 def boxes_as_masks(document: Document) -> Finding | None:
     """Return the fault of a file whose polygons are bounding boxes, as in the circulating pascal_train2012.json."""
-    outlined = [a for a in document["annotations"] if isinstance(a["segmentation"], list) and a["segmentation"]]
-    boxes = [a for a in outlined if is_rectangle(a["segmentation"])]
-    if not boxes or len(boxes) < LEAST_SHARE_OF_BOXES * len(outlined):
+    masked = [a for a in document["annotations"] if has_mask(a) and not a.get("iscrowd", 0)]
+    boxes = [a for a in masked if isinstance(a["segmentation"], list) and is_rectangle(a["segmentation"])]
+    if not boxes or len(boxes) < LEAST_SHARE_OF_BOXES * len(masked):
         return None
     return error(
-        f"of {len(outlined)} polygons are upright rectangles: bounding boxes passing as masks, as in the circulating "
+        f"of {len(masked)} masks are upright rectangles: bounding boxes passing as masks, as in the circulating "
         "pascal_train2012.json, from which no mask can be learned; convert masks that are ones (`lncis data prepare`), "
         "or train on boxes as masks with box_masks: rectangles",
         [where(a) for a in boxes],
@@ -168,7 +168,8 @@ def _in_parts(positions: list[int], length: int) -> Iterator[list[int]]:
 
 
 def _corners(boxes: NDArray[np.float64]) -> Boxes:
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):  # a side of 1e308 is apart from any mask
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def _fit(boxes: Boxes, bounds: Boxes) -> NDArray[np.bool_]:

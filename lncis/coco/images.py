@@ -1,5 +1,6 @@
 """The images of a COCO document, read from their files when they are asked for."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,8 +14,8 @@ from lncis.errors import DataError
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Pillow's modes of 8 bits a channel: others, such as 16-bit greys, it would cut off at 255."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
+UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises for damaged files; RuntimeError for AVIF."""
 
 EXIF_ORIENTATION = 0x0112
 
@@ -81,8 +82,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _elsewhere(folder: Path, name: str) -> str:
-    """Return a hint where the last part of a name is a file of the folder; backslashes are read as slashes."""
+    """Return a hint where a file has the name in other capitals, or the last part of it; backslashes are slashes."""
     above, _, last = name.replace("\\", "/").rpartition("/")
+    with suppress(OSError):
+        beside = (folder / above).iterdir()
+        alike = (path.name for path in beside if path.name.lower() == last.lower() and path.name != last)
+        if like := next(alike, None):
+            return f"and {like} is there, in other capitals: write file_name as the file is called"
     if not above or not _is_file(folder / last):
         return ""
     return f"and {last} is there: take {name[: len(above) + 1]} out of file_name, or name the folder above"
@@ -92,9 +98,9 @@ def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
     """Return an image file as RGB `(height, width, 3)`; DataError where it cannot be read or has another size."""
     try:
         with Image.open(path) as stored:
-            if stored.mode not in MODES:
+            if (mode := _mode_of(stored)) not in MODES:
                 raise DataError(
-                    f"{path}: has the mode {stored.mode}; save it with 8 bits a channel, scaled as you want it seen"
+                    f"{path}: has the mode {mode}; save it with 8 bits a channel, scaled as you want it seen"
                 )
             turned = stored.size != (width, height)
             if turned and not (stored.size == (height, width) and _is_turned(stored)):
@@ -108,6 +114,14 @@ def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
         raise DataError(
             f"{path}: cannot be read as an image ({error}); replace it, or drop it from the file"
         ) from error
+
+
+def _mode_of(image: Image.Image) -> str:
+    """Return the mode of an image; RGB;16B and the like where Pillow would take the upper 8 of 16 bits for RGB."""
+    tile = getattr(image, "tile", None)  # of a file: decoder, extents, offset, arguments, the first of them its mode
+    args = tile[0][3] if tile else None
+    stored = args[0] if isinstance(args, tuple) and args else args
+    return stored if image.mode in MODES and isinstance(stored, str) and ";16" in stored else image.mode
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -38,6 +39,7 @@ def evaluate(
     with clear_errors():
         device = _device(gpu, threads)
         from lncis import datasets
+        from lncis.data_identity import changed, identify
         from lncis.detection import engine
         from lncis.studies import trained
 
@@ -45,6 +47,12 @@ def evaluate(
         model = found.model().to(device)
         data = getattr(datasets.load(found.config), split)
         _same_classes(found, data.document["categories"])
+        files_of = "train" if split == "val" and getattr(found.config.dataset, "val", None) is None else split
+        if other := changed(found.state.data, identify(found.config.dataset, [files_of])):
+            print(
+                f"note: {', '.join(other)} changed since the training: its record is of the earlier files",
+                file=sys.stderr,
+            )
         metrics = {f"{split}/{key}": value for key, value in engine.evaluate(model, data, device).items()}
         if as_json:
             finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}

@@ -68,7 +68,8 @@ def noise(
             noisy, manifest = corrupt(reading.document, requested, stream=stream)
             if reading.errors:
                 raise DataError(str(reading.errors[0]))
-            text = json.dumps(noisy, allow_nan=False)
+            # headings stay in the copy: another file of the training may have them as classes
+            text = json.dumps({**noisy, "categories": [*noisy["categories"], *reading.headings]}, allow_nan=False)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
         except ValueError as error:

@@ -28,19 +28,18 @@ def load(config: CocoData) -> Sources:
     Without a file for val, it is a share of train's images, drawn before any noise. Only train loses degenerate
     instances and images without any. Raises DataError where files are missing, corrupt or do not belong together.
     """
-    remarks = dict[str, None]()  # once, where one file serves two splits
-
-    def read(path: Path) -> Document:
-        reading = annotations.read(path, config.box_masks)
-        remarks.update(dict.fromkeys(f"{path}: {finding}" for finding in reading.findings))
-        return reading.document
-
-    train, test = read(config.train), read(config.test)
+    paths = dict.fromkeys(path for path in (config.train, config.test, config.val) if path is not None)
+    readings = annotations.with_classes_of_each_other(annotations.read(path, config.box_masks) for path in paths)
+    remarks = dict.fromkeys(
+        f"{path}: {finding}" for path, reading in zip(paths, readings, strict=True) for finding in reading.findings
+    )
+    documents_read = dict(zip(paths, (reading.document for reading in readings), strict=True))
+    train, test = documents_read[config.train], documents_read[config.test]
     if config.val is None:
         train, val = annotations.held_out(train, config.val_fraction, config.split_seed)
         val_images = config.images
     else:
-        val = read(config.val)
+        val = documents_read[config.val]
         val_images = config.val_images or config.images
         _same_categories(config.train, train, config.val, val)
     _same_categories(config.train, train, config.test, test)

@@ -21,6 +21,12 @@ from lncis.errors import ConfigError, DataError
 
 RESULTS, IMAGES = "results.json", "images.json"
 
+NO_PHOTOGRAPH = {
+    ".bufr", ".emf", ".eps", ".flc", ".fli", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".palm", ".pdf", ".ps",
+    ".wmf",
+}  # fmt: skip
+"""Endings that Pillow knows, of films, drawings and measurements, most of which it cannot read."""
+
 Category = dict[str, Any]
 
 
@@ -33,14 +39,30 @@ class Listed(NamedTuple):
     """Width and height; None: as viewers show it."""
 
 
+class Listing(NamedTuple):
+    """What a COCO file says of images and of the model's categories."""
+
+    images: list[Listed]
+    category_ids: list[Any]
+    """As the file has them, in the order of the model's categories."""
+
+
 def found_in(given: Sequence[Path]) -> list[Path]:
-    """Return image files: those that are given, and those in the folders that are, in the order of their names."""
+    """Return image files: those that are given, and those in the folders that are, in the order of their names.
+
+    In folders, files are passed over that are hidden, such as the `._photo.jpg` that a Mac puts beside each photo on
+    other people's disks, or whose ending is of what is no photograph, such as PDF.
+    """
     found, problems = list[Path](), list[str]()
-    endings = Image.registered_extensions()
+    endings = Image.registered_extensions().keys() - NO_PHOTOGRAPH
     for path in given:
         inside = [path]
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in endings and file.is_file() and not _is_hidden(file.relative_to(path))
+            ]
             if not inside:
                 problems.append(f"{path}: no image is in this folder; check the path")
         elif not path.is_file():
@@ -48,11 +70,15 @@ def found_in(given: Sequence[Path]) -> list[Path]:
         found += inside
     if problems:
         raise DataError("\n".join(problems))
-    return found
+    return [*dict.fromkeys(found)]
 
 
-def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> list[Listed]:
-    """Return what a COCO file says of each image, which is found by the end of its path.
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> Listing:
+    """Return what a COCO file says of each image, which is found by the end of its path, and of each category.
 
     Raises DataError where the file is not COCO's, has other categories, or lacks an image.
     """
@@ -68,16 +94,26 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
     for entry in entries:
         name = _spelt(entry["file_name"]).removeprefix("./")
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
-        listed = Listed(entry.get(ORIGINAL_ID, entry["id"]), size)
+        listed = Listed(_id_in_file(entry), size)
         by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
-    found = []
+    found, taken = list[Listed](), dict[Any, Path]()
     for path in images:
         whole = _spelt(path.absolute().as_posix())
         ending = [listed for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
         if len(ending) != 1:
             raise DataError(f"{annotations} has {len(ending)} images that {path} may be; one is needed")
+        if (first := taken.setdefault(ending[0].id, path)) != path:
+            raise DataError(
+                f"{first} and {path} may both be the image {ending[0].id} of {annotations}; leave out the one that "
+                "is not"
+            )
         found += ending
-    return found
+    theirs_by_id = {category["id"]: category for category in theirs}
+    return Listing(found, [_id_in_file(theirs_by_id[category["id"]]) for category in categories])
+
+
+def _id_in_file(entry: dict[str, Any]) -> Any:
+    return entry.get(ORIGINAL_ID, entry["id"])
 
 
 def _spelt(name: str) -> str:
@@ -92,7 +128,7 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
-    listed: Sequence[Listed] | None,
+    listed: Listing | None,
     least_score: float,
     device: torch.device,
 ) -> int:
@@ -100,19 +136,21 @@ def predict_files(
 
     The folder appears whole or not at all. `<image id>-<name>.png` shows the detections of at least `least_score`;
     results.json has all of them, as COCO results. Images are read as training reads them: turned as EXIF says where
-    that gives the listed size. Without `listed` they are as viewers show them, numbered from 1 in their order, and
-    images.json is a COCO document that says so, for `COCO("images.json").loadRes("results.json")`. Raises DataError for
+    that gives the listed size. Without `listed` they have the size in which viewers show them, are numbered from 1 in
+    their order, and images.json is a COCO document that says so, for
+    `COCO("images.json").loadRes("results.json")`. Raises DataError for
     an unreadable image, ConfigError where `out` holds something already or cannot be written.
     """
     model.to(device).eval()
-    names, category_ids = [c["name"] for c in categories], [c["id"] for c in categories]
+    names = [c["name"] for c in categories]
+    category_ids = listed.category_ids if listed else [c["id"] for c in categories]
     detections, entries, drawn = list[dict[str, Any]](), list[dict[str, Any]](), 0
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(str(out), ["holds something already; name a new folder"])
     try:
         with files.appearing(out) as folder:
             for number, path in enumerate(images):
-                what = listed[number] if listed else Listed(number + 1, None)
+                what = listed.images[number] if listed else Listed(number + 1, None)
                 width, height = what.size or head_of(path).upright
                 image = torch.from_numpy(read(path, width, height)).permute(2, 0, 1).contiguous()
                 (found,) = detect(model, [image.to(device).float().div(255)])
