@@ -58,7 +58,7 @@ def load(path: Path) -> None:
 def read(path: Path) -> None:
     from lncis.coco import annotations
 
-    assert annotations.read(path).findings == []
+    assert annotations.read(path).errors == []
 
 
 def check(path: Path) -> None:

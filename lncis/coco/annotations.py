@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pycocotools import mask as rle
 
-from lncis.coco import exporters, geometry, structure
+from lncis.coco import contents, exporters, geometry, structure
 from lncis.coco.exporters import where
 from lncis.coco.findings import Finding, Tally, error, note, warning
 from lncis.coco.masks import LEAST_COORDINATES, to_rle
@@ -66,7 +66,7 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
     findings += geometry.settle(document)
     if box_masks == "ignore":
         findings += filter(None, [geometry.boxes_as_masks(document)])
-    findings += geometry.crowds(document)
+    findings += contents.crowds(document)
     reading = Reading(document, findings, 0, headings)
     return reading if reading.errors else _completed(reading, box_masks)
 
@@ -153,14 +153,15 @@ def _completed(reading: Reading, box_masks: BoxMasks) -> Reading:
                 if key not in annotation:
                     annotation[key] = measured
         kept.append(annotation)
-    findings = [*reading.findings, *tally.findings()]
+    completed = {**document, "annotations": kept}
+    findings = [*reading.findings, *tally.findings(), *contents.oddities(completed)]
     if left_out:
         findings.append(warning("annotations have neither a mask nor a box: they are left out", left_out))
     if not any(not annotation["iscrowd"] for annotation in kept):
         remedy = "; with box_masks: rectangles boxes are trained on as masks" if box_only else ""
         what = f"annotations, and none is an instance with a mask; crowds are none{remedy}"
         findings.append(error(what, [where(annotation) for annotation in document["annotations"]]))
-    return Reading({**document, "annotations": kept}, findings, box_only, reading.headings)
+    return Reading(completed, findings, box_only, reading.headings)
 
 
 def _of_box(box: list[float], height: int, width: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from lncis import files
 from lncis.coco import annotations, decoding, geometry
 from lncis.coco.exporters import where
-from lncis.coco.findings import Finding, Severity, Tally, warning
+from lncis.coco.findings import Finding, Severity, Tally
 from lncis.coco.images import head_of
 from lncis.coco.masks import to_rle
 from lncis.errors import DataError
@@ -62,7 +62,7 @@ def check(path: Path, images: Path | None = None, on_progress: OnProgress = lamb
     document = reading.document
     if reading.errors:
         return Checked(findings=_sorted(reading.findings), counts=None)
-    findings = [*reading.findings, *_masks(document, on_progress), *_contents(document)]
+    findings = [*reading.findings, *_masks(document, on_progress)]
     if images is not None:
         findings += _images(document, images, on_progress)
     instances = [a for a in document["annotations"] if not a["iscrowd"]]
@@ -82,24 +82,6 @@ def check(path: Path, images: Path | None = None, on_progress: OnProgress = lamb
 
 def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
-
-
-def _contents(document: Document) -> Iterator[Finding]:
-    """Yield what is odd about images, categories and labels."""
-    entries = document["annotations"]
-    used = {a["category_id"] for a in entries}
-    if unused := [c["name"] for c in document["categories"] if c["id"] not in used]:
-        yield warning("categories have no annotation: they cannot be learned, and count as classes", unused)
-    filled = annotations.with_instances(document)
-    if empty := [i["file_name"] for i in document["images"] if i["id"] not in filled]:
-        yield warning("images have no instance: they are trained on only with train_on_empty_images", empty)
-    times = Counter(image["file_name"] for image in document["images"])
-    if shared := [name for name, count in times.items() if count > 1]:
-        yield warning("files belong to several images: a validation split may see what was trained on", shared)
-    labelled = [a for a in entries if not a.get("iscrowd", 0)]
-    unlabelled = [where(a) for a in labelled if "clean_category_id" not in a]
-    if 0 < len(unlabelled) < len(labelled):
-        yield warning("annotations lack clean_category_id, which others have: none will be known", unlabelled)
 
 
 def _masks(document: Document, on_progress: OnProgress) -> Iterator[Finding]:

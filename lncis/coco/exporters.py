@@ -198,8 +198,8 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
         pass  # nearly all are so, and a file has a million
     elif "bbox" in entry:
         _read_box(entry, tally)
-    if "area" in entry and not (_is_finite(area) and 0 <= area <= MOST_AREA):
-        if _is_finite(area := _number_in(area)) and 0 <= area <= MOST_AREA:
+    if "area" in entry and not _is_area(area):
+        if _is_area(area := _number_in(area)):
             entry["area"] = area
         else:
             what = "annotations have an area that is no number of pixels: it is measured on their masks"
@@ -252,6 +252,10 @@ def _number_in(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _is_area(value: Any) -> bool:
+    return _is_finite(value) and 0 <= value <= MOST_AREA
 
 
 def _is_finite(value: object) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from lncis.coco.exporters import where
-from lncis.coco.findings import Finding, Severity, Tally, error, warning
+from lncis.coco.findings import Finding, Severity, Tally, error
 from lncis.coco.masks import LEAST_COORDINATES, to_rle
 from lncis.noise import Document
 
@@ -20,8 +20,6 @@ LEAST_SHARE_OF_BOXES = 0.9
 """From this share of rectangles on, a file is taken for one of bounding boxes."""
 LEAST_SHARE_OF_ODDITIES = 0.9
 """From this share on, all masks of a file are taken to be in another convention."""
-LEAST_SHARE_OF_CROWDS = 0.3
-"""Of the annotations; COCO's own files have 0.01."""
 FARTHEST_IMAGES = 10
 """A polygon may run off its image by so many times its longer side; what is drawn takes memory by its length."""
 ANNOTATIONS_AT_A_TIME = 10_000
@@ -99,17 +97,6 @@ def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64
         what = "annotations have RLE counts row by row, while COCO's go down the columns; encode them so"
         findings.append(error(what, row_by_row))
     return findings
-
-
-def crowds(document: Document) -> Iterator[Finding]:
-    """Yield what is odd about the crowds of a document."""
-    found = [where(a) for a in document["annotations"] if a.get("iscrowd", 0)]
-    if len(found) >= LEAST_SHARE_OF_CROWDS * len(document["annotations"]):
-        yield warning(
-            f"of {len(document['annotations'])} annotations have iscrowd 1: not trained on, they are background "
-            "then; CVAT writes it for masks of the brush, set it to 0 where each is one object",
-            found,
-        )
 
 
 def boxes_as_masks(document: Document) -> Finding | None:
