@@ -73,7 +73,7 @@ def noise(path: Path) -> None:
 
     noisy, _ = corrupt(annotations.read_labels(path).document, SymmetricNoise(), stream="train")
     with path.with_name("noisy.json").open("w") as file:
-        file.write(json.dumps(noisy, allow_nan=False))  # as `lncis noise` writes
+        file.writelines(annotations.texts(noisy))  # as `lncis noise` writes
 
 
 def measured(side: Callable[[Path], None], path: Path) -> tuple[float, float]:

@@ -44,11 +44,18 @@ def served(folder: Path, database: Database, **changes: Any) -> Iterator[str]:
     settings = Settings(**{"runs": folder / "runs", "presets": ROOT / "studies", "poll_seconds": 0.05, **changes})
     app = create_app(settings, database, RayJobs(settings))
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, http=LimitedProtocol, log_level="error", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            port=0,
+            http=LimitedProtocol,
+            log_level="error",
+            timeout_keep_alive=1,
+            timeout_graceful_shutdown=1,
+        )
     )
     thread = threading.Thread(target=server.run)
+    begun = time.time()  # before: the first turn may come at once, and the next one takes a heartbeat
     thread.start()
-    begun = time.time()
 
     def looked() -> bool:
         """Its dispatcher has taken its first turn: till then nobody could say whether Ray is there."""

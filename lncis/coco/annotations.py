@@ -1,6 +1,7 @@
 """COCO instances files: read as they are meant, without decoding a mask, and refused where that cannot be."""
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -73,7 +74,7 @@ def look(path: Path, box_masks: BoxMasks = "ignore") -> Reading:
 
 def read_labels(path: Path) -> Reading:
     """Return a document for work on labels alone, which any segmentation, box and area may have, and its findings."""
-    document, findings = _parsed(path, _once)
+    document, findings = _parsed(path, _compact_exactly)
     findings += exporters.read_as_meant(document, masks=False)
     headings, notes = exporters.take_headings(document)
     findings += notes
@@ -114,6 +115,37 @@ def _compact(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         with suppress(ValueError, TypeError, OverflowError):  # not numbers: `structure` says so
             entry["segmentation"] = [np.array(polygon, dtype=np.float64) for polygon in segmentation]
     return entry
+
+
+def _compact_exactly(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an entry whose polygons are arrays where they are numbers alone; `texts` makes lists of them again."""
+    entry = _once(pairs)
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, list):
+        with suppress(ValueError, OverflowError):
+            polygons = [np.array(polygon) for polygon in segmentation]
+            if all(polygon.ndim == 1 and polygon.dtype.kind in "if" for polygon in polygons):
+                entry["segmentation"] = polygons
+    return entry
+
+
+def texts(document: Document) -> Iterator[str]:
+    """Yield the JSON text of a document part by part; ValueError where it holds NaN or infinity."""
+    before = "{"
+    for key, value in document.items():
+        yield f"{before}{json.dumps(key)}: "
+        before = ", "
+        if isinstance(value, list):
+            yield "["
+            yield from (f"{', ' if number else ''}{_text(entry)}" for number, entry in enumerate(value))
+            yield "]"
+        else:
+            yield _text(value)
+    yield "}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=np.ndarray.tolist, allow_nan=False)
 
 
 def _completed(reading: Reading, box_masks: BoxMasks) -> Reading:

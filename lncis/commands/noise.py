@@ -1,6 +1,7 @@
 """`lncis noise`: label noise in any COCO file, into a new file with its manifest."""
 
 import json
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,14 +69,15 @@ def noise(
             noisy, manifest = corrupt(reading.document, requested, stream=stream)
             if reading.errors:
                 raise DataError(str(reading.errors[0]))
-            # headings stay in the copy: another file of the training may have them as classes
-            text = json.dumps({**noisy, "categories": [*noisy["categories"], *reading.headings]}, allow_nan=False)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
+        # headings stay in the copy: another file of the training may have them as classes
+        copy = {**noisy, "categories": [*noisy["categories"], *reading.headings]}
+        try:
+            # the copy last: where it is, all is
+            _write({manifest_path: [_a_field_a_line(manifest)], out: annotations.texts(copy)})
         except ValueError as error:
             raise DataError(f"{source}: holds a number beyond 1e308, which JSON has not; correct it") from error
-        # the copy last: where it is, all is
-        _write({manifest_path: _a_field_a_line(manifest), out: text})
         console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
         for finding in reading.findings:
             console.print(f"{finding.severity}: {finding}")
@@ -137,13 +139,13 @@ def _check_target(target: Path, *, inputs: list[Path], force: bool) -> None:
         raise DataError(f"{target} is no regular file; name another one")
 
 
-def _write(texts: dict[Path, str]) -> None:
+def _write(texts: dict[Path, Iterable[str]]) -> None:
     """Write all files, each whole, and none before all are complete."""
     try:
         with ExitStack() as stack:
-            for path, text in reversed(texts.items()):  # the stack unwinds: the first takes its place first
+            for path, parts in reversed(texts.items()):  # the stack unwinds: the first takes its place first
                 file = stack.enter_context(files.replacing(path))
-                file.write(text.encode())
+                file.writelines(part.encode() for part in parts)
                 file.flush()
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free some room, or name another file") from error
