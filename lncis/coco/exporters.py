@@ -194,7 +194,7 @@ def _read_shape(entry: Entry, tally: Tally) -> None:
     shape, box, area = entry.get("segmentation"), entry.get("bbox"), entry.get("area")
     if not (type(shape) is list and shape and all(type(p) is np.ndarray and p.ndim == 1 and len(p) > 2 for p in shape)):
         entry["segmentation"] = _segmentation(entry, tally)
-    if type(box) is list and len(box) == 4 and all(map(_is_finite, box)) and box[2] > 0 and box[3] > 0:
+    if type(box) is list and len(box) == 4 and all(map(is_finite, box)) and box[2] > 0 and box[3] > 0:
         pass  # nearly all are so, and a file has a million
     elif "bbox" in entry:
         _read_box(entry, tally)
@@ -237,7 +237,7 @@ def _read_box(entry: Entry, tally: Tally) -> None:
     if box is None or (isinstance(box, list) and (not box or any(side is None for side in box))):
         tally.add("note", "annotations have an empty bbox: it is measured on their masks", entry, where(entry))
         del entry["bbox"]
-    elif isinstance(box, list) and len(box) == 4 and all(_is_finite(side) for side in box) and min(box[2:]) <= 0:
+    elif isinstance(box, list) and len(box) == 4 and all(is_finite(side) for side in box) and min(box[2:]) <= 0:
         tally.add("note", "annotations have a bbox without extent: it is measured on their masks", entry, where(entry))
         del entry["bbox"]
     else:
@@ -255,10 +255,11 @@ def _number_in(value: Any) -> Any:
 
 
 def _is_area(value: Any) -> bool:
-    return _is_finite(value) and 0 <= value <= MOST_AREA
+    return is_finite(value) and 0 <= value <= MOST_AREA
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Say whether a value is a number that a float can hold."""
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) < _INT64
     return isinstance(value, float) and math.isfinite(value)

@@ -1,21 +1,17 @@
 """What keeps a document from being read as COCO instances: keys, types, ids, references, sizes of RLEs."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from lncis.coco.exporters import where
+from lncis.coco.exporters import is_finite, where
 from lncis.coco.findings import Finding, error
 from lncis.coco.masks import run_lengths
 
 Entry = dict[str, Any]
 MOST_PIXELS = 2**31 - 1
 """Of an image; pycocotools counts in 32 bits, and does not look (2.0.11)."""
-
-MOST_NUMBER = 2**63
-"""Above any coordinate."""
 
 
 def faults(document: Any, *, masks: bool = True) -> list[Finding]:
@@ -79,12 +75,6 @@ def _numbered(entries: Sequence[Any]) -> list[Any]:
     return [entry for entry in entries if _is_id(_id_of(entry))]
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < MOST_NUMBER  # of a larger one no float can be made
-    return isinstance(value, float) and math.isfinite(value)
-
-
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -135,7 +125,7 @@ def _annotation_fault(annotation: Entry, sizes: dict[int, list[int]], known: set
     if not masks:
         return None
     box = annotation.get("bbox", (0, 0, 0, 0))
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_finite, box)):
         return "have a bbox that is not four numbers (x, y, width, height)"
     return _segmentation_fault(annotation["segmentation"], sizes[annotation["image_id"]])
 
