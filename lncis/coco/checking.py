@@ -13,7 +13,7 @@ from lncis import files
 from lncis.coco import annotations, decoding, geometry
 from lncis.coco.exporters import where
 from lncis.coco.findings import Finding, Severity, Tally
-from lncis.coco.images import head_of
+from lncis.coco.images import RESPELLED, head_of
 from lncis.coco.masks import to_rle
 from lncis.errors import DataError
 from lncis.noise import Document
@@ -130,8 +130,7 @@ def _images(document: Document, folder: Path, on_progress: OnProgress) -> Iterat
         path = files.find(folder, name)
         name_of[path] = name
         if path != folder / name:
-            what = "image names are written otherwise than their files are called (backslashes, letters in parts)"
-            tally.add("note", what, entry, name)
+            tally.add("note", RESPELLED, entry, name)
         for severity, what in _head_faults(path, entry, folder):
             tally.add(severity, what, entry, name)
             if severity == "error":

@@ -14,6 +14,9 @@ from lncis.errors import DataError
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Pillow's modes of 8 bits a channel: others, such as 16-bit greys, it would cut off at 255."""
 
+RESPELLED = "image names are written otherwise than their files are called (backslashes, letters in parts)"
+"""Said of names that another system wrote otherwise."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 """What Pillow raises for damaged files; RuntimeError for AVIF."""
 

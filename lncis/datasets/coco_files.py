@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from lncis.coco import annotations
 from lncis.coco.findings import note
-from lncis.coco.images import ImageFiles, Images
+from lncis.coco.images import RESPELLED, ImageFiles, Images
 from lncis.config import CocoData
 from lncis.errors import DataError
 from lncis.noise import Document
@@ -67,8 +67,7 @@ def load(config: CocoData) -> Sources:
     images_of = {split: ImageFiles(folders[split], d["images"]) for split, d in documents.items()}
     for split, images in images_of.items():
         if images.respelled:
-            what = "image names are written otherwise than their files are called (backslashes, letters in parts)"
-            remarks[f"{images.folder} ({split}): {note(what, images.respelled)}"] = None
+            remarks[f"{images.folder} ({split}): {note(RESPELLED, images.respelled)}"] = None
     return Sources({s: (images_of[s], documents[s]) for s in documents}, dropped, [*remarks])
 
 
