@@ -104,18 +104,18 @@ def boxes(document: dict) -> None:
         (first(segmentation={"size": [HEIGHT, WIDTH], "counts": "1"}), "counts that do not add up to the pixels"),
         (boxes, "4 of 4 masks are upright rectangles: bounding boxes passing as masks"),
         (remove("2.jpg"), "1 image files are missing from images (2.jpg)"),
-        (spoil, "1 image files cannot be read (1.jpg)"),
+        (spoil, "1 image files cannot be used: cannot be read as an image (1.jpg)"),
         (resize, "1 image files have another size than their entry says (1.jpg)"),
     ],
 )
-def test_errors_end_with_2(document, damage, finding):
+def test_errors_end_with_1(document, damage, finding):
     damage(document)
     ran = check(document, "--images", "images")
-    assert ran.exit_code == 2
+    assert ran.exit_code == 1
     errors = [line for line in ran.stdout.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert finding in errors[0]
-    assert ran.stderr == "error: file.json: 1 kinds of errors keep it from being trained on\n"
+    assert ran.stderr == "error: file.json: 1 kind of errors keep it from being trained on\n"
 
 
 @pytest.mark.parametrize(
@@ -154,17 +154,17 @@ def test_warnings_do_not(document, damage, finding):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "code", "complaint"),
     [
-        ('{"images": [', "file.json: is not JSON"),
-        ("[1, 2]", "1 kinds of errors"),
-        ('{"images": [1], "annotations": [2], "categories": [3]}', "2 kinds of errors"),
-        ("{}", "1 kinds of errors"),
+        ('{"images": [', 2, "file.json: is not JSON"),
+        ("[1, 2]", 1, "1 kind of errors"),
+        ('{"images": [1], "annotations": [2], "categories": [3]}', 1, "2 kinds of errors"),
+        ("{}", 1, "1 kind of errors"),
     ],
 )
-def test_what_is_no_coco_file_is_told_in_one_line(content, complaint):
+def test_what_is_no_coco_file_is_told_in_one_line(content, code, complaint):
     ran = check(content)
-    assert ran.exit_code == 2
+    assert ran.exit_code == code
     assert complaint in ran.stderr
     assert ran.stderr.count("\n") == 1
 

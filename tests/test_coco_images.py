@@ -41,13 +41,13 @@ def test_the_annotated_size_decides_whether_an_image_is_turned(tmp_path, orienta
     if orientation in turned:
         assert np.array_equal(images.read(path, 20, 30), turned[orientation])
     else:
-        with pytest.raises(DataError, match="is 30 x 20 pixels, the annotations say 20 x 30"):
+        with pytest.raises(DataError, match="30 x 20 pixels, the entry says 20 x 30"):
             images.read(path, 20, 30)
 
 
 def test_an_image_of_another_size_is_refused(tmp_path):
     save(tmp_path / "image.png", pixels=PIXELS[:10])
-    with pytest.raises(DataError, match="is 30 x 10 pixels, the annotations say 30 x 20; was it resized"):
+    with pytest.raises(DataError, match=r"30 x 10 pixels, the entry says 30 x 20\); was it resized"):
         images.read(tmp_path / "image.png", 30, 20)
 
 

@@ -305,7 +305,7 @@ def half_an_image(scenes: list[Path]) -> str:
         (
             "half_an_image",
             "half.jpg: cannot be read as an image (image file is truncated (17 bytes not processed)); replace it, "
-            "or drop it from the file",
+            "or leave it out",
         ),
     ],
 )

@@ -9,50 +9,57 @@ from hashlib import sha256
 from pathlib import Path
 
 from lncis import files
-from lncis.coco import images
+from lncis.coco.images import UnusableImage, is_used_as_stored, read
 from lncis.errors import DataError
 
 Entry = tuple[Path, int, int]
 """An image file with the width and height that its document says."""
 
+STAMP_AND_TURNED = 4
+"""Numbers that are kept of an image: its stamp, and 1 where it is used as stored."""
+
 OnProgress = Callable[[int, int], object]
 """Called with the images that are done, and all that there are."""
 
 
-def faults(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[tuple[Entry, str]]:
-    """Return the images that cannot be used, and why; they are decoded in a thread for each core."""
+def faults(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[UnusableImage]:
+    """Return why images cannot be used, for each that cannot; they are decoded in a thread for each core."""
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as decoders:  # Pillow decodes without holding Python's lock
-        for done, (entry, fault) in enumerate(zip(entries, decoders.map(_fault, entries), strict=True), start=1):
+        for done, fault in enumerate(decoders.map(_fault, entries), start=1):
             on_progress(done, len(entries))
             if fault:
-                found.append((entry, fault))
+                found.append(fault)
     return found
 
 
-def require(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> None:
-    """Raise DataError with the first image that cannot be used; sound ones are not decoded again."""
+def require(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[Entry]:
+    """Return the images that are used as they are stored, though their EXIF says to turn or mirror them.
+
+    Raises DataError with the first image that cannot be used. What was sound before is not opened again.
+    """
     kept_in = files.cache_directory() / "decoded.json"
+    entries = list(dict.fromkeys(entries))
     stamps = {_key(entry): [*files.stamp(entry[0])] for entry in entries}
-    known = _kept(kept_in)
-    unknown = [entry for entry in dict.fromkeys(entries) if known.get(_key(entry)) != stamps[_key(entry)]]
-    if not unknown:
-        return
-    damaged = faults(unknown, on_progress)
-    bad = {_key(entry) for entry, _ in damaged}
-    sound = {_key(entry): stamps[_key(entry)] for entry in unknown if _key(entry) not in bad}
-    with suppress(OSError):  # a cache that cannot be written is none
-        files.replace(kept_in, json.dumps(_kept(kept_in) | sound))
+    known = {key: found for key, found in _kept(kept_in).items() if found[:-1] == stamps.get(key, found[:-1])}
+    unknown = [entry for entry in entries if _key(entry) not in known]
+    damaged = faults(unknown, on_progress) if unknown else []
+    bad = {fault.path for fault in damaged}
+    sound = {_key(entry): [*stamps[_key(entry)], is_used_as_stored(*entry)] for entry in unknown if entry[0] not in bad}
+    if sound:
+        with suppress(OSError):  # a cache that cannot be written is none
+            files.replace(kept_in, json.dumps(known | sound))
     if damaged:
         more = f" ({len(damaged)} images cannot be used)" if len(damaged) > 1 else ""
-        raise DataError(f"{damaged[0][1]}{more}")
+        raise DataError(f"{damaged[0]}{more}")
+    return [entry for entry in entries if (known | sound)[_key(entry)][-1]]
 
 
-def _fault(entry: Entry) -> str | None:
+def _fault(entry: Entry) -> UnusableImage | None:
     try:
-        images.read(*entry)
-    except DataError as error:
-        return str(error)
+        read(*entry)
+    except UnusableImage as error:
+        return error
     return None
 
 
@@ -62,8 +69,9 @@ def _key(entry: Entry) -> str:
 
 
 def _kept(path: Path) -> dict[str, list[int]]:
+    """Return the stamp of each image that was sound, and whether it is used as stored."""
     try:
         kept = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return {key: [*map(int, found)] for key, found in kept.items() if len(found) == STAMP_AND_TURNED}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return kept if isinstance(kept, dict) else {}

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,25 @@ UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.Decompressio
 
 EXIF_ORIENTATION = 0x0112
 
+USED_AS_STORED = "image files are to be turned or mirrored by their EXIF, but are used as they are stored"
+"""Said of files for which `is_used_as_stored` is true."""
+
 Image.MAX_IMAGE_PIXELS = None  # a document says how large an image is, and another size is refused before it is decoded
+
+
+class UnusableImage(DataError):
+    """An image file that cannot be used."""
+
+    path: Path
+    what: str
+    """The kind of fault, the same for all files that have it."""
+
+    @classmethod
+    def of(cls, path: Path, what: str, remedy: str, detail: str = "") -> Self:
+        """Return the error of a file, made of its one line alone: another process can make it again."""
+        error = cls(f"{path}: {what}{detail and f' ({detail})'}; {remedy}")
+        error.path, error.what = path, what
+        return error
 
 
 class Head(NamedTuple):
@@ -98,25 +116,24 @@ def _elsewhere(folder: Path, name: str) -> str:
 
 
 def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
-    """Return an image file as RGB `(height, width, 3)`; DataError where it cannot be read or has another size."""
+    """Return an image file as RGB `(height, width, 3)`; UnusableImage where it cannot be read or has another size."""
     try:
         with Image.open(path) as stored:
             if (mode := _mode_of(stored)) not in MODES:
-                raise DataError(
-                    f"{path}: has the mode {mode}; save it with 8 bits a channel, scaled as you want it seen"
-                )
+                remedy = "save it with 8 bits a channel, scaled as you want it seen"
+                raise UnusableImage.of(path, f"has the mode {mode}", remedy)
             turned = stored.size != (width, height)
             if turned and not (stored.size == (height, width) and _is_turned(stored)):
-                raise DataError(
-                    f"{path}: is {stored.size[0]} x {stored.size[1]} pixels, the annotations say {width} x {height}; "
-                    "was it resized after it was annotated?"
+                raise UnusableImage.of(
+                    path,
+                    "has another size than its entry says",
+                    "was it resized after it was annotated?",
+                    f"{stored.size[0]} x {stored.size[1]} pixels, the entry says {width} x {height}",
                 )
             image = ImageOps.exif_transpose(stored) if turned else stored
             return np.array(image.convert("RGB"))
     except UNREADABLE as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}); replace it, or drop it from the file"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _mode_of(image: Image.Image) -> str:
@@ -132,11 +149,21 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def head_of(path: Path) -> Head:
-    """Return what the head of an image file says; DataError where it has none."""
+    """Return what the head of an image file says; UnusableImage where it has none."""
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
             known = isinstance(orientation, int) and 1 <= orientation <= 8
             return Head(*image.size, orientation if known else 1, image.mode)
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace it, or leave it out") from error
+        raise _unreadable(path, error) from error
+
+
+def is_used_as_stored(path: Path, width: int, height: int) -> bool:
+    """Say whether an image's EXIF says to turn or mirror it, and its document has the size as it is stored."""
+    head = head_of(path)
+    return head.orientation != 1 and (width, height) == (head.width, head.height)
+
+
+def _unreadable(path: Path, error: Exception) -> UnusableImage:
+    return UnusableImage.of(path, "cannot be read as an image", "replace it, or leave it out", str(error))

@@ -93,7 +93,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="A COCO instances file.")],
     images: Annotated[Path | None, typer.Option(help="Folder of its images, to check them too.")] = None,
 ) -> None:
-    """Check a COCO file and list its faults; exits with 2 if it cannot be trained on."""
+    """Check a COCO file and list its faults; exits with 1 if it cannot be trained on, with 2 if it cannot be read."""
     with clear_errors():
         from lncis.coco import checking
 
@@ -101,7 +101,9 @@ def check(
             checked = checking.check(file, images, show)
         _print(checked)
         if checked.errors:
-            raise DataError(f"{file}: {len(checked.errors)} kinds of errors keep it from being trained on")
+            kinds = f"{len(checked.errors)} kind{'s' * (len(checked.errors) > 1)} of errors"
+            typer.echo(f"error: {file}: {kinds} keep it from being trained on", err=True)
+            raise typer.Exit(1)
 
 
 def _convert(conversions: "list[Conversion]", out: Path) -> None:

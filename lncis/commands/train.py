@@ -46,10 +46,10 @@ def train(
         if parsed.model.weights != "none":
             weights.find(parsed.model.weights)
         data = datasets.load(parsed)
-        for remark in data.remarks:
-            console.print(f"note: {remark}", soft_wrap=True)
         with progress(PROGRESS_DELAY_SECONDS) as shown:
-            data.decode_images(lambda done, total: shown("decoding images", done, total))
+            remarks = datasets.inspect(parsed.dataset, data, shown)
+        for remark in remarks:
+            console.print(f"note: {remark}", soft_wrap=True)
         documents.claim(out, parsed)
         if workers is None:
             import torch

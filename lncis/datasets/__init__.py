@@ -1,13 +1,16 @@
 """The data a training needs, from its config: noisy train, equally noisy val, clean test."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lncis import files
-from lncis.coco import decoding
+from lncis.coco import decoding, inspection
 from lncis.coco.annotations import with_clean_labels
-from lncis.coco.images import ImageFiles
-from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
+from lncis.coco.findings import Tally, warning
+from lncis.coco.images import USED_AS_STORED, ImageFiles
+from lncis.coco.inspection import OnProgress
+from lncis.config import CocoData, DatasetConfig, DigitsData, NoNoise, TrainConfig
 from lncis.datasets import coco_files, digits
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
@@ -26,19 +29,12 @@ class Data:
     manifests: dict[str, dict[str, Any]]
     """The noise manifest of each noisy split; for `train` also what was dropped, where its files are not ours."""
     remarks: list[str]
-    """What is odd about a user's files, a line for each kind, to be read before training."""
+    """What is odd about a user's files, a line for each kind, as far as it shows without a look at each mask."""
 
     @property
     def num_foreground_classes(self) -> int:
         """K, background not counted."""
         return len(self.train.category_ids)
-
-    def decode_images(self, on_progress: decoding.OnProgress = lambda done, total: None) -> None:
-        """Raise DataError with the first image that cannot be used; what was sound before is not decoded again."""
-        images = (split.images for split in (self.test, self.val, self.train))
-        decoding.require(
-            [entry for some in images if isinstance(some, ImageFiles) for entry in some.entries], on_progress
-        )
 
 
 def load(config: TrainConfig) -> Data:
@@ -57,6 +53,26 @@ def load(config: TrainConfig) -> Data:
     if isinstance(config.dataset, CocoData):
         manifests["train"]["dropped"] = sources.dropped
     return Data(**splits, manifests=manifests, remarks=sources.remarks)
+
+
+def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda what, done, total: None) -> list[str]:
+    """Look at all that a training will read, and return the remarks on it, a line for each kind and file.
+
+    Raises DataError with the first image that cannot be used. Images that were sound before are not decoded again.
+    """
+    if not isinstance(config, CocoData):
+        return data.remarks
+    annotated = ((config.train, data.train), (config.val or config.train, data.val), (config.test, data.test))
+    tallies: dict[Path, Tally] = {path: Tally() for path, _ in annotated}
+    for path, split in annotated:
+        inspection.look_at_masks(split.document, tallies[path], on_progress)
+    images = [split.images for split in (data.test, data.val, data.train) if isinstance(split.images, ImageFiles)]
+    entries = [entry for some in images for entry in some.entries]
+    as_stored = decoding.require(entries, lambda done, total: on_progress("decoding images", done, total))
+    remarks = [f"{path}: {finding}" for path, tally in tallies.items() for finding in tally.findings()]
+    if as_stored:
+        remarks.append(str(warning(USED_AS_STORED, [str(path) for path, _, _ in as_stored])))
+    return [*data.remarks, *remarks]
 
 
 def _sources(config: DigitsData | CocoData) -> Sources:

@@ -136,11 +136,11 @@ def _check_inputs(spec: StudySpec) -> list[str]:
     """Raise what is wrong with the data, the weights or MLflow's address, before Ray starts; return what is odd."""
     data = datasets.load(spec.base)
     with progress(PROGRESS_DELAY_SECONDS) as shown:
-        data.decode_images(lambda done, total: shown("decoding images", done, total))
+        remarks = datasets.inspect(spec.base.dataset, data, shown)
     if spec.base.model.weights != "none":
         weights.find(spec.base.model.weights)
     tracking.check_uri()
-    return data.remarks
+    return remarks
 
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
