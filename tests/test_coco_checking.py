@@ -10,8 +10,10 @@ from PIL import Image
 from pycocotools import mask as rle
 from typer.testing import CliRunner
 
+from lncis import datasets
 from lncis.coco import checking
 from lncis.commands import app as cli
+from lncis.config import CocoData, NoNoise, TrainConfig
 
 WIDTH, HEIGHT = 80, 60
 
@@ -140,6 +142,10 @@ def test_errors_end_with_1(document, damage, finding):
             "1 images have no instance: they are trained on only with train_on_empty_images (2.jpg)",
         ),
         (lambda d: d["images"][1].update(file_name="1.jpg"), "1 files belong to several images"),
+        (
+            lambda d: d["annotations"].append({**d["annotations"][0], "id": 99}),
+            "1 annotations repeat another of the same class and box: one of them will count as missed; drop it (id 99)",
+        ),
         (first(clean_category_id=3), "3 annotations lack clean_category_id, which others have"),
         (stand_up, "1 image files are to be turned or mirrored by their EXIF"),
     ],
@@ -151,6 +157,11 @@ def test_warnings_do_not(document, damage, finding):
     warnings = [line for line in ran.stdout.splitlines() if line.startswith("warning: ")]
     assert any(finding in line for line in warnings), ran.stdout
     assert len(warnings) <= 1 + (finding.startswith("1 annotations have an empty"))
+    split = Path("file.json")
+    config = CocoData(images=Path("images"), train=split, val=split, test=split)
+    said = datasets.inspect(config, datasets.load(TrainConfig(dataset=config, noise=NoNoise())))
+    told = finding.removeprefix("1 ").partition(" (")[0].partition(": training drops")[0]
+    assert any(told in line or told.removeprefix("annotations have an ") in line for line in said), (told, said)
 
 
 @pytest.mark.parametrize(

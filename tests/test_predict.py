@@ -362,6 +362,24 @@ def test_an_image_in_a_folder_of_the_annotations_is_found_by_the_end_of_its_path
     assert Path(f"out/8-{scenes[0].stem}.png").exists()
 
 
+def test_of_listed_names_that_fit_the_longest_is_meant_and_ids_with_slashes_stay_apart(
+    run: Path, scenes: list[Path]
+) -> None:
+    document = datasets.load(CONFIG).test.document
+    images = [{"id": "a_b", "file_name": "1.png"}, {"id": "a/b", "file_name": "sub/1.png"}]
+    Path("truth.json").write_text(json.dumps({**document, "images": images}))
+    Path("imgs/sub").mkdir(parents=True)
+    shutil.copy(scenes[0], "imgs/1.png")
+    shutil.copy(scenes[1], "imgs/sub/1.png")
+    ran = lncis("predict", run, "imgs", "--out", "out", "--score", 0, "--annotations", "truth.json")
+    assert ran.exit_code == 0, ran.output
+    assert {path.name for path in Path("out").glob("*.png")} == {"a_b-1.png", "a%2Fb-1.png"}
+    alone = lncis("predict", run, scenes[1], "--out", "alone")
+    assert alone.exit_code == 0, alone.output
+    of_second = [d["score"] for d in json.loads(Path("out/results.json").read_text()) if d["image_id"] == "a/b"]
+    assert of_second == [d["score"] for d in json.loads(Path("alone/results.json").read_text())]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_said(run: Path) -> None:
     assert one_line(lncis("evaluate", run, "--gpu")) == "--gpu: torch finds no GPU here; leave it out"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from lncis.coco.exporters import where
 from lncis.coco.findings import Finding, warning
@@ -21,6 +22,11 @@ def oddities(document: Document) -> Iterator[Finding]:
     filled = {a["image_id"] for a in labelled}
     if empty := [i["file_name"] for i in document["images"] if i["id"] not in filled]:
         yield warning("images have no instance: they are trained on only with train_on_empty_images", empty)
+    first = {_place(a): a for a in reversed(labelled)}
+    if repeated := [where(a) for a in labelled if first[_place(a)] is not a]:
+        yield warning(
+            "annotations repeat another of the same class and box: one of them will count as missed; drop it", repeated
+        )
     times = Counter(image["file_name"] for image in document["images"])
     if shared := [name for name, count in times.items() if count > 1]:
         yield warning(
@@ -40,3 +46,7 @@ def crowds(document: Document) -> Iterator[Finding]:
             "then; CVAT writes it for masks of the brush, set it to 0 where each is one object",
             found,
         )
+
+
+def _place(annotation: dict[str, Any]) -> tuple[object, ...]:
+    return annotation["image_id"], annotation["category_id"], *annotation["bbox"], annotation["area"]

@@ -78,8 +78,9 @@ def _is_hidden(path: Path) -> bool:
 
 
 def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Category]) -> Listing:
-    """Return what a COCO file says of each image, which is found by the end of its path, and of each category.
+    """Return what a COCO file says of each image and of each category.
 
+    An image is found by the end of its path: `a/b/1.png` is `b/1.png` where that is listed, else `1.png`.
     Raises DataError where the file is not COCO's, has other categories, or lacks an image.
     """
     entries, theirs = read_images(annotations)
@@ -99,7 +100,9 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
     found, taken = list[Listed](), dict[Any, Path]()
     for path in images:
         whole = _spelt(path.absolute().as_posix())
-        ending = [listed for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
+        fitting = [(end, listed) for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
+        longest = max((len(end) for end, _ in fitting), default=0)
+        ending = [listed for end, listed in fitting if len(end) == longest]
         if len(ending) != 1:
             raise DataError(f"{annotations} has {len(ending)} images that {path} may be; one is needed")
         if (first := taken.setdefault(ending[0].id, path)) != path:
@@ -110,6 +113,11 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
         found += ending
     theirs_by_id = {category["id"]: category for category in theirs}
     return Listing(found, [_id_in_file(theirs_by_id[category["id"]]) for category in categories])
+
+
+def _as_name(image_id: Any) -> str:
+    """Return an id as part of a file's name; no two ids become one."""
+    return str(image_id).replace("%", "%25").replace("/", "%2F")
 
 
 def _id_in_file(entry: dict[str, Any]) -> Any:
@@ -156,7 +164,7 @@ def predict_files(
                 (found,) = detect(model, [image.to(device).float().div(255)])
                 detections += to_coco(found, what.id, category_ids)
                 shown = found.of_score(least_score)
-                overlays.draw(image, shown, names).save(folder / f"{str(what.id).replace('/', '_')}-{path.stem}.png")
+                overlays.draw(image, shown, names).save(folder / f"{_as_name(what.id)}-{path.stem}.png")
                 drawn += len(shown)
                 entries.append({"id": what.id, "file_name": str(path), "height": height, "width": width})
             (folder / RESULTS).write_text(json.dumps(detections), encoding="utf-8")
