@@ -53,7 +53,7 @@ def bent(draw: st.DrawFn) -> Any:
                 holder = holder[step]
             match draw(st.sampled_from(["replace", "replace", "remove", "double"])):
                 case "replace":
-                    holder[key] = draw(JUNK)
+                    holder[key] = copy.deepcopy(draw(JUNK))  # a later change may bend it, too
                 case "remove":
                     del holder[key]
                 case "double" if isinstance(holder, list):

@@ -1,5 +1,6 @@
 """Files bent at random, given to the commands: each ends with a result, or with its mistake and exit code 2."""
 
+import copy
 import json
 import resource
 import time
@@ -106,11 +107,13 @@ def bend(draw: st.DrawFn, document: Any) -> None:
             holder = holder[step]
         match draw(st.sampled_from(["replace", "replace", "remove", "add"])):
             case "replace":
-                holder[key] = draw(fuzz.JUNK)
+                holder[key] = copy.deepcopy(draw(fuzz.JUNK))
             case "remove":
                 del holder[key]
             case "add" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(["gamma", "seeds", "type", "loss.gamma", "", "ä"]))] = draw(fuzz.JUNK)
+                holder[draw(st.sampled_from(["gamma", "seeds", "type", "loss.gamma", "", "ä"]))] = copy.deepcopy(
+                    draw(fuzz.JUNK)
+                )
 
 
 @st.composite
