@@ -117,7 +117,7 @@ def test_errors_end_with_1(document, damage, finding):
     errors = [line for line in ran.stdout.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert finding in errors[0]
-    assert ran.stderr == "error: file.json: 1 kind of errors keep it from being trained on\n"
+    assert ran.stderr == "error: file.json: 1 kind of error keeps it from being trained on\n"
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_warnings_do_not(document, damage, finding):
     ("content", "code", "complaint"),
     [
         ('{"images": [', 2, "file.json: is not JSON"),
-        ("[1, 2]", 1, "1 kind of errors"),
+        ("[1, 2]", 1, "1 kind of error keeps"),
         ('{"images": [1], "annotations": [2], "categories": [3]}', 1, "2 kinds of errors"),
-        ("{}", 1, "1 kind of errors"),
+        ("{}", 1, "1 kind of error keeps"),
     ],
 )
 def test_what_is_no_coco_file_is_told_in_one_line(content, code, complaint):

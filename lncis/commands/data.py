@@ -101,8 +101,10 @@ def check(
             checked = checking.check(file, images, show)
         _print(checked)
         if checked.errors:
-            kinds = f"{len(checked.errors)} kind{'s' * (len(checked.errors) > 1)} of errors"
-            typer.echo(f"error: {file}: {kinds} keep it from being trained on", err=True)
+            kinds = (
+                f"{len(checked.errors)} kinds of errors keep" if len(checked.errors) > 1 else "1 kind of error keeps"
+            )
+            typer.echo(f"error: {file}: {kinds} it from being trained on", err=True)
             raise typer.Exit(1)
 
 
