@@ -85,7 +85,7 @@ def _digest_of_images(folder: Path, names: Sequence[str]) -> str:
         _keep(kept_in, stamps, read)
     digests = known | read
     listed = "".join(f"{name}\0{digests[name]}\n" for name in names)
-    return hashlib.sha256(listed.encode()).hexdigest()
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
 
 def _kept(path: Path) -> dict[str, tuple[files.Stamp, str]]:

@@ -293,6 +293,10 @@ def _problem(schema: Any, error: Any) -> str:
         return f"{'.'.join([*keys, TAG])}: must be one of {context['expected_tags']} but got {context['tag']!r}"
     if kind == "value_error":
         return f"{at}{context['error']}"
+    if kind == "path_type":
+        return f"{path}: must be the text of a path but got {got!r}; put it in quotes"
+    if kind == "model_attributes_type" and tags:
+        return f"{at}must be a mapping with {TAG}, such as {{{TAG}: {tags[0]}}}, but got {got!r}"
     if kind == "dataclass_type":
         return f"{path}: must be a mapping of its fields but got {got!r}"
     message = str(error["msg"])

@@ -17,6 +17,11 @@ traceback, and exits with `exit_code`: 2 where the user can correct the input, 1
 """
 
 
+def printable(text: str) -> str:
+    """Return text for a message: control characters, which a name may hold, as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class LncisError(Exception):
     """Base of all errors below."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import posixpath
 import secrets
 import shutil
 import unicodedata
@@ -45,6 +46,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
     Raises OSError where it cannot be written, or where a folder of that name holds something already.
     """
+    folder = folder.absolute()  # `.` has no name
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     partial.mkdir(parents=True)
     try:
@@ -87,6 +89,11 @@ def digest_once(path: Path) -> str:
 @cache
 def _digest_at(path: Path, stamp: Stamp) -> str:
     return digest(path)
+
+
+def spelt(name: str) -> str:
+    """Return a name in a data set in the one spelling in which names are compared: `a/1.png` for `./a\\1.png`."""
+    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/")))
 
 
 def find(folder: Path, name: str) -> Path:

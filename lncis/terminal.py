@@ -1,15 +1,18 @@
 """What a command shows and prints, and how it ends: with its result, or with one clear line."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lncis.errors import LncisError
+from lncis.errors import LncisError, printable
 
 PROGRESS_DELAY_SECONDS = 5.0
 """What takes longer shows a progress bar."""
@@ -21,16 +24,40 @@ def clear_errors() -> Iterator[None]:
 
     What stdout cannot encode is printed as its escape: it must not end a command that has done its work.
     """
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the end of the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it from the start
     try:
         yield
+        sys.stdout.flush()
+    except OSError:
+        if (error := _unwritable(sys.stdout)) is None or isinstance(error, BrokenPipeError):
+            raise
+        print(
+            f"error: the output cannot be written: {error.strerror}; make room, or send it elsewhere", file=sys.stderr
+        )
+        os._exit(1)  # Python would try to write it once more
     except LncisError as error:
-        print(f"error: {error}", file=sys.stderr)
+        lines = map(printable, str(error).split("\n"))
+        print("error: " + "\n".join(lines), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _unwritable(stream: TextIO) -> OSError | None:
+    """Return why a stream cannot be written to; None if it can, or is none of a process."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return None
+    try:
+        os.write(descriptor, b"\n")
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from lncis import datasets
+from lncis import data_identity, datasets
 from lncis.coco import annotations, masks
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
@@ -180,7 +180,10 @@ def test_a_habit_is_read_as_it_is_meant_and_told(bend, said):
             every("bbox", lambda box: [38, 28, 2, 2]),
             "6 annotations have a bbox apart from their mask: boxes are measured",
         ),
-        (every("bbox", lambda box: [1e308, 2, 1e308, 5]), "6 annotations have a bbox apart from their mask"),
+        (
+            every("bbox", lambda box: [1e308, 2, 1e308, 5]),
+            "6 annotations have a bbox over 10 images away from their image",
+        ),
         (x1_y1_x2_y2, "6 annotations have a bbox of x1, y1, x2, y2: boxes are measured on their masks"),
     ],
 )
@@ -283,7 +286,7 @@ def test_a_byte_order_mark_is_no_content():
 
 def test_a_key_that_stands_twice_is_named():
     text = json.dumps(sound()).replace('"categories":', '"annotations": [], "categories":')
-    with pytest.raises(DataError, match="it holds 'annotations' twice in one entry; keep one of the two"):
+    with pytest.raises(DataError, match="an entry holds 'annotations' twice; keep one of the two"):
         loaded(text)
 
 
@@ -384,3 +387,127 @@ def test_two_files_are_never_taken_for_one_image():
     assert len(found) == 4, "a file that is named twice is one"
     with pytest.raises(DataError, match=r"old/ä1.png and images/ä1.png may both be the image 1 of file.json; leave"):
         prediction.listed_in(Path("file.json"), found, sound()["categories"])
+
+
+def test_a_reference_to_no_text_id_meets_no_new_number():
+    """Categories 00, 01 and 02 are numbered 1, 2 and 3; a label 1 is none of them."""
+    document = sound()
+    document["categories"] = [{"id": f"0{k}", "name": name} for k, name in enumerate(("x", "a", "7"))]
+    with pytest.raises(DataError, match="6 annotations have a category_id that is not among the categories"):
+        loaded(document)
+    document = sound()
+    for image in document["images"]:
+        image["id"] = f"00{image['id'] - 1}"
+    with pytest.raises(DataError, match="6 annotations have an image_id that is not among the images"):
+        loaded(document)
+
+
+def without_mask(document: Document) -> list[dict]:
+    alone = [a for a in document["annotations"] if a["image_id"] == 2]
+    for entry in alone:
+        entry["segmentation"] = []
+    return alone
+
+
+def test_boxes_without_masks_are_read_as_the_others_of_the_file():
+    plain = sound()
+    without_mask(plain)
+    wanted = {a["id"]: a["bbox"] for a in loaded(plain).test.document["annotations"]}
+    corners = sound()
+    for entry in corners["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [x, y, x + w, y + h]
+    without_mask(corners)
+    data = loaded(corners)
+    for entry in data.test.document["annotations"]:
+        assert entry["bbox"] == pytest.approx(wanted[entry["id"]], abs=2)
+    assert any("2 annotations have no mask, and a bbox of x1, y1, x2, y2" in remark for remark in data.remarks)
+    for bent in (sound(), sound()):
+        for entry in bent["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
+        without_mask(bent)
+        with pytest.raises(DataError, match="2 annotations have no mask, and a bbox from 0 to 1: normalised ones"):
+            loaded(bent)
+
+
+def test_a_file_under_two_spellings_is_one():
+    document = sound()
+    document["images"] += [{**i, "id": i["id"] + 10, "file_name": f"./{i['file_name']}"} for i in document["images"]]
+    document["annotations"] += [
+        {**a, "id": a["id"] + 100, "image_id": a["image_id"] + 10} for a in document["annotations"]
+    ]
+    kept, held = annotations.held_out(document, 0.4, 0)
+    names = [
+        {unicodedata.normalize("NFC", i["file_name"].removeprefix("./")) for i in d["images"]} for d in (kept, held)
+    ]
+    assert not names[0] & names[1]
+    assert any("3 files belong to several images" in remark for remark in loaded(document).remarks)
+
+
+def test_an_instance_off_its_image_leaves_its_image_out():
+    document = sound()
+    for entry in document["annotations"][:2]:
+        entry["segmentation"] = [[100.0, 100, 120, 100, 110, 120]]
+        entry["bbox"] = [100, 100, 20, 20]
+    data = loaded(document)
+    assert len(data.train) == 2
+    assert len(data.test) == 3
+
+
+def test_a_box_far_off_its_mask_is_measured():
+    document = sound()
+    document["annotations"][0]["bbox"] = [0, 0, 1e308, 1e308]
+    data = loaded(document)
+    assert data.train[0][1]["boxes"].max() <= WIDTH
+    assert any("1 annotations have a bbox over 10 images away" in remark for remark in data.remarks)
+
+
+def test_names_of_any_bytes_are_known_again():
+    document = sound()
+    for image in document["images"]:
+        image["file_name"] = f"caf\udce9{image['id']}.png"
+        Image.new("RGB", (WIDTH, HEIGHT)).save(Path("images") / image["file_name"])
+    data = loaded(document)
+    file = Path("file.json")
+    identity = data_identity.identify(CocoData(images=Path("images"), train=file, val=file, test=file))
+    assert len(identity["images of train"]) == 64
+    assert len(data.train) == 3
+
+
+@pytest.mark.parametrize("shape", [{"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, [[60.0, 60, 70, 60, 65, 70]]])
+def test_what_leaves_nothing_to_train_on_is_an_error_of_the_check_too(shape):
+    document = sound()
+    for entry in document["annotations"]:
+        entry["segmentation"] = shape
+        del entry["bbox"]
+    with pytest.raises(DataError, match="holds no instance that can be used"):
+        loaded(document)
+    ran = CliRunner().invoke(cli.app, ["data", "check", "file.json"])
+    assert ran.exit_code == 1
+    assert "error: 6 instances, and none has a mask and box that can be trained on" in ran.stdout
+
+
+def test_runs_and_sides_in_other_forms_are_read_or_named():
+    document = sound()
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    mask[5:20, 5:20] = 1
+    encoded = masks.from_array(mask)
+    runs = masks.run_lengths(encoded["counts"]).tolist()
+    document["annotations"][0] |= {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [float(run) for run in runs]}}
+    document["annotations"][0]["bbox"] = [5, 5, 15, 15]
+    document["images"][0]["width"] = "40.0"
+    data = loaded(document)
+    assert data.train[0][1]["masks"].full_size()[0].numpy().tolist() == mask.astype(bool).tolist()
+    document["annotations"][0]["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": str(encoded["counts"].encode())}
+    with pytest.raises(DataError, match=r"counts that are Python bytes written as text; decode them"):
+        loaded(document)
+
+
+def test_line_ends_in_names_do_not_break_a_line():
+    document = sound()
+    document["images"][0]["file_name"] = "a\nb\x1b[31m.png"
+    with pytest.raises(DataError) as refused:
+        loaded(document)
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value)

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from lncis import documents
 from lncis.config import (
     ActivePassiveLoss,
     AdamWOptimizer,
@@ -31,6 +32,7 @@ from lncis.config import (
     Workers,
     loss_in_stage,
 )
+from lncis.errors import ConfigError
 
 LOSSES = get_args(get_args(ClassLossConfig)[0])
 NOISES = [NoNoise, SymmetricNoise, AsymmetricNoise, ReleaseCompatNoise]
@@ -241,3 +243,25 @@ def test_types_of_the_losses_tell_them_apart():
     assert len({loss().type for loss in LOSSES}) == len(LOSSES) == 8
     for loss in LOSSES:
         assert TrainConfig(loss={"type": loss().type}).loss == loss()
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (
+            {"dataset": {"type": "coco", "images": "~nobody-here/x", "train": "a", "test": "b"}},
+            "there is no user of that",
+        ),
+        ({"dataset": {"type": "coco", "images": "a\0b", "train": "a", "test": "b"}}, "which holds a NUL character"),
+        (
+            {"dataset": {"type": "coco", "images": 2024, "train": "a", "test": "b"}},
+            "must be the text of a path but got 2024; put",
+        ),
+        ({"noise": "none"}, "noise: must be a mapping with type, such as {type: none}, but got 'none'"),
+    ],
+)
+def test_paths_and_kinds_that_are_none_are_said_with_the_remedy(document, said):
+    with pytest.raises(ConfigError) as refused:
+        documents.parse(TrainConfig, document, source="test")
+    assert said in str(refused.value)
+    assert len(refused.value.problems) == 1

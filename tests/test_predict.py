@@ -267,7 +267,7 @@ def test_other_classes_than_the_data_sets_are_said(run: Path) -> None:
     state = checkpoint.load(run / engine.CHECKPOINT)
     renamed = [{**category, "name": f"n{category['name']}"} for category in state.categories]
     checkpoint.save(replace(state, categories=renamed), run / engine.CHECKPOINT)
-    assert "has other classes (n0, n1, " in one_line(lncis("evaluate", run))
+    assert "has other classes (1: n0, 2: n1, " in one_line(lncis("evaluate", run))
 
 
 def test_a_folder_that_holds_no_run_is_said() -> None:
@@ -378,6 +378,42 @@ def test_of_listed_names_that_fit_the_longest_is_meant_and_ids_with_slashes_stay
     assert alone.exit_code == 0, alone.output
     of_second = [d["score"] for d in json.loads(Path("out/results.json").read_text()) if d["image_id"] == "a/b"]
     assert of_second == [d["score"] for d in json.loads(Path("alone/results.json").read_text())]
+
+
+@pytest.mark.parametrize(
+    "name", ["../imgs/{}", "imgs//{}", "imgs/./{}", "imgs/../imgs/{}", "imgs\\\\{}", "{cwd}/imgs/{}"]
+)
+def test_names_with_detours_are_found(run: Path, scenes: list[Path], name: str) -> None:
+    Path("imgs").mkdir()
+    shutil.copy(scenes[0], "imgs/1.png")
+    Path("link").symlink_to("imgs")
+    document = datasets.load(CONFIG).test.document
+    images = [{"id": 5, "file_name": name.format("1.png", cwd=Path.cwd()), "width": None, "height": None}]
+    Path("truth.json").write_text(json.dumps({**document, "images": images}))
+    for folder in ("imgs", "link"):
+        ran = lncis("predict", run, folder, "--out", f"out {folder}", "--annotations", "truth.json")
+        assert ran.exit_code == 0, ran.output
+        assert Path(f"out {folder}/5-1.png").exists()
+
+
+def test_ids_and_names_of_any_length_have_pictures(run: Path, scenes: list[Path]) -> None:
+    stem = "é" * 120
+    shutil.copy(scenes[0], f"{stem}.png")
+    images = [{"id": f"\0{'x' * 300}", "file_name": f"{stem}.png"}]
+    Path("truth.json").write_text(json.dumps({**datasets.load(CONFIG).test.document, "images": images}))
+    ran = lncis("predict", run, f"{stem}.png", "--out", "out", "--annotations", "truth.json", "--score", 0)
+    assert ran.exit_code == 0, ran.output
+    assert {d["image_id"] for d in json.loads(Path("out/results.json").read_text())} == {images[0]["id"]}
+
+
+def test_the_folder_one_is_in_can_be_filled(run: Path, scenes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("empty").mkdir()
+    image = scenes[0].absolute()
+    model = run.absolute()
+    monkeypatch.chdir("empty")
+    ran = lncis("predict", model, image, "--out", ".")
+    assert ran.exit_code == 0, ran.output
+    assert (image.parent / "empty/results.json").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

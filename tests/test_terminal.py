@@ -72,3 +72,15 @@ def test_a_plan_is_printed_on_any_console(tmp_path, encoding):
     )
     assert done.returncode == 0, done.stderr.decode()
     assert "does [x] " in done.stdout.decode(encoding)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("stdout", ["/dev/full", "closed"])
+def test_an_output_that_cannot_be_written_ends_in_one_line(stdout):
+    program = "from lncis.terminal import *\nwith clear_errors():\n    console_of_plain_text().print('done')"
+    redirect = ">&-" if stdout == "closed" else f">{stdout}"
+    command = ["bash", "-c", f'"$0" -c "$1" {redirect}', sys.executable, program]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == (0 if stdout == "closed" else 1)
+    said = "error: the output cannot be written: No space left on device; make room, or send it elsewhere\n"
+    assert ran.stderr == ("" if stdout == "closed" else said)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pycocotools import mask as rle
 
+from lncis import files
 from lncis.coco import contents, exporters, geometry, structure
 from lncis.coco.exporters import where
 from lncis.coco.findings import Finding, Tally, error, note, warning
@@ -94,9 +95,18 @@ def read_images(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 def _parsed(path: Path, hook: Callable[[list[tuple[str, Any]]], Any]) -> tuple[Document, list[Finding]]:
     constants = list[str]()
-    document = read_json(path, object_pairs_hook=hook, on_constant=constants.append)
+    try:
+        document = read_json(path, object_pairs_hook=hook, on_constant=constants.append)
+    except DataError as error:
+        if isinstance(error.__cause__, _TwiceError):
+            raise DataError(f"{path}: {error.__cause__}") from error
+        raise
     what = "numbers are NaN or Infinity, which JSON has not: read as missing"
     return document, [note(what, constants)] if constants else []
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in an entry."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,7 +114,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entry) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"it holds {twice!r:.60} twice in one entry; keep one of the two")
+        of = f"the entry {where(entry)}" if "id" in entry else "an entry"
+        raise _TwiceError(f"{of} holds {twice!r:.60} twice; keep one of the two")
     return entry
 
 
@@ -206,11 +217,12 @@ def _of_box(box: list[float], height: int, width: int) -> dict[str, Any]:
 
 
 def is_degenerate(annotation: Annotation, *, height: int, width: int) -> str | None:
-    """Return what makes an annotation unfit for training, or None; polygons are not rasterised for it."""
-    if min(annotation["bbox"][2:]) < geometry.LEAST_SIDE_PIXELS:
+    """Return what makes an annotation unfit for training, or None; polygons inside the image are not rasterised."""
+    x, y, w, h = annotation["bbox"]
+    if min(w, h) < geometry.LEAST_SIDE_PIXELS:
         return "boxes below 1 px"
     segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):
+    if isinstance(segmentation, list) and x < width and y < height and x + w > 0 and y + h > 0:
         return None if any(len(polygon) >= LEAST_COORDINATES for polygon in segmentation) else "empty masks"
     return None if rle.area(to_rle(segmentation, height, width)) else "empty masks"
 
@@ -271,8 +283,9 @@ def held_out(document: Document, fraction: float, seed: int) -> tuple[Document, 
         raise DataError("holding a validation split out needs at least 2 images but got 1; give val a file of its own")
     count = min(max(round(fraction * len(ids)), 1), len(ids) - 1)
     chosen = set(np.random.default_rng(seed).permutation(ids)[:count].tolist())
-    held_files = {image["file_name"] for image in document["images"] if image["id"] in chosen}
-    chosen = {image["id"] for image in document["images"] if image["file_name"] in held_files}
+    file_of = {image["id"]: files.spelt(image["file_name"]) for image in document["images"]}
+    held_files = {file_of[image] for image in chosen}
+    chosen = {image for image, file in file_of.items() if file in held_files}
     return with_images(document, set(ids) - chosen), with_images(document, chosen)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from lncis.coco import annotations, decoding, inspection
-from lncis.coco.findings import Finding, Tally
+from lncis.coco.exporters import where
+from lncis.coco.findings import Finding, Tally, error
+from lncis.coco.images import UnusableImage
 from lncis.coco.inspection import OnProgress
 from lncis.noise import Document
 
@@ -53,11 +55,15 @@ def check(path: Path, images: Path | None = None, on_progress: OnProgress = lamb
     if reading.errors:
         return Checked(findings=_sorted(reading.findings), counts=None)
     tally = Tally()
-    inspection.look_at_masks(document, tally, on_progress)
+    fit = inspection.look_at_masks(document, tally, on_progress)
     findings = [*reading.findings, *tally.findings()]
     if images is not None:
         findings += _image_files(document, images, on_progress)
     instances = [a for a in document["annotations"] if not a["iscrowd"]]
+    if not fit:
+        findings.append(
+            error("instances, and none has a mask and box that can be trained on", list(map(where, instances)))
+        )
     names = {category["id"]: category["name"] for category in document["categories"]}
     counted = Counter(a["category_id"] for a in instances)
     clean = [a for a in instances if "clean_category_id" in a]
@@ -80,6 +86,7 @@ def _image_files(document: Document, folder: Path, on_progress: OnProgress) -> l
     tally = Tally()
     entries = inspection.look_at_image_files(document, folder, tally)
     readable = [(path, entry["width"], entry["height"]) for path, entry in entries.items()]
-    for fault in decoding.faults(readable, lambda done, total: on_progress("images", done, total)):
+    looked = decoding.look(readable, lambda done, total: on_progress("images", done, total))
+    for fault in (found for found in looked if isinstance(found, UnusableImage)):
         tally.add("error", inspection.image_fault(fault), entries[fault.path], entries[fault.path]["file_name"])
     return tally.findings()

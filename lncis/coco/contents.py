@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from lncis import files
 from lncis.coco.exporters import where
 from lncis.coco.findings import Finding, warning
 from lncis.noise import Document
@@ -27,7 +28,7 @@ def oddities(document: Document) -> Iterator[Finding]:
         yield warning(
             "annotations repeat another of the same class and box: one of them will count as missed; drop it", repeated
         )
-    times = Counter(image["file_name"] for image in document["images"])
+    times = Counter(files.spelt(image["file_name"]) for image in document["images"])
     if shared := [name for name, count in times.items() if count > 1]:
         yield warning(
             "files belong to several images: what one of them annotates is background in the others; join them", shared

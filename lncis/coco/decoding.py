@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lncis import files
-from lncis.coco.images import UnusableImage, is_used_as_stored, read
+from lncis.coco.images import UnusableImage, examine
 from lncis.errors import DataError
 
 Entry = tuple[Path, int, int]
@@ -22,45 +22,43 @@ OnProgress = Callable[[int, int], object]
 """Called with the images that are done, and all that there are."""
 
 
-def faults(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[UnusableImage]:
-    """Return why images cannot be used, for each that cannot; they are decoded in a thread for each core."""
+def look(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[UnusableImage | bool]:
+    """Return of each image why it cannot be used, or whether USED_AS_STORED holds; a thread for each core decodes."""
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as decoders:  # Pillow decodes without holding Python's lock
-        for done, fault in enumerate(decoders.map(_fault, entries), start=1):
+        for done, one in enumerate(decoders.map(_look, entries), start=1):
             on_progress(done, len(entries))
-            if fault:
-                found.append(fault)
+            found.append(one)
     return found
 
 
 def require(entries: Sequence[Entry], on_progress: OnProgress = lambda done, total: None) -> list[Entry]:
-    """Return the images that are used as they are stored, though their EXIF says to turn or mirror them.
+    """Return the images for which USED_AS_STORED holds; DataError with the first one that cannot be used.
 
-    Raises DataError with the first image that cannot be used. What was sound before is not opened again.
+    What was sound before is not opened again.
     """
     kept_in = files.cache_directory() / "decoded.json"
     entries = list(dict.fromkeys(entries))
     stamps = {_key(entry): [*files.stamp(entry[0])] for entry in entries}
     known = {key: found for key, found in _kept(kept_in).items() if found[:-1] == stamps.get(key, found[:-1])}
     unknown = [entry for entry in entries if _key(entry) not in known]
-    damaged = faults(unknown, on_progress) if unknown else []
-    bad = {fault.path for fault in damaged}
-    sound = {_key(entry): [*stamps[_key(entry)], is_used_as_stored(*entry)] for entry in unknown if entry[0] not in bad}
-    if sound:
+    looked = dict(zip(unknown, look(unknown, on_progress), strict=True)) if unknown else {}
+    damaged = [found for found in looked.values() if isinstance(found, UnusableImage)]
+    known |= {_key(e): [*stamps[_key(e)], found] for e, found in looked.items() if not isinstance(found, UnusableImage)}
+    if looked:
         with suppress(OSError):  # a cache that cannot be written is none
-            files.replace(kept_in, json.dumps(known | sound))
+            files.replace(kept_in, json.dumps(known))
     if damaged:
         more = f" ({len(damaged)} images cannot be used)" if len(damaged) > 1 else ""
         raise DataError(f"{damaged[0]}{more}")
-    return [entry for entry in entries if (known | sound)[_key(entry)][-1]]
+    return [entry for entry in entries if known[_key(entry)][-1]]
 
 
-def _fault(entry: Entry) -> UnusableImage | None:
+def _look(entry: Entry) -> UnusableImage | bool:
     try:
-        read(*entry)
+        return examine(*entry)[1]
     except UnusableImage as error:
         return error
-    return None
 
 
 def _key(entry: Entry) -> str:

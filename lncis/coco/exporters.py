@@ -35,6 +35,8 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
     tally = Tally()
     new_ids = {part: _number(parts[part], part, tally) for part in ("images", "categories")}
     for entry in parts["images"]:
+        for side in ("width", "height"):
+            entry |= {side: _number_in(entry[side])} if isinstance(entry.get(side), str) else {}
         _as_whole(entry, ("width", "height"), "images", tally)
     for entry in parts["categories"]:
         if isinstance(entry.get("name"), int | float) and not isinstance(entry["name"], bool):
@@ -43,8 +45,9 @@ def read_as_meant(document: Any, *, masks: bool = True) -> list[Finding]:
     for entry in parts["annotations"]:
         _as_whole(entry, ("image_id", "category_id", "clean_category_id", "iscrowd"), "annotations", tally)
         for key, part in (("image_id", "images"), ("category_id", "categories"), ("clean_category_id", "categories")):
-            if _is_key(entry.get(key)):
-                entry[key] = new_ids[part].get(entry[key], entry[key])
+            if new_ids[part] and _is_key(entry.get(key)):
+                # what is no id of the file must not meet a new number: as text it is none
+                entry[key] = new_ids[part].get(entry[key], str(entry[key]))
         if entry.get("iscrowd", 0) is None:
             tally.add("note", "annotations have no value as iscrowd: read as 0", entry, where(entry))
             entry["iscrowd"] = 0
@@ -212,7 +215,9 @@ def _segmentation(entry: Entry, tally: Tally) -> Any:
     if shape is None or shape == {} or shape == "":
         shape = []
     if isinstance(shape, dict) and isinstance(shape.get("size"), list):
-        return {**shape, "size": [_whole(side) for side in shape["size"]]}
+        counts = shape.get("counts")
+        whole = {"counts": [_whole(run) for run in counts]} if isinstance(counts, list) else {}
+        return {**shape, "size": [_whole(side) for side in shape["size"]], **whole}
     if not (isinstance(shape, list) and all(isinstance(part, np.ndarray) for part in shape)):
         return shape
 

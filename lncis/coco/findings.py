@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lncis.errors import printable
+
 EXAMPLES_SHOWN = 3
 
 Severity = Literal["error", "warning", "note"]
@@ -21,7 +23,9 @@ class Finding:
     """The entries that are so, all of them."""
 
     def __str__(self) -> str:
-        shown = ", ".join(self.where[:EXAMPLES_SHOWN]) + (", ..." if len(self.where) > EXAMPLES_SHOWN else "")
+        shown = ", ".join(map(printable, self.where[:EXAMPLES_SHOWN])) + (
+            ", ..." if len(self.where) > EXAMPLES_SHOWN else ""
+        )
         return f"{len(self.where)} {self.what} ({shown})"
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from lncis.coco.exporters import where
-from lncis.coco.findings import Finding, Severity, Tally, error
+from lncis.coco.findings import Finding, Severity, Tally, error, note
 from lncis.coco.masks import LEAST_COORDINATES, to_rle
 from lncis.noise import Document
 
@@ -62,22 +62,46 @@ def settle(document: Document) -> list[Finding]:
     if adrift := [where(entries[k]) for k in alone if not all(abs(side) <= reach[k, 0] for side in entries[k]["bbox"])]:
         what = f"annotations have no mask, and a bbox over {FARTHEST_IMAGES} images away from their image; correct them"
         findings.append(error(what, adrift))
+    shares_alone = [k for k in alone if all(0 <= side <= 1 for side in entries[k]["bbox"])]
+    if shares_alone and len(shares_alone) >= LEAST_SHARE_OF_ODDITIES * len(alone):
+        what = "annotations have no mask, and a bbox from 0 to 1: normalised ones; multiply them by width and height"
+        findings.append(error(what, [where(entries[k]) for k in shares_alone]))
     boxed = [k for k in np.flatnonzero(finite & ~far) if "bbox" in entries[k]]
-    return findings + _settle_boxes([entries[k] for k in boxed], bounds[boxed], sizes[boxed])
+    of_boxes, corners_meant = _settle_boxes([entries[k] for k in boxed], bounds[boxed], sizes[boxed])
+    findings += of_boxes
+    if corners_meant and (turned := [k for k in alone if _between_corners(entries[k])]):
+        what = "annotations have no mask, and a bbox of x1, y1, x2, y2 as others of the file: read as that"
+        findings.append(note(what, [where(entries[k]) for k in turned]))
+    return findings
 
 
-def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64]) -> list[Finding]:
-    """Return what is odd about the boxes of annotations with masks of these bounds, in images of (height, width)."""
+def _between_corners(entry: Entry) -> bool:
+    """Take the box of an annotation for two corners; say whether that can be."""
+    x1, y1, x2, y2 = entry["bbox"]
+    can_be = bool(x2 > x1 and y2 > y1)
+    if can_be:
+        entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    return can_be
+
+
+def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64]) -> tuple[list[Finding], bool]:
+    """Return what is odd about the boxes of annotations with masks of these bounds, in images of (height, width).
+
+    Then whether the file's boxes are meant as two corners.
+    """
     given = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
     shown = np.clip(bounds, 0, sizes[:, [1, 0, 1, 0]])  # cut off at the image
     corners = _corners(given)
     fits, fits_as_corners = (_fit(boxes, bounds) | _fit(boxes, shown) for boxes in (corners, given))
     small = ~fits & (given[:, 2:].min(axis=1, initial=np.inf) < LEAST_SIDE_PIXELS)
     as_corners = ~fits & ~small & fits_as_corners
-    if as_corners.sum() > (fits & ~fits_as_corners).sum():
+    corners_meant = bool(as_corners.sum() > (fits & ~fits_as_corners).sum())
+    if corners_meant:
         as_corners |= fits & fits_as_corners  # where both readings fit, the file is meant as a whole
     off = ~fits & ~small & ~as_corners
-    apart = off & ((corners[:, 2:] <= bounds[:, :2]) | (corners[:, :2] >= bounds[:, 2:])).any(axis=1)
+    reach = FARTHEST_IMAGES * sizes.max(axis=1, keepdims=True, initial=0)
+    far = off & ~(np.abs(corners) <= reach).all(axis=1)
+    apart = off & ~far & ((corners[:, 2:] <= bounds[:, :2]) | (corners[:, :2] >= bounds[:, 2:])).any(axis=1)
     tally = Tally()
 
     def say(severity: Severity, what: str, which: NDArray[np.bool_]) -> None:
@@ -86,9 +110,11 @@ def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64
 
     say("note", "below 1 px: boxes are measured on their masks", small)
     say("note", "of x1, y1, x2, y2: boxes are measured on their masks", as_corners)
+    what = f"over {FARTHEST_IMAGES} images away from their image: boxes are measured on their masks; which is right?"
+    say("warning", what, far)
     say("warning", "apart from their mask: boxes are measured on their masks; which is right?", apart)
-    say("warning", f"more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?", off & ~apart)
-    for k in np.flatnonzero(small | as_corners | apart):
+    say("warning", f"more than {BOX_TOLERANCE_PIXELS:g} px off their mask; which is right?", off & ~apart & ~far)
+    for k in np.flatnonzero(small | as_corners | apart | far):
         del entries[k]["bbox"]
     encoded = [k for k in np.flatnonzero(off) if isinstance(entries[k]["segmentation"], dict)]
     row_by_row = [where(entries[k]) for k in encoded if _fits_row_by_row(entries[k]["segmentation"], given[k])]
@@ -96,7 +122,7 @@ def _settle_boxes(entries: list[Entry], bounds: Boxes, sizes: NDArray[np.float64
     if row_by_row and len(row_by_row) >= LEAST_SHARE_OF_ODDITIES * len(encoded):
         what = "annotations have RLE counts row by row, while COCO's go down the columns; encode them so"
         findings.append(error(what, row_by_row))
-    return findings
+    return findings, corners_meant
 
 
 def boxes_as_masks(document: Document) -> Finding | None:
@@ -170,4 +196,5 @@ def _fits_row_by_row(segmentation: Any, box: NDArray[np.float64]) -> bool:
     height, width = segmentation["size"]
     turned = to_rle({"size": [width, height], "counts": segmentation["counts"]}, width, height)
     y, x, h, w = rle.toBbox(turned).tolist()
-    return bool(_fit(_corners(box[None]), np.array([[x, y, x + w, y + h]]))[0])
+    bounds = np.array([[x, y, x + w, y + h]])
+    return bool(_fit(_corners(box[None]), bounds)[0] or _fit(box[None], bounds)[0])

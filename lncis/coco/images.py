@@ -1,15 +1,18 @@
 """The images of a COCO document, read from their files when they are asked for."""
 
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from lncis import files
-from lncis.errors import DataError
+from lncis.errors import DataError, printable
 
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Pillow's modes of 8 bits a channel: others, such as 16-bit greys, it would cut off at 255."""
@@ -17,14 +20,23 @@ MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 RESPELLED = "image names are written otherwise than their files are called (backslashes, letters in parts)"
 """Said of names that another system wrote otherwise."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files; RuntimeError for AVIF."""
-
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What makes an upright image again what is stored, by its orientation."""
 
 USED_AS_STORED = "image files are to be turned or mirrored by their EXIF, but are used as they are stored"
-"""Said of files for which `is_used_as_stored` is true."""
+"""Said of files whose document has their size as it is stored, though EXIF says to turn or mirror them."""
 
+# it is said where RGBA would be another picture, and RGB is what is asked for
+warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
 Image.MAX_IMAGE_PIXELS = None  # a document says how large an image is, and another size is refused before it is decoded
 
 
@@ -82,7 +94,7 @@ class ImageFiles:
         missing = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if not _is_file(path)]
         if missing:
             raise DataError(
-                f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {missing[0]}; "
+                f"{folder}: {len(missing)} of {len(entries)} images are missing, such as {printable(missing[0])}; "
                 f"file_name is relative to this folder, {_elsewhere(folder, missing[0]) or 'is it the right one?'}"
             )
         self.respelled = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if path != folder / name]
@@ -117,53 +129,75 @@ def _elsewhere(folder: Path, name: str) -> str:
 
 def read(path: Path, width: int, height: int) -> NDArray[np.uint8]:
     """Return an image file as RGB `(height, width, 3)`; UnusableImage where it cannot be read or has another size."""
-    try:
-        with Image.open(path) as stored:
-            if (mode := _mode_of(stored)) not in MODES:
-                remedy = "save it with 8 bits a channel, scaled as you want it seen"
-                raise UnusableImage.of(path, f"has the mode {mode}", remedy)
-            turned = stored.size != (width, height)
-            if turned and not (stored.size == (height, width) and _is_turned(stored)):
-                raise UnusableImage.of(
-                    path,
-                    "has another size than its entry says",
-                    "was it resized after it was annotated?",
-                    f"{stored.size[0]} x {stored.size[1]} pixels, the entry says {width} x {height}",
-                )
+    return examine(path, width, height)[0]
+
+
+def examine(path: Path, width: int, height: int) -> tuple[NDArray[np.uint8], bool]:
+    """Return an image as `read` does, and whether USED_AS_STORED holds for it."""
+    with _opened(path) as stored:
+        head = _head(stored)
+        if head.mode not in MODES:
+            remedy = "save it with 8 bits a channel, scaled as you want it seen"
+            raise UnusableImage.of(path, f"has the mode {head.mode}", remedy)
+        turned = (width, height) != (head.width, head.height)
+        if turned and (width, height) != head.upright:
+            raise UnusableImage.of(
+                path,
+                "has another size than its entry says",
+                "was it resized after it was annotated?",
+                f"{head.width} x {head.height} pixels, the entry says {width} x {height}",
+            )
+        stored.load()
+        as_stored = not turned and head.orientation != 1
+        if stored.format == "TIFF":  # which Pillow turns by itself when it is loaded
+            image = stored.transpose(TURNED_BACK[head.orientation]) if as_stored else stored
+        else:
             image = ImageOps.exif_transpose(stored) if turned else stored
-            return np.array(image.convert("RGB"))
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        return np.array(image.convert("RGB")), as_stored
 
 
-def _mode_of(image: Image.Image) -> str:
-    """Return the mode of an image; RGB;16B and the like where Pillow would take the upper 8 of 16 bits for RGB."""
-    tile = getattr(image, "tile", None)  # of a file: decoder, extents, offset, arguments, the first of them its mode
-    args = tile[0][3] if tile else None
-    stored = args[0] if isinstance(args, tuple) and args else args
-    return stored if image.mode in MODES and isinstance(stored, str) and ";16" in stored else image.mode
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Yield an image file; what Pillow raises for a damaged one, of any type, becomes UnusableImage."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UnusableImage:
+        raise
+    except Exception as error:
+        what, remedy = "cannot be read as an image", "replace it, or leave it out"
+        raise UnusableImage.of(path, what, remedy, printable(str(error))) from error
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+def _head(image: ImageFile) -> Head:
+    """Return what the head says of an image that is not loaded yet."""
+    mode = _mode_of(image)  # first: to look for EXIF loads a PNG
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    if not (isinstance(orientation, int) and 1 <= orientation <= 8):
+        orientation = 1
+    size = image.size
+    if image.format == "TIFF" and orientation >= 5:  # Pillow has the size that it will have
+        size = size[::-1]
+    return Head(*size, orientation, mode)
+
+
+def _mode_of(image: ImageFile) -> str:
+    """Return the mode of an image; RGB;16 and the like where Pillow would take the upper 8 of more bits."""
+    if image.mode not in MODES or not image.tile:
+        return image.mode
+    decoder, _, _, args = image.tile[0]
+    arguments = args if isinstance(args, tuple) else (args,)
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, 8)
+    if any(isinstance(argument, str) and ";16" in argument for argument in arguments) or decoder == "SGI16":
+        deepest = 16
+    elif decoder in ("ppm", "ppm_plain"):
+        deepest = int(arguments[-1]).bit_length() if isinstance(arguments[-1], int) else 8
+    else:
+        deepest = max(bits) if isinstance(bits, tuple) else bits
+    return f"{image.mode};{deepest}" if deepest > 8 else image.mode
 
 
 def head_of(path: Path) -> Head:
     """Return what the head of an image file says; UnusableImage where it has none."""
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-            known = isinstance(orientation, int) and 1 <= orientation <= 8
-            return Head(*image.size, orientation if known else 1, image.mode)
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def is_used_as_stored(path: Path, width: int, height: int) -> bool:
-    """Say whether an image's EXIF says to turn or mirror it, and its document has the size as it is stored."""
-    head = head_of(path)
-    return head.orientation != 1 and (width, height) == (head.width, head.height)
-
-
-def _unreadable(path: Path, error: Exception) -> UnusableImage:
-    return UnusableImage.of(path, "cannot be read as an image", "replace it, or leave it out", str(error))
+    with _opened(path) as image:
+        return _head(image)

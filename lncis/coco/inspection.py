@@ -10,7 +10,7 @@ from lncis import files
 from lncis.coco import geometry
 from lncis.coco.exporters import where
 from lncis.coco.findings import Severity, Tally
-from lncis.coco.images import RESPELLED, USED_AS_STORED, UnusableImage, head_of, is_used_as_stored
+from lncis.coco.images import RESPELLED, USED_AS_STORED, UnusableImage, head_of
 from lncis.coco.masks import to_rle
 from lncis.noise import Document
 
@@ -20,8 +20,12 @@ OnProgress = Callable[[str, int, int], object]
 NOT_TRAINED_ON = "training drops them, evaluation counts them"
 
 
-def look_at_masks(document: Document, tally: Tally, on_progress: OnProgress) -> None:
-    """Count what is odd about masks; they are encoded as RLE, and judged there without their pixels."""
+def look_at_masks(document: Document, tally: Tally, on_progress: OnProgress, *, of_boxes: bool = False) -> int:
+    """Count what is odd about masks, and return how many can be trained on.
+
+    They are encoded as RLE, and judged there without their pixels. `of_boxes`: masks are meant to be rectangles.
+    """
+    fit = 0
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     instances = [a for a in document["annotations"] if not a["iscrowd"]]
     on_progress("masks", 0, len(instances))
@@ -36,18 +40,24 @@ def look_at_masks(document: Document, tally: Tally, on_progress: OnProgress) -> 
             elif areas[position] == 0:
                 faults = [f"have an empty mask: {NOT_TRAINED_ON}"]
             else:
+                fit += 1
                 fills = bool(filled[position] and areas[position] > 1)
-                faults = [*_mask_faults(annotation, *sizes[annotation["image_id"]], fills_its_box=fills)]
+                faults = [*_mask_faults(annotation, *sizes[annotation["image_id"]])]
+                faults += [] if of_boxes else [*_passes_as_mask(annotation["segmentation"], fills_its_box=fills)]
             for fault in faults:
                 tally.add("warning", f"annotations {fault}", annotation, where(annotation))
         on_progress("masks", start + len(some), len(instances))
+    return fit
 
 
-def _mask_faults(annotation: dict[str, Any], height: int, width: int, *, fills_its_box: bool) -> Iterator[str]:
-    segmentation = annotation["segmentation"]
+def _mask_faults(annotation: dict[str, Any], height: int, width: int) -> Iterator[str]:
+    parts = annotation["segmentation"] if isinstance(annotation["segmentation"], list) else []
+    if any(p.min() < -1 or p[::2].max() > width + 1 or p[1::2].max() > height + 1 for p in parts if len(p)):
+        yield "have a mask that runs off the image: it is cut off there"
+
+
+def _passes_as_mask(segmentation: Any, *, fills_its_box: bool) -> Iterator[str]:
     if isinstance(segmentation, list):
-        if any(p.min() < -1 or p[::2].max() > width + 1 or p[1::2].max() > height + 1 for p in segmentation if len(p)):
-            yield "have a mask that runs off the image: it is cut off there"
         if geometry.is_rectangle(segmentation):
             yield "have a polygon that is an upright rectangle: is it a box passing as a mask?"
     elif fills_its_box:
@@ -86,7 +96,7 @@ def _head_faults(path: Path, entry: dict[str, Any], folder: Path) -> Iterator[tu
     said, stored = (entry["width"], entry["height"]), (head.width, head.height)
     if said not in (stored, head.upright):
         yield "error", "image files have another size than their entry says"
-    elif is_used_as_stored(path, *said):
+    elif said == stored and head.orientation != 1:
         yield "warning", USED_AS_STORED
 
 

@@ -143,9 +143,11 @@ def _segmentation_fault(segmentation: Any, size: list[int]) -> str | None:
         return "have an RLE whose size is not the [height, width] of its image"
     counts = segmentation["counts"]
     if isinstance(counts, list) and not all(_is_id(count) and count >= 0 for count in counts):
-        return "have RLE counts that are not whole numbers"
+        return "have RLE counts that are not whole numbers from 0 on"
+    if isinstance(counts, str) and counts.startswith(("b'", 'b"')):
+        return "have RLE counts that are Python bytes written as text; decode them (counts.decode()) and write again"
     try:
         pixels = sum(counts) if isinstance(counts, list) else int(run_lengths(counts).sum())
     except ValueError:
-        return "have corrupt RLE counts"
+        return "have corrupt RLE counts; export them again"
     return None if pixels == size[0] * size[1] else "have RLE counts that do not add up to the pixels of their image"

@@ -120,7 +120,8 @@ def _device(gpu: bool, threads: int) -> "torch.device":
 def _same_classes(found: "Trained", categories: list[dict[str, object]]) -> None:
     theirs, ours = ({c["id"]: c["name"] for c in some} for some in (categories, found.state.categories))
     if theirs != ours:
+        there, here = (", ".join(f"{number}: {name}" for number, name in some.items()) for some in (theirs, ours))
         raise CheckpointError(
-            f"{found.path} has other classes ({', '.join(map(str, ours.values()))}) than the data set of its "
-            f"config ({', '.join(map(str, theirs.values()))}); name the right one with --config"
+            f"{found.path} has other classes ({here}) than the data set of its config ({there}); name the right one "
+            "with --config"
         )

@@ -26,7 +26,17 @@ class DigitsData:
     """Seed of the composition."""
 
 
-LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+def local_path(path: Path) -> Path:
+    """Return the absolute path of one that may begin with ~; ValueError where it is none."""
+    if "\0" in str(path):
+        raise ValueError(f"must be a path but got {str(path)!r}, which holds a NUL character")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"must be a path but got {path}: there is no user of that name here") from error
+
+
+LocalPath = Annotated[Path, AfterValidator(local_path)]
 """Relative to the folder in which the config is read, and absolute from then on: workers run elsewhere."""
 
 

@@ -6,13 +6,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from lncis.config.data import local_path
 from lncis.config.strict import STRICT_KEYS
 
 PUBLISHED_WEIGHTS = ("none", "imagenet", "coco")
 
 
 def _absolute_file(weights: str) -> str:
-    return weights if weights in PUBLISHED_WEIGHTS else str(Path(weights).expanduser().absolute())
+    return weights if weights in PUBLISHED_WEIGHTS else str(local_path(Path(weights)))
 
 
 def _unpublished(weights: str) -> str:

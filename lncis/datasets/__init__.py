@@ -65,7 +65,8 @@ def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda 
     annotated = ((config.train, data.train), (config.val or config.train, data.val), (config.test, data.test))
     tallies: dict[Path, Tally] = {path: Tally() for path, _ in annotated}
     for path, split in annotated:
-        inspection.look_at_masks(split.document, tallies[path], on_progress)
+        of_boxes = config.box_masks == "rectangles"
+        inspection.look_at_masks(split.document, tallies[path], on_progress, of_boxes=of_boxes)
     images = [split.images for split in (data.test, data.val, data.train) if isinstance(split.images, ImageFiles)]
     entries = [entry for some in images for entry in some.entries]
     as_stored = decoding.require(entries, lambda done, total: on_progress("decoding images", done, total))

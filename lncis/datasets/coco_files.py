@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lncis.coco import annotations
+from lncis.coco.exporters import ORIGINAL_ID
 from lncis.coco.findings import note
 from lncis.coco.images import RESPELLED, ImageFiles, Images
 from lncis.config import CocoData
@@ -36,7 +37,10 @@ def load(config: CocoData) -> Sources:
     documents_read = dict(zip(paths, (reading.document for reading in readings), strict=True))
     train, test = documents_read[config.train], documents_read[config.test]
     if config.val is None:
-        train, val = annotations.held_out(train, config.val_fraction, config.split_seed)
+        try:
+            train, val = annotations.held_out(train, config.val_fraction, config.split_seed)
+        except DataError as error:
+            raise DataError(f"{config.train}: {error}") from error
         val_images = config.images
     else:
         val = documents_read[config.val]
@@ -73,11 +77,12 @@ def load(config: CocoData) -> Sources:
 
 def _same_categories(train_path: Path, train: Document, path: Path, other: Document) -> None:
     named, others = ({c["id"]: c["name"] for c in document["categories"]} for document in (train, other))
+    in_file = {c["id"]: c.get(ORIGINAL_ID, c["id"]) for document in (train, other) for c in document["categories"]}
     if named != others:
         differing = sorted(key for key in named.keys() | others.keys() if named.get(key) != others.get(key))
         example = differing[0]
         raise DataError(
-            f"{path}: its categories are not those of {train_path}: category {example} is "
+            f"{path}: its categories are not those of {train_path}: category {in_file[example]} is "
             f"{others.get(example, 'missing')} here and {named.get(example, 'missing')} there "
             f"({len(differing)} differ); give both the same ids and names"
         )

@@ -16,7 +16,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from lncis import files
-from lncis.coco.images import UNREADABLE, head_of
+from lncis.coco.images import head_of
 from lncis.coco.masks import instance
 from lncis.errors import DataError
 
@@ -167,5 +167,7 @@ def read_indices(path: Path) -> NDArray[np.int32]:
             return np.asfortranarray(image, dtype=np.int32)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, though its image is listed; unpack the archive again") from error
-    except UNREADABLE as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises any type for a damaged file
         raise DataError(f"{path}: cannot be read as an image ({error}); unpack the archive again") from error

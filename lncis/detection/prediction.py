@@ -1,7 +1,7 @@
 """Detections in image files: pictures for people, COCO results for programs."""
 
+import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,11 @@ from lncis.detection.evaluation import to_coco
 from lncis.errors import ConfigError, DataError
 
 RESULTS, IMAGES = "results.json", "images.json"
+
+LONGEST_ID_BYTES, LONGEST_NAME_BYTES = 80, 255
+"""Longer ids become their digests; files cannot have longer names."""
+SHORT_STEM = 40
+"""Characters of an image's name that its picture has where there is no room for all."""
 
 NO_PHOTOGRAPH = {
     ".bufr", ".emf", ".eps", ".flc", ".fli", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".palm", ".pdf", ".ps",
@@ -93,14 +98,18 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
         )
     by_name: dict[str, list[tuple[str, Listed]]] = {}
     for entry in entries:
-        name = _spelt(entry["file_name"]).removeprefix("./")
-        size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
+        name = files.spelt(entry["file_name"])
+        while name.startswith("../"):
+            name = name.removeprefix("../")
+        width, height = entry.get("width"), entry.get("height")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
         listed = Listed(_id_in_file(entry), size)
         by_name.setdefault(name.rpartition("/")[2], []).append((f"/{name.lstrip('/')}", listed))
     found, taken = list[Listed](), dict[Any, Path]()
     for path in images:
-        whole = _spelt(path.absolute().as_posix())
-        fitting = [(end, listed) for end, listed in by_name.get(_spelt(path.name), []) if whole.endswith(end)]
+        wholes = [files.spelt(some.as_posix()) for some in (path.absolute(), path.resolve())]
+        alike = by_name.get(files.spelt(path.name), [])
+        fitting = [(end, listed) for end, listed in alike if any(whole.endswith(end) for whole in wholes)]
         longest = max((len(end) for end, _ in fitting), default=0)
         ending = [listed for end, listed in fitting if len(end) == longest]
         if len(ending) != 1:
@@ -115,18 +124,26 @@ def listed_in(annotations: Path, images: Sequence[Path], categories: Sequence[Ca
     return Listing(found, [_id_in_file(theirs_by_id[category["id"]]) for category in categories])
 
 
+def _picture(image_id: Any, path: Path) -> str:
+    """Return the name of an image's picture; no two ids become one, and what is too long is shortened."""
+    name, stem = _as_name(image_id), path.stem
+    whole = f"{name}-{stem}.png"
+    return (
+        whole
+        if len(whole.encode(errors="surrogateescape")) <= LONGEST_NAME_BYTES
+        else f"{name}-{stem[:SHORT_STEM]}.png"
+    )
+
+
 def _as_name(image_id: Any) -> str:
-    """Return an id as part of a file's name; no two ids become one."""
-    return str(image_id).replace("%", "%25").replace("/", "%2F")
+    name = str(image_id).replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    if len(name.encode(errors="surrogateescape")) > LONGEST_ID_BYTES:
+        return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    return name
 
 
 def _id_in_file(entry: dict[str, Any]) -> Any:
     return entry.get(ORIGINAL_ID, entry["id"])
-
-
-def _spelt(name: str) -> str:
-    """Return a name in the one spelling in which names are compared."""
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 @torch.inference_mode()
@@ -164,7 +181,7 @@ def predict_files(
                 (found,) = detect(model, [image.to(device).float().div(255)])
                 detections += to_coco(found, what.id, category_ids)
                 shown = found.of_score(least_score)
-                overlays.draw(image, shown, names).save(folder / f"{_as_name(what.id)}-{path.stem}.png")
+                overlays.draw(image, shown, names).save(folder / _picture(what.id, path))
                 drawn += len(shown)
                 entries.append({"id": what.id, "file_name": str(path), "height": height, "width": width})
             (folder / RESULTS).write_text(json.dumps(detections), encoding="utf-8")
