@@ -78,9 +78,19 @@ def test_digits_rcnn_detects_at_the_scenes_scale():
     with torch.no_grad():
         (output,) = model([torch.rand(3, 128, 128)])
     n = len(output["boxes"])
-    assert 0 < n <= 20
+    assert 0 < n <= 100
     assert output["masks"].shape == (n, 1, 128, 128)
     assert set(output["labels"].tolist()) <= set(range(1, 11))
+
+
+def test_an_image_may_have_as_many_detections_as_coco_scores():
+    torch.manual_seed(0)
+    # all classes alike, 1/11 each, which is above torchvision's least score of 0.05: only NMS and the cap take any away
+    model = build_model(DigitsRCNN(class_init_std=1e-6), 10).eval()
+    (found,) = model([torch.rand(3, 128, 128)])
+    assert 20 < len(found["labels"]) <= 100
+    model.roi_heads.detections_per_img = 20
+    assert len(model([torch.rand(3, 128, 128)])[0]["labels"]) == 20
 
 
 def test_resnet50_starts_as_torchvisions_from_the_same_seed():

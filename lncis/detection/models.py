@@ -126,7 +126,7 @@ def _digits_rcnn(config: DigitsRCNN, num_classes: int) -> MaskRCNN:
         box_head=TwoMLPHead(channels * 7 * 7, 256),
         box_predictor=FastRCNNPredictor(256, num_classes),
         box_batch_size_per_image=32,
-        box_detections_per_img=20,
+        box_detections_per_img=100,  # as many as COCO's protocol scores: a lower cap would favour some losses
         mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
         mask_head=MaskRCNNHeads(channels, (channels, channels), dilation=1),
         mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
