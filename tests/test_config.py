@@ -213,6 +213,9 @@ def test_switch_epoch_by_hand(epochs, stage1_epochs, switch):
 @pytest.mark.parametrize(
     ("schedule", "factors"),
     [
+        (Schedule(epochs=1), [1]),
+        (Schedule(epochs=2), [1, 0.1]),
+        (Schedule(epochs=3), [1, 1, 0.1]),
         (Schedule(epochs=4), [1, 1, 1, 0.1]),
         (Schedule(epochs=8), [1] * 6 + [0.1] * 2),
         (Schedule(epochs=10), [1] * 8 + [0.1] * 2),  # 7.5 epochs, rounded up
