@@ -8,7 +8,7 @@ from lncis.coco import decoding
 from lncis.coco.annotations import with_clean_labels
 from lncis.coco.images import ImageFiles
 from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits
+from lncis.datasets import coco_files, digits, scenes
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
 from lncis.noise import corrupt
@@ -65,4 +65,4 @@ def _sources(config: DigitsData | CocoData) -> Sources:
             return coco_files.load(config)
         case DigitsData():
             folder = digits.prepare(config, files.cache_directory())
-            return Sources({split: digits.read(folder, split) for split in digits.SPLITS}, {}, [])
+            return Sources({split: digits.read(folder, split) for split in scenes.SPLITS}, {}, [])
