@@ -15,8 +15,10 @@ from pycocotools import mask as rle
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from typer.testing import CliRunner
 
 from lncis import files
+from lncis.commands import app as cli
 from lncis.config import DigitsData, DigitsRCNN, Schedule
 from lncis.datasets import digits, letters, scenes
 from lncis.datasets.coco import CocoInstances
@@ -170,3 +172,18 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path):
     recipe = replace(pretraining.RECIPE, schedule=Schedule(epochs=1), batch_size=2)
     with pytest.raises(ConfigError, match=r"--make: .*letters\.pt cannot be written: "):
         pretraining.make_letters(tmp_path / "file" / "letters.pt", scenes=2, recipe=recipe)
+
+
+def test_the_command_names_the_file_and_makes_it_anew(monkeypatch):
+    def run(*arguments: str):
+        return CliRunner().invoke(cli.app, ["weights", *arguments])
+
+    assert run("letters").stdout.split() == [str(weights.find("letters"))]
+    refused = run("imagenet", "--make", "x.pt")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("error: --make: imagenet are torchvision's; leave it out")
+    make, recipe = pretraining.make_letters, replace(pretraining.RECIPE, schedule=Schedule(epochs=1), batch_size=2)
+    monkeypatch.setattr(pretraining, "make_letters", lambda out, on_epoch: make(out, 2, recipe, on_epoch))
+    made = run("letters", "--make", "new.pt")
+    assert f"new.pt: SHA-256 {files.digest(Path('new.pt'))}, 0." in made.stdout
+    assert made.stderr.startswith("epoch 1: loss ")
