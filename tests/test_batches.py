@@ -52,6 +52,31 @@ def same(found: list[object], expected: list[object]) -> bool:
     return all(torch.equal(a, b) for its, wanted in pairs for a, b in zip(its, wanted, strict=True))
 
 
+class Numbers(Dataset):
+    """Items that are their index."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        return index, {}
+
+
+def order(seed: int, epoch: int) -> list[int]:
+    return [
+        index
+        for images, _ in training_loader(TrainConfig(batch_size=4, seed=seed), Numbers(), epoch)
+        for index in images
+    ]
+
+
+def test_each_seed_and_epoch_has_an_order_of_its_own():
+    orders = {(seed, epoch): order(seed, epoch) for seed in range(5) for epoch in range(6)}
+    assert all(sorted(found) == list(range(24)) for found in orders.values())
+    assert len({tuple(found) for found in orders.values()}) == 30, "by seed + epoch there would be 10"
+    assert order(2, 3) == orders[2, 3]
+
+
 @pytest.mark.processes
 def test_loading_processes_change_nothing():
     assert len(loaded(0)) == 48

@@ -103,8 +103,9 @@ def test_every_door_leads_to_the_same_plan(paced: None, entry: list[str]) -> Non
 
 
 def costs() -> str:
-    cost = plan(load_spec(SWEEP)).sharing
-    return f"12 trials, 2 at a time; {cost.trained} epochs to train for {cost.requested} requested"
+    planned = plan(load_spec(SWEEP))
+    cost, trials = planned.sharing, len(planned.trials)
+    return f"{trials} trials, 2 at a time; {cost.trained} epochs to train for {cost.requested} requested"
 
 
 def run(*arguments: str | Path) -> Result:

@@ -178,11 +178,31 @@ def test_model_sizes_must_be_in_order():
 
 
 @pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (DigitsRCNN, {}, "freeze must be empty with the weights none, which hold no FPN and no RPN, but got rpn"),
+        (MaskRCNNResNet50FPN, {"weights": "imagenet"}, "freeze must be empty with the weights imagenet"),
+        (
+            MaskRCNNResNet50FPN,
+            {"weights": "coco", "freeze": ["backbone"], "batch_norm": "trained"},
+            "batch_norm must be frozen or frozen_statistics where freeze has backbone but got trained",
+        ),
+        (DigitsRCNN, {"weights": "letters", "freeze": ["roi_heads"]}, "backbone"),
+    ],
+)
+def test_what_may_be_frozen(kind, fields, message):
+    with pytest.raises(ValidationError, match=message):
+        kind(**{"freeze": ["rpn"], **fields})
+    assert DigitsRCNN(weights="letters", freeze=["backbone", "rpn"]).freeze == ("backbone", "rpn")
+
+
+@pytest.mark.parametrize(
     ("kind", "other", "field", "value"),
     [
         (MaskRCNNResNet50FPN, DigitsRCNN, "trainable_layers", 3),
         (MaskRCNNResNet50FPN, DigitsRCNN, "batch_norm", "frozen"),
         (MaskRCNNResNet50FPN, DigitsRCNN, "weights", "coco"),
+        (DigitsRCNN, MaskRCNNResNet50FPN, "weights", "letters"),
         (SGDOptimizer, AdamWOptimizer, "momentum", 0.5),
         *((AsymmetricNoise, noise, "map", {"a": "b"}) for noise in (NoNoise, SymmetricNoise, ReleaseCompatNoise)),
         *((noise, NoNoise, "rate", 0.2) for noise in (SymmetricNoise, AsymmetricNoise, ReleaseCompatNoise)),
@@ -215,6 +235,9 @@ def test_switch_epoch_by_hand(epochs, stage1_epochs, switch):
 @pytest.mark.parametrize(
     ("schedule", "factors"),
     [
+        (Schedule(epochs=1), [1]),
+        (Schedule(epochs=2), [1, 0.1]),
+        (Schedule(epochs=3), [1, 1, 0.1]),
         (Schedule(epochs=4), [1, 1, 1, 0.1]),
         (Schedule(epochs=8), [1] * 6 + [0.1] * 2),
         (Schedule(epochs=10), [1] * 8 + [0.1] * 2),  # 7.5 epochs, rounded up

@@ -6,7 +6,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from lncis.config import DigitsData
-from lncis.datasets import digits
+from lncis.datasets import digits, scenes
 from lncis.errors import DataError
 
 TINY = DigitsData(train_scenes=6, val_scenes=3, test_scenes=3)
@@ -47,7 +47,7 @@ def test_more_scenes_begin_with_the_same(train):
     assert np.array_equal(images[:6], train[0])
 
 
-@pytest.mark.parametrize("ranges", [digits._DIGIT_RANGE, digits._BACKGROUND_COLUMNS])
+@pytest.mark.parametrize("ranges", [digits._DIGIT_RANGE, scenes.BACKGROUND_COLUMNS])
 def test_ranges_of_the_splits_are_disjoint(ranges):
     taken = [position for low, high in ranges.values() for position in range(low, high)]
     assert len(set(taken)) == len(taken)
@@ -55,9 +55,9 @@ def test_ranges_of_the_splits_are_disjoint(ranges):
 
 def test_each_split_draws_digits_of_its_own_range(monkeypatch):
     # each sample's label is made its position, which _glyph hands back
-    photographs, samples, _ = digits._sources()
+    samples, _ = digits._samples()
     assert len(samples) == 1797
-    monkeypatch.setattr(digits, "_sources", lambda: (photographs, samples, np.arange(1797)))
+    monkeypatch.setattr(digits, "_samples", lambda: (samples, np.arange(1797)))
     rng = np.random.default_rng(0)
     drawn = {split: {digits._glyph(rng, split)[0] for _ in range(1000)} for split in digits.SPLITS}
     for split, (low, high) in digits._DIGIT_RANGE.items():
@@ -70,29 +70,28 @@ def test_each_split_draws_backgrounds_of_its_own_columns(monkeypatch):
     # a photograph with a flat grey for each split: a crop over a border would not be flat
     greys = {"train": 40, "val": 120, "test": 200}
     photograph = np.zeros((427, 640, 3), dtype=np.uint8)
-    for split, (low, high) in digits._BACKGROUND_COLUMNS.items():
+    for split, (low, high) in scenes.BACKGROUND_COLUMNS.items():
         photograph[:, low:high] = greys[split]
-    photographs, samples, labels = digits._sources()
-    assert all(photograph.shape == p.shape for p in photographs)
-    monkeypatch.setattr(digits, "_sources", lambda: ([photograph], samples, labels))
+    assert all(photograph.shape == p.shape for p in scenes.photographs())
+    monkeypatch.setattr(scenes, "photographs", lambda: [photograph])
     rng = np.random.default_rng(0)
     for split, grey in greys.items():
         for _ in range(200):
-            assert (digits._background(rng, split) == grey / 2).all()
+            assert (scenes.background(rng, split) == grey / 2).all()
 
 
 def test_every_digit_occurs_in_every_split():
-    _, _, labels = digits._sources()
+    _, labels = digits._samples()
     for low, high in digits._DIGIT_RANGE.values():
         assert set(labels[low:high].tolist()) == set(range(10))
 
 
 def test_files_hold_what_the_config_asks(prepared):
-    for split, scenes in (("train", 6), ("val", 3), ("test", 3)):
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
         images, document = digits.read(prepared, split)
-        assert images.shape == (scenes, 128, 128, 3)
+        assert images.shape == (count, 128, 128, 3)
         assert images.dtype == np.uint8
-        assert [image["id"] for image in document["images"]] == list(range(scenes))
+        assert [image["id"] for image in document["images"]] == list(range(count))
         assert [category["name"] for category in document["categories"]] == [str(d) for d in range(10)]
 
 

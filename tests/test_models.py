@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models as torchvision_models
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
-from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN
+from lncis.config import AdamWOptimizer, DigitsRCNN, MaskRCNNResNet50FPN
 from lncis.detection.checkpoint import Checkpoint, save
+from lncis.detection.engine import build_optimizer
 from lncis.detection.losses import cross_entropy
 from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
 from lncis.detection.roi_heads import ClassLossRoIHeads
+from lncis.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +81,19 @@ def test_digits_rcnn_detects_at_the_scenes_scale():
     with torch.no_grad():
         (output,) = model([torch.rand(3, 128, 128)])
     n = len(output["boxes"])
-    assert 0 < n <= 20
+    assert 0 < n <= 100
     assert output["masks"].shape == (n, 1, 128, 128)
     assert set(output["labels"].tolist()) <= set(range(1, 11))
+
+
+def test_an_image_may_have_as_many_detections_as_coco_scores():
+    torch.manual_seed(0)
+    # all classes alike, 1/11 each, which is above torchvision's least score of 0.05: only NMS and the cap take any away
+    model = build_model(DigitsRCNN(class_init_std=1e-6), 10).eval()
+    (found,) = model([torch.rand(3, 128, 128)])
+    assert 20 < len(found["labels"]) <= 100
+    model.roi_heads.detections_per_img = 20
+    assert len(model([torch.rand(3, 128, 128)])[0]["labels"]) == 20
 
 
 def test_resnet50_starts_as_torchvisions_from_the_same_seed():
@@ -271,3 +284,44 @@ def test_a_checkpoint_loads_into_plain_torchvision(plain, batch_norm, stepped):
             torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-3)
         else:
             assert torch.equal(found[key], value), key
+
+
+def one_step(model: MaskRCNN) -> set[str]:
+    """Train for one step on a made-up instance; return the names of the parts of which something changed."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    mask = torch.zeros(1, 128, 128, dtype=torch.uint8)
+    mask[0, 40:80, 40:80] = 1
+    target = {"boxes": torch.tensor([[40.0, 40, 80, 80]]), "labels": torch.tensor([1]), "masks": mask}
+    optimizer = build_optimizer(model, AdamWOptimizer())
+    sum(model.train()([torch.rand(3, 128, 128)], [target]).values()).backward()
+    optimizer.step()
+    after = model.state_dict()
+    return {name.partition(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "changing"),
+    [
+        ((), {"backbone", "rpn", "roi_heads"}),
+        (("rpn",), {"backbone", "roi_heads"}),
+        (("backbone",), {"rpn", "roi_heads"}),
+        (("backbone", "rpn"), {"roi_heads"}),
+    ],
+)
+def test_frozen_parts_keep_their_weights(freeze, changing):
+    torch.manual_seed(0)
+    assert one_step(build_model(DigitsRCNN(weights="letters", freeze=freeze), 3)) == changing
+
+
+def test_a_resnets_backbone_keeps_its_weights_and_its_statistics_where_it_is_frozen():
+    torch.save(build_model(MaskRCNNResNet50FPN(min_size=128), 3).state_dict(), "whole.pth")
+    frozen = MaskRCNNResNet50FPN(min_size=128, weights="whole.pth", freeze=("backbone", "rpn"))
+    assert one_step(with_few_samples(build_model(frozen, 3))) == {"roi_heads"}
+
+
+def test_what_the_weights_do_not_hold_cannot_be_frozen():
+    torch.save(torchvision_models.resnet50(weights=None).state_dict(), "resnet.pth")
+    with pytest.raises(
+        ConfigError, match=r"model\.freeze: .*resnet\.pth hold no rpn; name the weights of a whole model"
+    ):
+        build_model(MaskRCNNResNet50FPN(weights="resnet.pth", freeze=("rpn",)), 3)

@@ -106,6 +106,8 @@ def test_published_weights_can_be_searched_and_text_with_a_slash_is_no_file(root
     search = {"model.weights": choices("none", "imagenet", "coco")}
     noise = {"type": "asymmetric", "map": {"n/a": "~x", "a": "/b"}}
     assert refusals({**SPEC, "base": {"model": RESNET, "noise": noise}, "search": search}) == {}
+    letters = {"type": "digits_rcnn", "weights": "letters", "freeze": ["backbone", "rpn"]}
+    assert refusals({**SPEC, "base": {"model": letters}}) == {}
 
 
 def test_every_field_of_a_training_that_holds_a_file_is_known():

@@ -132,7 +132,9 @@ def test_a_missing_published_file_is_answered_with_how_to_get_it(monkeypatch, tm
 
 
 def test_a_missing_file_is_answered_with_what_may_be_named():
-    with pytest.raises(ConfigError, match=r"there is no file .*/imagnet; name a file, or one of none, imagenet, coco"):
+    with pytest.raises(
+        ConfigError, match=r"there is no file .*/imagnet; name a file, or one of none, letters, imagenet, coco"
+    ):
         build_model(DigitsRCNN(weights="imagnet"), 3)
 
 

@@ -98,14 +98,36 @@ def predict(
 
 def weights(
     name: Annotated[
-        Literal["imagenet", "coco"], typer.Argument(help="A ResNet-50 of ImageNet, or a Mask R-CNN of COCO.")
+        Literal["letters", "imagenet", "coco"],
+        typer.Argument(
+            help="digits_rcnn of printed letters (comes with lncis), a ResNet-50 of ImageNet, a Mask R-CNN of COCO."
+        ),
     ],
+    make: Annotated[
+        Path | None, typer.Option(help="letters: train them anew, into this file; about ten minutes on one core.")
+    ] = None,
 ) -> None:
-    """Download torchvision's pretrained weights for `model.weights`, unless they are there, and print their path."""
+    """Print the path of pretrained weights for `model.weights`; torchvision's are downloaded if they are not there."""
     with clear_errors():
         from lncis.detection import weights as pretrained
 
-        print(pretrained.download(name))
+        if make is None:
+            print(pretrained.find(name) if name == "letters" else pretrained.download(name))
+            return
+        if name != "letters":
+            raise ConfigError("--make", [f"{name} are torchvision's; leave it out, and they are downloaded"])
+        _device(gpu=False, threads=1)
+        from lncis.detection import pretraining
+
+        made = pretraining.make_letters(make, on_epoch=_say_epoch)
+        print(
+            f"{make}: SHA-256 {made.digest}, {made.minutes:.1f} minutes, mask AP on new letters {made.letters_AP:.1f}"
+        )
+
+
+def _say_epoch(record: dict[str, float]) -> bool:
+    print(f"epoch {record['epoch']:.0f}: loss {record['train/loss']:.3f}, {record['seconds']:.0f} s", file=sys.stderr)
+    return True
 
 
 def _device(gpu: bool, threads: int) -> "torch.device":

@@ -22,7 +22,8 @@ class Schedule:
     stage1_epochs: int | None = Field(default=None, ge=0)
     """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3)."""
     lr_drops: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Epochs after which the learning rate is divided by ten; null: once, after 3/4 of `epochs`."""
+    """Epochs after which the learning rate is divided by ten; null: once, after 3/4 of `epochs`, rounded
+    up, but before the last epoch; a single one has none."""
     warmup_iterations: int = Field(default=0, ge=0)
     """Iterations over which the learning rate rises linearly from a third; 0: none."""
     evaluate_every: int = Field(default=1, ge=1)
@@ -35,8 +36,8 @@ class Schedule:
 
     def lr_factor(self, epoch: int) -> float:
         """What the base learning rate is multiplied by in an epoch counted from 0."""
-        drops = (math.ceil(0.75 * self.epochs),) if self.lr_drops is None else self.lr_drops
-        return 0.1 ** sum(epoch >= drop for drop in drops)
+        drops = (min(math.ceil(0.75 * self.epochs), self.epochs - 1),) if self.lr_drops is None else self.lr_drops
+        return 0.1 ** sum(epoch >= drop > 0 for drop in drops)
 
     @model_validator(mode="after")
     def _epochs_in_order(self) -> "Schedule":

@@ -11,7 +11,7 @@ from lncis.coco.findings import Tally, warning
 from lncis.coco.images import USED_AS_STORED, ImageFiles
 from lncis.coco.inspection import OnProgress
 from lncis.config import CocoData, DatasetConfig, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits
+from lncis.datasets import coco_files, digits, scenes
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
 from lncis.noise import corrupt
@@ -82,4 +82,4 @@ def _sources(config: DigitsData | CocoData) -> Sources:
             return coco_files.load(config)
         case DigitsData():
             folder = digits.prepare(config, files.cache_directory())
-            return Sources({split: digits.read(folder, split) for split in digits.SPLITS}, {}, [])
+            return Sources({split: digits.read(folder, split) for split in scenes.SPLITS}, {}, [])

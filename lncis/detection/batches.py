@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -24,11 +25,13 @@ def training_loader(
 ) -> DataLoader[Batch]:
     """Return this rank's share of the batches of an epoch, in an order of (seed, epoch) alone.
 
-    From memory that is pinned a GPU copies without making the host wait.
+    Other seeds and epochs have independent orders; torch's sampler by itself would shuffle by seed + epoch. From memory
+    that is pinned a GPU copies without making the host wait.
     """
     ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    sampler: DistributedSampler[Any] = DistributedSampler(dataset, num_replicas=ranks, rank=rank, seed=config.seed)
-    sampler.set_epoch(epoch)
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        dataset, num_replicas=ranks, rank=rank, seed=_order_seed(config.seed, epoch)
+    )
     loader: DataLoader[Any] = DataLoader(
         Flipped(dataset, config.flip, config.seed, epoch) if config.flip else dataset,
         batch_size=config.batch_size // ranks,
@@ -38,6 +41,12 @@ def training_loader(
         pin_memory=pin_memory,
     )
     return loader
+
+
+def _order_seed(seed: int, epoch: int) -> int:
+    """Return what an epoch's order is drawn from; not what `engine.seed_all` seeds, which draws other things."""
+    state = np.random.SeedSequence([seed, epoch + 1], spawn_key=(0,)).generate_state(1, dtype=np.uint64)
+    return int(state[0])
 
 
 def item_loader(dataset: Dataset[Item], loading_processes: int = 0) -> DataLoader[Item]:

@@ -16,6 +16,7 @@ from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN, ModelConfig
 from lncis.detection import weights
 from lncis.detection.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
 from lncis.detection.transform import TargetMasksTransform
+from lncis.errors import ConfigError
 
 
 def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained: bool = True) -> MaskRCNN:
@@ -23,7 +24,8 @@ def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained:
 
     `model.roi_heads.class_loss` may be set to any class loss; it starts as cross entropy. Random weights come from
     torch's global state: seed it first. Not `pretrained`, it is the model that a checkpoint is loaded into next, and
-    needs no file. Raises ConfigError and CheckpointError as `lncis.detection.weights.load` does.
+    needs no file. The parts in `config.freeze` take no gradient. Raises ConfigError and CheckpointError as
+    `lncis.detection.weights.load` does.
     """
     num_classes = num_foreground_classes + 1
     model = _digits_rcnn(config, num_classes) if isinstance(config, DigitsRCNN) else _resnet50(config, num_classes)
@@ -40,7 +42,12 @@ def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained:
     # under autocast torchvision would round proposals and ground truth to the type of these: 4 pixels of 1000 in bf16
     model.rpn.head.register_forward_hook(_in_fp32)
     if pretrained and config.weights != "none":
-        weights.load(model, config.weights)
+        parts = weights.load(model, config.weights)
+        if untrained := set(config.freeze) - parts:
+            remedy = "name the weights of a whole model, or leave it out"
+            raise ConfigError("model.freeze", [f"{config.weights} hold no {', '.join(sorted(untrained))}; {remedy}"])
+    for part in config.freeze:
+        getattr(model, part).requires_grad_(False)
     return model
 
 
@@ -126,7 +133,7 @@ def _digits_rcnn(config: DigitsRCNN, num_classes: int) -> MaskRCNN:
         box_head=TwoMLPHead(channels * 7 * 7, 256),
         box_predictor=FastRCNNPredictor(256, num_classes),
         box_batch_size_per_image=32,
-        box_detections_per_img=20,
+        box_detections_per_img=100,  # as many as COCO's protocol scores: a lower cap would favour some losses
         mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
         mask_head=MaskRCNNHeads(channels, (channels, channels), dilation=1),
         mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),

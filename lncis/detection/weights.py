@@ -1,6 +1,7 @@
 """Pretrained weights: where they lie, how they get there, and what of them fits a model.
 
-Nothing is fetched in passing: `download` alone goes to the network.
+Those of letters come with lncis, others from torchvision. Nothing is fetched in passing: `download` alone goes to the
+network.
 """
 
 import logging
@@ -23,6 +24,10 @@ PUBLISHED: dict[str, WeightsEnum] = {
 }
 """torchvision's weights by the name that a config gives them."""
 
+LETTERS = Path(__file__).with_name("letters-d62238a1.pt")
+"""The weights `letters`, which come with lncis (lncis.detection.pretraining makes them); the name ends with the first
+figures of their SHA-256, so every stage's key, a digest of this text too, changes with them."""
+
 CLASS_SPECIFIC = (
     "roi_heads.box_predictor.cls_score",
     "roi_heads.box_predictor.bbox_pred",
@@ -34,10 +39,14 @@ log = logging.getLogger(__name__)
 
 
 def find(weights: str) -> Path:
-    """Return the file of `weights`, a name of PUBLISHED or a path; ConfigError says how to get one that is missing."""
+    """Return the file of `weights`, a name or a path; ConfigError says how to get one that is missing."""
+    if weights == "letters":
+        if not LETTERS.is_file():
+            raise ConfigError("model.weights", [f"letters needs {LETTERS}, which is not there; install lncis anew"])
+        return LETTERS
     if weights not in PUBLISHED:
         if not Path(weights).is_file():
-            remedy = f"name a file, or one of none, {', '.join(PUBLISHED)}"
+            remedy = f"name a file, or one of none, letters, {', '.join(PUBLISHED)}"
             raise ConfigError("model.weights", [f"there is no file {weights}; {remedy}"])
         return Path(weights)
     path, published = _place(weights), PUBLISHED[weights]
@@ -62,25 +71,31 @@ def download(name: str) -> Path:
     return path
 
 
-def load(model: MaskRCNN, weights: str) -> None:
-    """Load `weights` into a model: those of a whole Mask R-CNN, or of a ResNet into its backbone.
+def load(model: MaskRCNN, weights: str) -> set[str]:
+    """Load `weights` into a model, and return which of `backbone` (with its FPN) and `rpn` they held.
 
-    Layers that are there for another number of classes keep their initial values, and a warning names them. Raises
-    ConfigError where the file is missing, CheckpointError where it is damaged or of another model.
+    They are those of a whole Mask R-CNN, or of a ResNet. Layers that are there for another number of classes keep their
+    initial values, and a warning names them; those of `letters` hold no such layers. Raises ConfigError where the file
+    is missing, CheckpointError where it is damaged or of another model.
     """
     path = find(weights)
-    state = _read(path, _promised_digest(path) if weights in PUBLISHED else "")
+    state = _read(path, _promised_digest(path) if weights in ("letters", *PUBLISHED) else "")
     target: nn.Module = model
-    if "conv1.weight" in state:
+    whole = "conv1.weight" not in state
+    if weights == "letters":
+        own = model.state_dict()
+        state = {key: own[key] for key in own if key.rpartition(".")[0] in CLASS_SPECIFIC} | state
+    elif whole:
+        state = _fitted(state, model, path)
+    else:
         target = model.backbone.body
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    else:
-        state = _fitted(state, model, path)
     try:
         target.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} holds the weights of another model; {reason:.300}") from error
+    return {"backbone", "rpn"} if whole else set()
 
 
 def _fitted(state: dict[str, Tensor], model: MaskRCNN, path: Path) -> dict[str, Tensor]:
@@ -98,7 +113,8 @@ def _fitted(state: dict[str, Tensor], model: MaskRCNN, path: Path) -> dict[str, 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
     found = files.digest(path)
     if not found.startswith(digest):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 begins with {found[:8]}, not {digest}; delete it")
+        remedy = "install lncis anew" if path == LETTERS else "delete it"
+        raise CheckpointError(f"{path} is damaged: its SHA-256 begins with {found[:8]}, not {digest}; {remedy}")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("model", state)  # of an lncis checkpoint, or of torchvision's reference training

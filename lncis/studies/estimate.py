@@ -141,15 +141,15 @@ def _timed(spec: StudySpec) -> Pace:
 
 
 def checkpoint_bytes(config: TrainConfig, num_foreground_classes: int) -> int:
-    """Return the size of a checkpoint: the weights, and what the optimizer keeps for each, in fp32."""
+    """Return the size of a checkpoint: the weights, and what the optimizer keeps for each that trains, in fp32."""
     import torch
 
     from lncis.detection.models import build_model
 
     with torch.device("meta"):
-        model = build_model(config.model, num_foreground_classes)
+        model = build_model(config.model, num_foreground_classes, pretrained=False)
     moments = 2 if config.optimizer.type == "adamw" else 1
-    return sum(4 * p.numel() * (1 + moments) for p in model.parameters())
+    return sum(4 * p.numel() * (1 + moments * p.requires_grad) for p in model.parameters())
 
 
 def _classes(spec: StudySpec) -> list[int]:
