@@ -8,7 +8,7 @@ from lncis.coco import decoding
 from lncis.coco.annotations import with_clean_labels
 from lncis.coco.images import ImageFiles
 from lncis.config import CocoData, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits
+from lncis.datasets import coco_files, digits, shared_images
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
 from lncis.noise import corrupt
@@ -34,11 +34,14 @@ class Data:
         return len(self.train.category_ids)
 
     def decode_images(self, on_progress: decoding.OnProgress = lambda done, total: None) -> None:
-        """Raise DataError with the first image that cannot be used; what was sound before is not decoded again."""
-        images = (split.images for split in (self.test, self.val, self.train))
-        decoding.require(
-            [entry for some in images if isinstance(some, ImageFiles) for entry in some.entries], on_progress
-        )
+        """Raise DataError with the first image that cannot be used, or that stands in two splits under two names.
+
+        What was sound before is not decoded again.
+        """
+        splits = {"train": self.train.images, "val": self.val.images, "test": self.test.images}
+        of_files = {split: images for split, images in splits.items() if isinstance(images, ImageFiles)}
+        decoding.require([entry for split in reversed(of_files) for entry in of_files[split].entries], on_progress)
+        shared_images.refuse_same_content({split: images.paths for split, images in of_files.items()})
 
 
 def load(config: TrainConfig) -> Data:
