@@ -73,7 +73,6 @@ def test_exact_noise_flips_the_share_itself():
     assert "784 of 1,960 labels flipped; requested 40.0%, expected 40.0%, realised 40.0%" in ran.stdout
 
 
-
 def test_all_fields_but_the_labels_are_those_of_the_input():
     run(IN, OUT, *SYMMETRIC)
     noisy = json.loads(OUT.read_text())

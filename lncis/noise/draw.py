@@ -16,6 +16,9 @@ from lncis.config import AsymmetricNoise, MatrixNoise, NoiseConfig, NoNoise, Sym
 from lncis.errors import DataError
 from lncis.noise.transitions import transition_matrix
 
+NOISE_MANIFEST = "noise.json"
+"""The file in a stage's folder that holds the manifest of each noisy split."""
+
 Document = dict[str, Any]
 """A COCO instances document: `images`, `annotations`, `categories`."""
 
@@ -43,8 +46,10 @@ def corrupt(document: Document, noise: NoiseConfig, *, stream: str) -> tuple[Doc
     noisy = given
     if not isinstance(noise, NoNoise):
         rng = np.random.default_rng([noise.seed, *stream.encode()])
-        exact = isinstance(noise, SymmetricNoise | AsymmetricNoise) and noise.exact
-        noisy = _draw_exactly(given, matrix, noise.rate, rng) if exact else _draw(given, matrix, rng)
+        if isinstance(noise, SymmetricNoise | AsymmetricNoise) and noise.exact:
+            noisy = _draw_exactly(given, matrix, noise.rate, rng)
+        else:
+            noisy = _draw(given, matrix, rng)
 
     labels = [annotation["category_id"] for annotation in annotations]
     for k, label in zip(flippable, noisy.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a noise rate means: how far the right label is ahead of a wrong one, and the loss that a flipped label must have.
+"""What a noise rate means: how far ahead the right label is, and the loss that a flipped one cannot fall below.
 
 With K classes and symmetric noise of rate eta, a label is right with probability 1 - eta and each wrong one with
 eta / (K - 1). So the same rate is much harder with few classes than with many.

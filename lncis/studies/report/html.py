@@ -13,6 +13,7 @@ from lncis.studies.journal import End
 from lncis.studies.report import table
 from lncis.studies.report.cost import Cost
 from lncis.studies.report.drawings import Drawing, drawings
+from lncis.studies.report.intervals import ONE_DRAW
 from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
 from lncis.studies.report.statistics import ranked
 from lncis.studies.spec import short_names, value_text
@@ -65,6 +66,8 @@ def report_html(result: StudyResult) -> str:
         rows=_rows(result, baselines, [*baselines, *searched[:CONFIGURATIONS]]),
         hidden=max(0, len(searched) - CONFIGURATIONS),
         front=_front(result),
+        chances=bool(result.probability_of_best),
+        one_draw=ONE_DRAW if table.of_one_draw(spec) else "",
         drawings=[_picture(drawing) for drawing in drawings(result)],
         cost=_cost(result.cost),
         losses=_losses(result),
@@ -83,7 +86,7 @@ def _findings(result: StudyResult) -> list[tuple[str, list[str]]]:
         if line.startswith("  "):
             found[-1][1].append(line.strip())
         else:
-            found.append((line.removeprefix(f"{table.BEST} ").removeprefix(f"{table.FRONT} "), []))
+            found.append((line.removeprefix(f"{line[:1]} ") if line[:1] in table.MARKS else line, []))
     return found
 
 
@@ -92,12 +95,15 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Return the cells of the table, a dictionary for each configuration."""
     spec, (best, front) = result.spec, table.best_and_front(result)
+    group, chances = table.best_group(result), result.probability_of_best
     return [
         {
             "number": c.trial.configuration,
             "baseline": c.trial.baseline,
             "values": [value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
-            "best": c.trial.configuration == best,
+            "selected": c.trial.configuration == best,
+            "badge": _badge(c.trial.configuration, best, group if result.selection else set()),
+            "chance": table.percent(chances[c.trial.configuration]) if c.trial.configuration in chances else "",
             "front": c.trial.configuration in front,
             "objectives": [f"{c.over_seeds(objective.metric)}" for objective in spec.objectives],
             "tests": [f"{c.over_seeds(f'test/segm_{figure}')}" for figure in table.FIGURES],
@@ -109,6 +115,13 @@ def _rows(
         }
         for c in shown
     ]
+
+
+def _badge(number: int, selected: int | None, group: set[int]) -> str:
+    """Return what the table says of a configuration beside the selected one; best where it stands alone."""
+    if number == selected:
+        return "best" if len(group) == 1 else "selected"
+    return "not told apart" if number in group else ""
 
 
 def _front(result: StudyResult) -> list[dict[str, Any]]:

@@ -15,14 +15,18 @@ from lncis import documents
 from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
-from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
+from lncis.studies.report.intervals import ONE_DRAW, TWO_DRAWS, Interval, RankAgreement, interval
+from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, paired_difference
 from lncis.studies.report.statistics import importance, importance_method, ranked, variance_split
 from lncis.studies.spec import Objective, PaperRow, SelectionObjective, StudySpec
 from lncis.studies.spec.space import STAGE1_EPOCHS
 
 FIGURES = ("AP", "AP50", "AP75")
-VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
-BEST, FRONT = "*", "^"
+CLEAN_AP = "test/segm_AP"
+BEST, AS_GOOD, FRONT = MARKS = ("*", "=", "^")
+"""Marks: the best, where it can be told apart from all others; else all that cannot be told apart; the Pareto front."""
+FEWEST_DRAWS = 4
+"""With fewer noise draws nothing is said of their share of the variance: of two, the estimate may be anything."""
 ROWS = 30
 """Most searched configurations in the table of a terminal; all are in table.csv."""
 NAMES = 6
@@ -33,11 +37,13 @@ def result_table(result: StudyResult) -> RenderableType:
     """Return a table of the configurations in the paper's format, with the paper's figures, and the conclusions."""
     spec, shown = result.spec, shown_first(result, ROWS)
     states = {c.trial.configuration: configuration_state(result, c) for c in shown}
-    best, front = best_and_front(result)
+    marks = marks_of(result)
     table = Table(title=Text(study_title(result), style="bold"), title_justify="left")
     table.add_column("configuration", overflow="fold")
     for objective in spec.objectives:
         table.add_column(Text(objective_heading(spec, objective)), justify="right")
+    if chances := result.probability_of_best:
+        table.add_column("best with\nprobability", justify="right")
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
@@ -46,10 +52,10 @@ def result_table(result: StudyResult) -> RenderableType:
         table.add_column("state")
     for number, c in enumerate(shown):
         row, mine = paper_row(spec, c), c.trial.configuration
-        marks = (BEST if mine == best else "") + (FRONT if mine in front else "")
         table.add_row(
-            Text(f"{marks:<{3 if spec.secondary_objectives else 2}}{c.trial.label}"),
+            Text(f"{marks.get(mine, ''):<{3 if spec.secondary_objectives else 2}}{c.trial.label}"),
             *(f"{c.over_seeds(objective.metric)}" for objective in spec.objectives),
+            *([percent(chances[mine]) if mine in chances else ""] if chances else []),
             *(f"{c.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
             *([row.text if row else ""] if spec.paper else []),
             *([Text(states[mine])] if any(states.values()) else []),
@@ -68,11 +74,24 @@ def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
 
 
 def best_and_front(result: StudyResult) -> tuple[int | None, set[int]]:
-    """Return the number of the best configuration, and the numbers of the Pareto front if there is one."""
+    """Return the number of the selected configuration, and the numbers of the Pareto front if there is one."""
     if not result.searched:
         return None, set()
     front = {c.trial.configuration for c in result.pareto_front} if result.spec.secondary_objectives else set()
     return result.best.trial.configuration, front
+
+
+def best_group(result: StudyResult) -> set[int]:
+    """Return the numbers of the selected configuration and of those that cannot be told apart from it."""
+    found = [result.best, *result.as_good_as_best] if result.searched else []
+    return {c.trial.configuration for c in found}
+
+
+def marks_of(result: StudyResult) -> dict[int, str]:
+    """Return the marks of configurations by their numbers; none is best where there is nothing to compare it by."""
+    group, front = best_group(result), best_and_front(result)[1]
+    mark = BEST if len(group) == 1 else AS_GOOD if result.selection else ""
+    return {n: (mark if n in group else "") + (FRONT if n in front else "") for n in sorted(group | front)}
 
 
 def study_title(result: StudyResult) -> str:
@@ -80,14 +99,35 @@ def study_title(result: StudyResult) -> str:
     spec, schedule = result.spec, result.spec.base.schedule
     parts = [
         spec.base.dataset.type,
-        _noise(spec),
+        _noise(spec) + _realised(result),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
         *([] if STAGE1_EPOCHS in spec.search else [f"E1 = {schedule.switch_epoch}"]),
         replicates(spec),
-        *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
+        *(
+            [f"mean ± 95 % CI {ONE_DRAW}" if of_one_draw(spec) else "mean ± 95 % CI"]
+            if len(spec.replicates) > 1
+            else []
+        ),
     ]
     return f"{spec.name}: {', '.join(parts)}"
+
+
+def of_one_draw(spec: StudySpec) -> bool:
+    """Say whether intervals cover the training seed alone, though labels are drawn."""
+    return not isinstance(spec.base.noise, NoNoise) and len(spec.noise_seeds) < 2
+
+
+def realised(result: StudyResult) -> str:
+    """Return the share of labels that was really flipped, or from least to most over the noise draws; may be empty."""
+    rates = sorted({f"{100 * rate:.1f}" for rate in result.realised_noise.values()}, key=float)
+    if not rates or isinstance(result.spec.base.noise, NoNoise):
+        return ""
+    return f"realised {rates[0]}%" if len(rates) == 1 else f"realised {rates[0]} to {rates[-1]}%"
+
+
+def _realised(result: StudyResult) -> str:
+    return f" ({text})" if (text := realised(result)) else ""
 
 
 def _noise(spec: StudySpec) -> str:
@@ -198,24 +238,59 @@ def _unfinished(result: StudyResult) -> list[str]:
 
 def _best(result: StudyResult) -> list[str]:
     spec, best = result.spec, result.best
-    number = len(spec.replicates)
     so_far = "" if result.complete else "so far "
-    lines = [f"{BEST} best {so_far}by {selected_by(spec.objective)}: {best.trial.label}"]
+    mark = marks_of(result)[best.trial.configuration].removesuffix(FRONT)
+    lines = [f"{mark} best {so_far}by {selected_by(spec.objective)}: {best.trial.label}".lstrip()]
+    lines += _told_apart(result)
     for c in result.configurations:
         found = paired_difference(best, c, CLEAN_AP)
         if c.trial.baseline is not None and math.isfinite(found.mean):
-            paired = f"paired over {replicates(spec)}" if number > 1 else "one seed"
-            lines.append(f"  {found:+} test AP over {c.trial.baseline} ({paired})")
-    if number == 1 and len(result.searched) > 1:
-        lines.append("  one seed: differences may be chance; more seeds would show")
-    elif number > 1 and (others := result.as_good_as_best):
-        lines.append(f"  no significant difference from it over {replicates(spec)} (95 % CI): {_names(others)}")
+            lines.append(f"  {found:+} test AP over {c.trial.baseline} ({_paired(spec, found)})")
     if spec.secondary_objectives:
         front, objectives = result.pareto_front, " and ".join(objective.metric for objective in spec.objectives)
         lines.append(
             f"{FRONT} on the Pareto front of {objectives}: {len(front)} of {len(result.searched)}: {_names(front)}"
         )
+    if len(spec.noise_seeds) == 2 and not isinstance(spec.base.noise, NoNoise):
+        lines.append(TWO_DRAWS)
     return lines
+
+
+def _told_apart(result: StudyResult) -> list[str]:
+    """Return what the replicates say about the selected configuration beside the others."""
+    others, said = len(result.searched) - 1, result.selection
+    if others == 0:
+        return []
+    if said is None:
+        return ["  one seed: differences may be chance; more seeds would show"]
+    lines = []
+    if as_good := result.as_good_as_best:
+        lines.append(f"  cannot be told apart from it (95 %, all comparisons together): {_names(as_good)}")
+    else:
+        lines.append("  told apart from all others (95 %, all comparisons together)")
+    chances = sorted(result.probability_of_best.items(), key=lambda item: -item[1])[:NAMES]
+    labels = {c.trial.configuration: c.trial.label for c in result.searched}
+    named = ", ".join(f"{labels[number]} {percent(chance)}" for number, chance in chances)
+    lines.append(f"  probability of having the best expectation, given these figures: {named}")
+    if result.spec.objective.select == "mean":
+        lines.append(
+            f"  its mean is about {max(0.0, said.optimism):.1f} too good, as it was picked as the best of {others + 1}"
+        )
+    return lines
+
+
+def percent(probability: float) -> str:
+    """Return a probability as text; what is not certain is not said to be."""
+    return "<1%" if probability < 0.005 else ">99%" if probability > 0.995 else f"{probability:.0%}"
+
+
+def _paired(spec: StudySpec, difference: Interval) -> str:
+    """Return over what a difference is paired, with the number of pairs where some are missing."""
+    wanted = len(spec.replicates)
+    if wanted == 1:
+        return "one seed"
+    number = "" if difference.number == wanted else f"{difference.number} pairs of "
+    return f"paired over {number}{replicates(spec)}" + (f", {ONE_DRAW}" if of_one_draw(spec) else "")
 
 
 def _names(configurations: Sequence[ConfigurationResult]) -> str:
@@ -224,12 +299,12 @@ def _names(configurations: Sequence[ConfigurationResult]) -> str:
 
 
 def _statistics(result: StudyResult) -> list[str]:
-    lines, tau = [], result.rank_agreement
+    lines, found = [], result.rank_agreement
     number = f"{len(result.searched)} configurations"
-    if math.isfinite(tau):
+    if found:
         lines.append(
-            f"rank agreement of {result.spec.base.val_labels} val with clean test: Kendall's tau {tau:+.2f} "
-            f"over {number} (+1: same order)"
+            f"rank agreement of {result.spec.base.val_labels} val with clean test in {figure_of(result)}: "
+            f"{tau_text(found)} over {number} (+1: same order)"
         )
     if shares := importance(result):
         named = ", ".join(f"{path} {share:.0%}" for path, share in shares.items())
@@ -237,12 +312,22 @@ def _statistics(result: StudyResult) -> list[str]:
             f"importance for {result.spec.objective.metric}: {named} ({importance_method(result)} over {number})"
         )
     for metric in dict.fromkeys((result.spec.objective.metric, CLEAN_AP)):
-        if split := variance_split(result, metric):
+        if (split := variance_split(result, metric)) and len(result.spec.noise_seeds) >= FEWEST_DRAWS:
             lines.append(
                 f"spread of {metric} within a configuration: standard deviation {split.deviation:.1f}; of the variance "
                 f"{split.noise_draw:.0%} noise draw, {split.training_seed:.0%} training seed, {split.rest:.0%} the rest"
             )
     return lines
+
+
+def tau_text(found: RankAgreement) -> str:
+    """Return Kendall's tau with its interval."""
+    return f"Kendall's tau {found.tau:+.2f} (95 % CI {found.low:+.2f} to {found.high:+.2f})"
+
+
+def figure_of(result: StudyResult) -> str:
+    """Return the objective without its split: `segm_AP`."""
+    return result.spec.objective.metric.removeprefix("val/")
 
 
 def _pruned(result: StudyResult) -> list[str]:
