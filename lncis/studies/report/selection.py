@@ -5,6 +5,7 @@ them cancels: errors are those of the interaction of configuration and seed (and
 configurations, as in a randomised block design (Montgomery, Design and Analysis of Experiments, chapter 4).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,9 +48,9 @@ def selection(values: NDArray[np.float64], replicates: Sequence[Replicate], sele
     variance = error * freedom / rng.chisquare(freedom, size=(samples, 1))  # the error is an estimate itself
     normal = rng.standard_normal((samples, len(means)))
     return Selection(
-        as_good=_as_good(values, replicates, selected, error, freedom),
+        as_good=[not apart for apart in told_apart(values, replicates, selected)],
         probability=_probability(means, variance, normal, rng),
-        optimism=_optimism(means, error, np.sqrt(variance) * normal),
+        optimism=_optimism(means, error, math.sqrt(error) / _bias_of_deviation(freedom) * normal),
     )
 
 
@@ -71,10 +72,8 @@ def _pooled_error(values: NDArray[np.float64], replicates: Sequence[Replicate]) 
     return satterthwaite(parts) if parts else (0.0, 0.0)
 
 
-def _as_good(
-    values: NDArray[np.float64], replicates: Sequence[Replicate], selected: int, error: float, freedom: float
-) -> list[bool]:
-    """Return what cannot be told apart from the selected configuration.
+def told_apart(values: NDArray[np.float64], replicates: Sequence[Replicate], selected: int) -> list[bool]:
+    """Return which of the configurations of `selection` can be told apart from the selected one.
 
     Told apart is what differs by more than Tukey's quantile of the range of k means, and where the interval of its own
     paired differences excludes 0. The first holds at 5 % the probability that any of several equal configurations is
@@ -83,13 +82,10 @@ def _as_good(
     where sign flips cannot reject (three seeds have four patterns). The second guards against configurations that vary
     more than the others.
     """
+    error, freedom = _pooled_error(values, replicates)
     farthest = _range_quantile(len(values), max(1, int(freedom))) * np.sqrt(error)
-
-    def told_apart(number: int) -> bool:
-        difference = interval((values[selected] - values[number]).tolist(), replicates)
-        return bool(abs(difference.mean) > max(farthest, difference.half_width))
-
-    return [number == selected or not told_apart(number) for number in range(len(values))]
+    differences = [interval((values[selected] - other).tolist(), replicates) for other in values]
+    return [bool(abs(one.mean) > max(farthest, one.half_width)) for one in differences]
 
 
 @cache
@@ -126,10 +122,16 @@ def _optimism(means: NDArray[np.float64], error: float, errors: NDArray[np.float
     """Return the expected excess of the highest mean over its expectation, by a parametric bootstrap.
 
     Means vary more than what they estimate. So expectations are taken nearer to their average, by the share of error in
-    the variance of the means: without that the excess would come out too small.
+    the variance of the means: without that the excess would come out too small. In simulations it is right where the
+    configurations differ, and 70 to 95 % of the excess where all are equal (tests/test_studies_selection.py).
     """
     spread = float(means.var(ddof=1))
     kept = max(0.0, 1 - error / spread) if spread > 0 else 0.0
     drawn = np.sqrt(kept) * (means - means.mean()) + errors
     picked = np.argmax(drawn, axis=1)
     return float(np.take_along_axis(errors, picked[:, None], axis=1).mean())
+
+
+def _bias_of_deviation(freedom: float) -> float:
+    """Return what the square root of an estimated variance is expected to be, with a true one of 1."""
+    return math.sqrt(2 / freedom) * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
