@@ -1,7 +1,6 @@
 """Intervals over seeds and noise draws: by hand, by a regression, and what they cover in simulated studies."""
 
 import math
-from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -44,11 +43,11 @@ def test_over_seeds_alone_or_draws_alone_it_is_students_t(n):
 
 
 def test_crossed_interval_by_hand():
-    # y = 30 34 / 32 48: means of draws 32 40, of seeds 31 41: squared errors 16 and 25, with one degree of freedom each
+    # y = 30 34 / 32 48: means of draws 32 40, of seeds 31 41: squared errors 16 and 25, one degree of freedom each;
+    # 12.71 * 4 and 12.71 * 5 alone, and together t at 41² / (16² + 25²) = 1.91 degrees of freedom, 4.5, times 6.4
     found = interval([30.0, 34.0, 32.0, 48.0], crossed(2, 2))
-    freedom = 41**2 / (16**2 + 25**2)
-    assert found.mean == 36
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(41))
+    assert stats.t.ppf(0.975, 41**2 / (16**2 + 25**2)) * math.sqrt(41) == pytest.approx(28.9, abs=0.1)
+    assert (found.mean, found.half_width) == pytest.approx((36, 12.7062 * 5), abs=1e-3)
 
 
 def test_squared_errors_are_the_mean_squares_of_the_analysis_of_variance():
@@ -57,8 +56,9 @@ def test_squared_errors_are_the_mean_squares_of_the_analysis_of_variance():
     by_draw = seeds * ((y.mean(axis=1) - y.mean()) ** 2).sum() / (draws - 1) / (draws * seeds)
     by_seed = draws * ((y.mean(axis=0) - y.mean()) ** 2).sum() / (seeds - 1) / (draws * seeds)
     squared_error, freedom = satterthwaite([(by_draw, draws - 1), (by_seed, seeds - 1)])
+    alone = [stats.t.ppf(0.975, n - 1) * math.sqrt(error) for error, n in ((by_draw, draws), (by_seed, seeds))]
     found = interval(y.ravel().tolist(), crossed(draws, seeds))
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(squared_error))
+    assert found.half_width == pytest.approx(max(*alone, stats.t.ppf(0.975, freedom) * math.sqrt(squared_error)))
 
 
 def test_without_noise_draws_are_copies_and_count_once():
@@ -76,26 +76,23 @@ def test_what_is_missing_is_left_out():
     assert found.number == 5
 
 
+@pytest.mark.parametrize(("draws", "seeds"), [(2, 2), (2, 5), (3, 3), (3, 5), (5, 3)])
 @pytest.mark.parametrize(
-    ("draws", "seeds", "shares"),
-    [
-        *product([3], [3], [(0.0, 0.0, 1.0), (0.25, 0.0, 0.75), (0.5, 0.0, 0.5), (0.75, 0.0, 0.25), (0.1, 0.8, 0.1)]),
-        *product([5], [3], [(0.5, 0.0, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.0, 0.5, 0.5)]),
-        *product([3], [5], [(0.5, 0.0, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.8, 0.1)]),
-    ],
+    "shares", [(0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (0.9, 0.0, 0.1), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.8, 0.1)]
 )
-def test_from_three_draws_on_intervals_cover_wherever_the_variance_comes_from(simulations, draws, seeds, shares):
-    """94 % is claimed: five draws of three seeds with most of the variance in the seed have 93.7 in 40,000 studies."""
+def test_intervals_cover_wherever_the_variance_comes_from(simulations, draws, seeds, shares):
+    """94.5 % is claimed: of 154 such cases with 20,000 studies each the worst has 94.6."""
     values = simulations.trainings(np.random.default_rng(1), STUDIES, draws, seeds, shares)
-    assert simulations.covered(values, crossed(draws, seeds)) >= least(0.94)
+    assert simulations.covered(values, crossed(draws, seeds)) >= least(0.945)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("shares", [(0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (0.75, 0.0, 0.25), (1 / 3, 1 / 3, 1 / 3)])
-def test_at_two_draws_they_cover_92_percent_at_worst(simulations, seeds, shares):
-    """Which is why two draws are warned of."""
-    values = simulations.trainings(np.random.default_rng(2), STUDIES, 2, seeds, shares)
-    assert simulations.covered(values, crossed(2, seeds)) >= least(0.92)
+def test_satterthwaite_alone_would_not_cover_at_two_draws(simulations):
+    """Why the widest of three: most of the variance in the draw, two draws of five seeds."""
+    y = simulations.trainings(np.random.default_rng(2), 4000, 2, 5, (0.9, 0.0, 0.1))
+    parts = [(y.mean(axis=axis).var(axis=1, ddof=1) / n).tolist() for axis, n in ((2, 2), (1, 5))]
+    sums = [satterthwaite([(of_draw, 1), (of_seed, 4)]) for of_draw, of_seed in zip(*parts, strict=True)]
+    half_widths = [stats.t.ppf(0.975, freedom) * math.sqrt(error) for error, freedom in sums]
+    assert np.mean(abs(y.mean(axis=(1, 2))) <= half_widths) < 0.91
 
 
 def test_crossed_trainings_taken_as_independent_would_not_cover(simulations):

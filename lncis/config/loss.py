@@ -110,8 +110,8 @@ class LncisLoss:
     isolation: bool = True
     """PON: no loss for foreground samples called foreground above gamma."""
     clamped: bool = False
-    """Labels of at least 1e-4 and probabilities of at least 1e-7 under the logarithms, as in the authors' code; gamma is
-    compared with the exact cross entropy all the same."""
+    """Labels of at least 1e-4 and probabilities of at least 1e-7 under the logarithms, as in the authors' code; gamma
+    is compared with the exact cross entropy all the same."""
 
 
 ClassLossConfig = Annotated[

@@ -37,10 +37,10 @@ def interval(values: Sequence[float], replicates: Sequence[Replicate] | None = N
     """Return the interval of the finite values; NaN for none. Without `replicates` each has a seed of its own.
 
     Over seeds alone, or over noise draws alone, it is Student's t. Where each seed meets each draw, trainings of one
-    draw are no independent evidence, nor are those of one seed. The squared standard errors of the mean over the draws
-    (each averaged over its seeds) and of the mean over the seeds (each averaged over its draws) are added, with the
-    degrees of freedom of Welch and Satterthwaite. That is a little wide where neither matters, and covers wherever the
-    variance comes from (tests/test_studies_intervals.py).
+    draw are no independent evidence, nor are those of one seed. It is then the widest of three: Student's t over the
+    draws (each averaged over its seeds), over the seeds (each averaged over its draws), and both squared standard
+    errors added, with the degrees of freedom of Welch and Satterthwaite. Wherever the variance comes from, 95 % cover;
+    where neither draw nor seed has an effect of its own, 99 % (tests/test_studies_intervals.py).
     """
     of_each = replicates if replicates is not None else [(number, None) for number in range(len(values))]
     finite = [(value, replicate) for value, replicate in zip(values, of_each, strict=True) if math.isfinite(value)]
@@ -48,10 +48,8 @@ def interval(values: Sequence[float], replicates: Sequence[Replicate] | None = N
         return Interval(mean=math.nan, half_width=math.nan)
     mean = float(np.mean([value for value, _ in finite]))
     parts = [part for factor in (0, 1) if (part := _squared_error([(v, r[factor]) for v, r in finite]))]
-    half_width = math.nan
-    if parts:
-        squared_error, freedom = satterthwaite(parts)
-        half_width = _student(freedom) * math.sqrt(squared_error)
+    errors = [*parts, satterthwaite(parts)] if parts else []
+    half_width = max((_student(freedom) * math.sqrt(squared) for squared, freedom in errors), default=math.nan)
     return Interval(mean=mean, half_width=half_width, number=len(finite))
 
 
