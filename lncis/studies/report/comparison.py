@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis.studies.report.intervals import ONE_DRAW, Interval
-from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
-from lncis.studies.report.table import CLEAN_AP, described, of_one_draw, paper_row, realised, replicates
+from lncis.studies.report.result import ConfigurationResult, StudyResult, of_one_draw, paired_difference
+from lncis.studies.report.table import CLEAN_AP, described, paper_row, realised, replicates
 
 
 def comparison_table(results: Sequence[StudyResult]) -> RenderableType:

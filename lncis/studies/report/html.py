@@ -14,7 +14,7 @@ from lncis.studies.report import table
 from lncis.studies.report.cost import Cost
 from lncis.studies.report.drawings import Drawing, drawings
 from lncis.studies.report.intervals import ONE_DRAW
-from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
+from lncis.studies.report.result import ConfigurationResult, StudyResult, of_one_draw, paired_difference
 from lncis.studies.report.statistics import ranked
 from lncis.studies.spec import short_names, value_text
 
@@ -67,7 +67,7 @@ def report_html(result: StudyResult) -> str:
         hidden=max(0, len(searched) - CONFIGURATIONS),
         front=_front(result),
         chances=bool(result.probability_of_best),
-        one_draw=ONE_DRAW if table.of_one_draw(spec) else "",
+        one_draw=ONE_DRAW if of_one_draw(spec) else "",
         drawings=[_picture(drawing) for drawing in drawings(result)],
         cost=_cost(result.cost),
         losses=_losses(result),

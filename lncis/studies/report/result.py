@@ -50,6 +50,11 @@ def replicate_of(trial: Trial) -> Replicate:
     return trial.seed, None if isinstance(trial.config.noise, NoNoise) else trial.noise_seed
 
 
+def of_one_draw(spec: StudySpec) -> bool:
+    """Say whether intervals cover the training seed alone, though labels are drawn."""
+    return not isinstance(spec.base.noise, NoNoise) and len(spec.noise_seeds) < 2
+
+
 def score(objective: SelectionObjective, values: Sequence[float], replicates: Sequence[Replicate]) -> float:
     """Return the score of a configuration from its objective with each replicate; the best has the largest.
 

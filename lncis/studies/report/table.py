@@ -16,7 +16,13 @@ from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, TrainConfi
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.intervals import ONE_DRAW, TWO_DRAWS, Interval, RankAgreement, interval
-from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, paired_difference
+from lncis.studies.report.result import (
+    ConfigurationResult,
+    StudyResult,
+    TrialResult,
+    of_one_draw,
+    paired_difference,
+)
 from lncis.studies.report.statistics import importance, importance_method, ranked, variance_split
 from lncis.studies.spec import Objective, PaperRow, SelectionObjective, StudySpec
 from lncis.studies.spec.space import STAGE1_EPOCHS
@@ -111,11 +117,6 @@ def study_title(result: StudyResult) -> str:
         ),
     ]
     return f"{spec.name}: {', '.join(parts)}"
-
-
-def of_one_draw(spec: StudySpec) -> bool:
-    """Say whether intervals cover the training seed alone, though labels are drawn."""
-    return not isinstance(spec.base.noise, NoNoise) and len(spec.noise_seeds) < 2
 
 
 def realised(result: StudyResult) -> str:
