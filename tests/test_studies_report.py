@@ -22,6 +22,7 @@ from lncis.errors import StudyError
 from lncis.studies.journal import SessionStarted
 from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report.conclusions import conclusions
 from lncis.studies.report.drawings import drawings
 from lncis.studies.report.result import StudyResult, from_journal
 
@@ -154,7 +155,7 @@ def test_importance_knows_parameters_that_only_some_configurations_have(number):
 def test_importance_is_silent_where_nothing_can_be_said(points, value):
     result = of_points(points, value, search={"loss.gamma": GAMMA, "optimizer.lr": LR})
     assert statistics.importance(result) == {}
-    assert not any("importance" in line for line in table.conclusions(result))
+    assert not any("importance" in line for line in conclusions(result))
 
 
 def test_importance_of_several_goals_is_for_the_objective():
@@ -259,7 +260,7 @@ def test_the_table_has_the_papers_shape_and_marks_the_best():
 
 
 def test_the_conclusions_of_a_finished_study():
-    lines = table.conclusions(small())
+    lines = conclusions(small())
     assert lines[:5] == [
         "* best by mean val/segm_AP: gamma = 5",
         "  told apart from all others (95 %, all comparisons together)",
@@ -286,7 +287,7 @@ def undecided(**fields) -> StudyResult:
 
 def test_what_the_seeds_cannot_tell_apart_is_named_and_has_no_star():
     result = undecided()
-    text, lines = shown(result), table.conclusions(result)
+    text, lines = shown(result), conclusions(result)
     assert "= best by mean val/segm_AP: gamma = 4" in lines
     assert "  cannot be told apart from it (95 %, all comparisons together): gamma = 5" in lines
     assert "│ = gamma = 4" in text and "│ = gamma = 5" in text and "│ * " not in text
@@ -317,7 +318,7 @@ def test_the_plots_have_a_star_only_where_one_is_told_apart():
 def test_the_number_of_pairs_is_said_where_some_are_missing():
     spec = study_spec(seeds=[0, 1, 2])
     skipped = book_of(spec, spec.grid, lambda t: 30.0 + t.seed, skip=lambda t: bool(t.baseline) and t.seed == 1)
-    assert any("(paired over 2 pairs of 3 seeds, for this" in line for line in table.conclusions(finished(skipped)))
+    assert any("(paired over 2 pairs of 3 seeds, for this" in line for line in conclusions(finished(skipped)))
 
 
 def test_from_six_configurations_on_the_orders_are_compared_with_an_interval():
@@ -327,7 +328,7 @@ def test_from_six_configurations_on_the_orders_are_compared_with_an_interval():
     assert (
         "rank agreement of noisy val with clean test in segm_AP: Kendall's tau +1.00 "
         f"(95 % CI {found.low:+.2f} to +1.00) over 7 configurations (+1: same order)"
-    ) in table.conclusions(result)
+    ) in conclusions(result)
     captions = {drawing.title: drawing.caption for drawing in drawings(result)}
     assert captions["Noisy val against clean test"].endswith(f"tau +1.00 (95 % CI {found.low:+.2f} to +1.00).")
 
@@ -342,7 +343,7 @@ def test_the_title_says_the_realised_rate(tmp_path):
 
 
 def test_one_seed_decides_nothing():
-    lines = table.conclusions(small(seeds=[0]))
+    lines = conclusions(small(seeds=[0]))
     assert lines[0] == "best by mean val/segm_AP: gamma = 5", "no mark"
     assert "  one seed: differences may be chance; more seeds would show" in lines
     assert "  +13.0 test AP over ce (one seed)" in lines
@@ -370,11 +371,11 @@ def test_ones_own_labels_are_not_said_to_be_clean():
 def test_noise_draws_count_as_replicates_and_of_four_their_share_is_told():
     result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]]]))
     assert table.study_title(result).endswith("3 seeds x 2 noise draws, mean ± 95 % CI")
-    lines = table.conclusions(result)
+    lines = conclusions(result)
     assert not any("spread" in line for line in lines), "of two draws the share may be anything"
     assert any(line.startswith("two noise draws say little") for line in lines)
     result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]] * 2]))
-    lines = table.conclusions(result)
+    lines = conclusions(result)
     (line,) = (line for line in lines if METRIC in line and "spread" in line)
     # means of the draws 31 35 31 35: variance 16/3; of the seeds 32 34 33: variance 1
     assert "standard deviation 2.5; of the variance 84% noise draw, 16% training seed, 0% the rest" in line
@@ -385,7 +386,7 @@ def test_noise_draws_count_as_replicates_and_of_four_their_share_is_told():
 def test_the_conclusions_say_how_the_best_was_chosen(mode, end):
     result = small(objective={"select": "lower_bound", "mode": mode})
     best = "gamma = 5" if mode == "max" else "gamma = 4"
-    assert f"* best by the {end} bound of the 95 % interval of mean val/segm_AP: {best}" in table.conclusions(result)
+    assert f"* best by the {end} bound of the 95 % interval of mean val/segm_AP: {best}" in conclusions(result)
     assert f"by the {end} bound of the 95 % interval of mean val/segm_AP over seeds 0, 1" in table.best_yaml(result)
 
 
@@ -434,7 +435,7 @@ def test_failures_with_one_reason_are_one_line():
         for trial in spec.trials(number, overrides):
             book.start(trial)
             book.end(trial, FAILED, "out of memory")
-    lines = table.conclusions(finished(book))
+    lines = conclusions(finished(book))
     assert [line for line in lines if line.startswith("failed")] == [
         "failed: gamma = 4, seed 0 and 8 more: out of memory"
     ]
@@ -460,7 +461,7 @@ def test_a_configuration_that_was_left_out_is_not_waited_for():
     for number in (0, 2):
         (trial,) = spec.trials(number, {"loss.gamma": 4.0 + number})
         book.train(trial, 30.0)
-    assert not any("unfinished" in line for line in table.conclusions(finished(book)))
+    assert not any("unfinished" in line for line in conclusions(finished(book)))
 
 
 def test_of_many_configurations_the_table_shows_the_best_and_says_how_many_more():

@@ -7,9 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lncis.studies.report.conclusions import CLEAN_AP, replicates
 from lncis.studies.report.intervals import ONE_DRAW, Interval
 from lncis.studies.report.result import ConfigurationResult, StudyResult, of_one_draw, paired_difference
-from lncis.studies.report.table import CLEAN_AP, described, paper_row, realised, replicates
+from lncis.studies.report.table import described, paper_row, realised
 
 
 def comparison_table(results: Sequence[StudyResult]) -> RenderableType:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from lncis.studies.report import plots, separation, table
+from lncis.studies.report import plots, separation
+from lncis.studies.report.conclusions import tau_text
 from lncis.studies.report.result import StudyResult
 from lncis.studies.report.statistics import importance, importance_method
 
@@ -91,7 +92,7 @@ def _val_against_test(result: StudyResult) -> Drawing | None:
         "The closer the dots are to a rising line, the better the selection is for clean test.",
     ]
     if found:
-        sentences.append(f"{table.tau_text(found)}.")
+        sentences.append(f"{tau_text(found)}.")
     return Drawing(
         title=f"{labels.capitalize()} val against clean test",
         caption=" ".join(sentences),

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lncis import documents
 from lncis.studies.journal import End
 from lncis.studies.report import table
+from lncis.studies.report.conclusions import CLEAN_AP, MARKS, best_and_front, best_group, conclusions, percent
 from lncis.studies.report.cost import Cost
 from lncis.studies.report.drawings import Drawing, drawings
 from lncis.studies.report.intervals import ONE_DRAW
@@ -82,11 +83,11 @@ def report_html(result: StudyResult) -> str:
 def _findings(result: StudyResult) -> list[tuple[str, list[str]]]:
     """Return the conclusions, each with the lines that belong under it."""
     found: list[tuple[str, list[str]]] = []
-    for line in table.conclusions(result):
+    for line in conclusions(result):
         if line.startswith("  "):
             found[-1][1].append(line.strip())
         else:
-            found.append((line.removeprefix(f"{line[:1]} ") if line[:1] in table.MARKS else line, []))
+            found.append((line.removeprefix(f"{line[:1]} ") if line[:1] in MARKS else line, []))
     return found
 
 
@@ -94,8 +95,8 @@ def _rows(
     result: StudyResult, baselines: list[ConfigurationResult], shown: list[ConfigurationResult]
 ) -> list[dict[str, Any]]:
     """Return the cells of the table, a dictionary for each configuration."""
-    spec, (best, front) = result.spec, table.best_and_front(result)
-    group, chances = table.best_group(result), result.probability_of_best
+    spec, (best, front) = result.spec, best_and_front(result)
+    group, chances = best_group(result), result.probability_of_best
     return [
         {
             "number": c.trial.configuration,
@@ -103,12 +104,12 @@ def _rows(
             "values": [value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
             "selected": c.trial.configuration == best,
             "badge": _badge(c.trial.configuration, best, group if result.selection else set()),
-            "chance": table.percent(chances[c.trial.configuration]) if c.trial.configuration in chances else "",
+            "chance": percent(chances[c.trial.configuration]) if c.trial.configuration in chances else "",
             "front": c.trial.configuration in front,
             "objectives": [f"{c.over_seeds(objective.metric)}" for objective in spec.objectives],
             "tests": [f"{c.over_seeds(f'test/segm_{figure}')}" for figure in table.FIGURES],
             "over": [
-                "" if c is baseline else f"{paired_difference(c, baseline, table.CLEAN_AP):+}" for baseline in baselines
+                "" if c is baseline else f"{paired_difference(c, baseline, CLEAN_AP):+}" for baseline in baselines
             ],
             "paper": (row := table.paper_row(spec, c)) and row.text.split(),
             "state": table.configuration_state(result, c),

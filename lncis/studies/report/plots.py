@@ -12,8 +12,8 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lncis.studies.report.conclusions import CLEAN_AP, best_and_front, best_group, figure_of
 from lncis.studies.report.result import ConfigurationResult, StudyResult
-from lncis.studies.report.table import CLEAN_AP, best_and_front, best_group, figure_of
 from lncis.studies.spec import value_text
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range
 
