@@ -4,7 +4,8 @@ Record = dict[str, float]
 """What one epoch yielded: metric key -> value. Always there: `epoch` (finished epochs, from 1), `seconds`, `lr`."""
 
 AP_FIGURES = ("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "segm_AP_agnostic")
-"""COCO averages in percent: masks at IoU 0.50:0.95, 0.50 and 0.75; boxes; masks with the classes ignored."""
+"""COCO averages in percent: masks at IoU 0.50:0.95, 0.50 and 0.75; boxes; masks with the classes ignored,
+after suppression across classes."""
 
 VAL_METRICS = tuple(f"val/{figure}" for figure in AP_FIGURES)
 """On held-out scenes as noisy as the training set: what selection may look at."""

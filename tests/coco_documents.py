@@ -96,3 +96,19 @@ def compressed(mask: np.ndarray) -> Entry:
     """Return the mask as RLE that JSON can hold."""
     encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+def one_an_object(results: list[Entry]) -> list[Entry]:
+    """Return the results that greedy suppression at a box IoU of 0.5 leaves, classes ignored: box by box."""
+    kept: list[Entry] = []
+    for result in sorted(results, key=lambda result: -result["score"]):  # stable, as COCO's own order
+        if all(k["image_id"] != result["image_id"] or not _overlap(k["bbox"], result["bbox"]) for k in kept):
+            kept.append(result)
+    return kept
+
+
+def _overlap(one: list[float], other: list[float]) -> bool:
+    (x, y, w, h), (u, v, a, b) = one, other
+    shared = max(0.0, min(x + w, u + a) - max(x, u)) * max(0.0, min(y + h, v + b) - max(y, v))
+    union = w * h + a * b - shared
+    return union != 0 and shared / union > 0.5

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from coco_documents import DETECTION_LIMIT, random_documents
+from coco_documents import DETECTION_LIMIT, one_an_object, random_documents
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -30,9 +30,9 @@ def reference(document: dict, results: list[dict]) -> Precision:
         truth = COCO()
         truth.dataset = deepcopy(document)
         truth.createIndex()
-        found = truth.loadRes(deepcopy(results))
+        found, distinct = (truth.loadRes(deepcopy(some)) for some in (results, one_an_object(results)))
         for iou_type, use_classes in (("segm", 1), ("bbox", 1), ("segm", 0)):
-            evaluation = COCOeval(truth, found, iou_type)
+            evaluation = COCOeval(truth, found if use_classes else distinct, iou_type)
             evaluation.params.useCats = use_classes
             evaluation.params.areaRng, evaluation.params.maxDets = evaluation.params.areaRng[:1], [DETECTION_LIMIT]
             evaluation.evaluate()
@@ -71,6 +71,16 @@ def test_hotcocos_precision_equals_pycocotools_on_many_documents() -> None:
 
 def test_pycocotools_precision_is_the_same_with_entries_numbered_anew() -> None:
     check_contract(by_pycocotools, range(30))
+
+
+def test_of_detections_of_one_object_the_surest_stays_whatever_their_classes() -> None:
+    kept, dropped = 0, 0
+    for seed in range(120):
+        _, results = random_documents(seed)
+        strongest = coco_eval.class_blind_nms(results)
+        assert sorted(map(repr, strongest)) == sorted(map(repr, one_an_object(results)))
+        kept, dropped = kept + len(strongest), dropped + len(results) - len(strongest)
+    assert min(kept, dropped) > 100, "there is something to compare"
 
 
 def test_the_documents_have_what_an_evaluator_may_stumble_over() -> None:

@@ -67,7 +67,7 @@ def accepted(folder: Path, text: str) -> bool:
     """Say whether a training on the file begins; whatever is accepted can be trained on and evaluated."""
     (folder / "file.json").write_text(text, encoding="utf-8", errors="surrogatepass")
     file = folder / "file.json"
-    config = CocoData(images=folder / "images", train=file, val=file, test=file)
+    config = CocoData(**habits.splits_of(folder, file))
     try:
         data = datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
         datasets.inspect(config, data)
@@ -116,9 +116,7 @@ def agree(folder: Path, document: Any) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images of the sound document."""
     root = tmp_path_factory.mktemp("fuzz")
-    (root / "images").mkdir()
-    for i in (1, 2, 3):
-        Image.new("RGB", (habits.WIDTH, habits.HEIGHT), (i, i, i)).save(root / f"images/ä{i}.png")
+    habits.write_images(root)
     return root
 
 

@@ -51,15 +51,29 @@ def loaded(document: Document | str) -> datasets.Data:
     """Return the splits that a file gives as train and as test."""
     text = document if isinstance(document, str) else json.dumps(document)
     Path("file.json").write_bytes(text.encode())
-    config = CocoData(images=Path("images"), train=Path("file.json"), val=Path("file.json"), test=Path("file.json"))
+    config = CocoData(**splits_of(Path.cwd(), Path("file.json")))
     return datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
+
+
+FOLDERS = {"images": 0, "val_images": 50, "test_images": 100}
+"""Where the three splits have their images, and by how much those are brighter: no two splits share one."""
+
+
+def splits_of(root: Path, file: Path) -> dict[str, Path]:
+    """Return the fields of a data set with one annotation file for all splits, each with images of its own."""
+    return {"train": file, "val": file, "test": file, **{folder: root / folder for folder in FOLDERS}}
+
+
+def write_images(root: Path) -> None:
+    for folder, brighter in FOLDERS.items():
+        (root / folder).mkdir()
+        for i in (1, 2, 3):
+            Image.new("RGB", (WIDTH, HEIGHT), (i + brighter,) * 3).save(root / folder / f"ä{i}.png")
 
 
 @pytest.fixture(autouse=True)
 def images() -> None:
-    Path("images").mkdir()
-    for i in (1, 2, 3):
-        Image.new("RGB", (WIDTH, HEIGHT), (i, i, i)).save(f"images/ä{i}.png")
+    write_images(Path.cwd())
 
 
 def every(key: str, change: Callable[[Any], Any], part: str = "annotations") -> Callable[[Document], None]:
@@ -144,8 +158,23 @@ HABITS: list[tuple[Callable[[Document], None], str]] = [
     (their_own_keys, ""),
     (every("file_name", lambda name: f".\\{name}", "images"), "3 image names are written otherwise than their files"),
     (every("file_name", lambda name: unicodedata.normalize("NFD", name), "images"), "3 image names are written other"),
-    (every("file_name", lambda name: str(Path("images", name).absolute()), "images"), ""),
 ]
+
+
+def test_absolute_names_of_images_are_read_as_they_are():
+    plain = loaded(sound())
+    paths = splits_of(Path("nowhere"), Path("file.json"))
+    for split, folder in zip(("train", "val", "test"), FOLDERS, strict=True):
+        document, home = sound(), Path(folder).absolute()
+        for image in document["images"]:
+            image["file_name"] = str(home / image["file_name"])
+        paths[split] = Path(f"{split}.json")
+        paths[split].write_text(json.dumps(document))
+    bent = datasets.load(TrainConfig(dataset=CocoData(**paths), noise=NoNoise()))
+    assert bent.remarks == []
+    for (one, target), (other, expected) in zip(bent.test, plain.test, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(target["boxes"], expected["boxes"])
 
 
 @pytest.mark.parametrize(("bend", "said"), HABITS)
@@ -327,9 +356,8 @@ def test_a_class_of_one_file_is_no_heading_in_the_others():
     document["annotations"][0]["category_id"] = 3
     Path("train.json").write_text(json.dumps(document))
     for train, test in (("train", "test"), ("test", "train")):
-        config = CocoData(
-            images=Path("images"), train=Path(f"{train}.json"), val=Path("test.json"), test=Path(f"{test}.json")
-        )
+        paths = splits_of(Path.cwd(), Path("test.json"))
+        config = CocoData(**(paths | {"train": Path(f"{train}.json"), "test": Path(f"{test}.json")}))
         data = datasets.load(TrainConfig(dataset=config, noise=NoNoise()))
         assert data.train.category_ids == data.val.category_ids == data.test.category_ids == [1, 2, 3]
         assert data.remarks == []

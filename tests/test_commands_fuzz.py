@@ -14,7 +14,6 @@ import yaml
 from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from typer.testing import CliRunner
 
 from lncis.commands import app as cli
@@ -50,9 +49,7 @@ def run(*arguments: str) -> Result:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, a sound file and a model that was trained on it."""
     root = tmp_path_factory.mktemp("commands")
-    (root / "images").mkdir()
-    for i in (1, 2, 3):
-        Image.new("RGB", (habits.WIDTH, habits.HEIGHT), (40 * i, 90, 9)).save(root / f"images/ä{i}.png")
+    habits.write_images(root)
     (root / "sound.json").write_text(json.dumps(fuzz.SOUND))
     assert (
         run("train", str(config(root, "sound.json")), "--num-workers", "0", "--out", str(root / "model")).exit_code == 0
@@ -61,8 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(root: Path, name: str) -> Path:
-    file = str(root / name)
-    dataset = {"type": "coco", "images": str(root / "images"), "train": file, "val": file, "test": file}
+    splits = habits.splits_of(root, root / name)
+    dataset = {"type": "coco", **{field: str(path) for field, path in splits.items()}}
     path = root / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"dataset": dataset, "noise": {"type": "none"}, **TRAINING}))
     return path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -501,3 +502,37 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_one_line(flipping, 
     with pytest.raises(DataError, match=r"png: cannot be read as an image .*; replace it") as caught:
         engine.train(flipping, data, Path("run"), loading_processes=processes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "other", "said"),
+    [
+        ("val", "test", "test shares images with val: 4 of its 4, such as "),
+        ("test", "train", "test shares images with train: "),
+        ("val", "train", "val shares images with train: "),
+    ],
+)
+def test_a_file_in_two_splits_is_refused(tree, split, other, said):
+    """Else the clean test could be selected on as val, or trained on."""
+    with pytest.raises(DataError) as error:
+        datasets.load(training(replace(tree, **{split: getattr(tree, other)})))
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith(f"so leave them out of {said.split()[4][:-1]} or of {said.split()[0]}")
+
+
+@pytest.mark.parametrize("link", [shutil.copy, os.link, os.symlink])
+def test_a_copy_in_another_split_is_refused_before_the_first_epoch(tree, link):
+    (tree.images / "8.png").unlink()
+    link(tree.images / "2.png", tree.images / "8.png")
+    data = datasets.load(training(replace(tree, split_seed=1)))
+    with pytest.raises(DataError) as error:
+        data.decode_images()
+    assert str(error.value).startswith("test shares images with ")
+    assert f"1 of its 4, such as {tree.images / '8.png'}, which is {tree.images / '2.png'};" in str(error.value)
+
+
+def test_images_of_one_size_and_another_content_are_not_shared(tree):
+    for path in tree.images.glob("*.png"):
+        path.write_bytes(path.read_bytes().ljust(20_000, path.name[:1].encode()))
+    assert len({path.stat().st_size for path in tree.images.glob("*.png")}) == 1
+    datasets.load(training(tree)).decode_images()

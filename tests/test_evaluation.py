@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from coco_documents import one_an_object
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -109,7 +110,7 @@ def test_figures_are_pycocotools_own(seed):
     assert 5 < segm[0] < 95
     assert [found["segm_AP"], found["segm_AP50"], found["segm_AP75"]] == pytest.approx(list(segm[:3]), abs=1e-9)
     assert found["bbox_AP"] == pytest.approx(pycocotools_stats(document, detections, "bbox")[0], abs=1e-9)
-    agnostic = pycocotools_stats(document, detections, "segm", use_cats=False)
+    agnostic = pycocotools_stats(document, one_an_object(detections), "segm", use_cats=False)
     assert found["segm_AP_agnostic"] == pytest.approx(agnostic[0], abs=1e-9)
 
 
@@ -141,6 +142,18 @@ def test_wrong_classes_leave_the_agnostic_figure_alone():
     found = average_precision(document, wrong)
     assert found["segm_AP_agnostic"] == pytest.approx(100)
     assert found["segm_AP"] < 10
+
+
+def test_one_object_found_as_several_classes_is_one_object_to_the_agnostic_figure():
+    document, _ = scenes(2, crowds=False)
+    guesses = [
+        {**d, "category_id": c, "score": (1 - 0.05 * n) / (i + 1)}
+        for i, d in enumerate(perfect(document))
+        for n, c in enumerate(CATEGORIES)
+    ]
+    assert average_precision(document, guesses)["segm_AP_agnostic"] == pytest.approx(100)
+    # by the COCO protocol alone, two of three are false
+    assert pycocotools_stats(document, guesses, "segm", use_cats=False)[0] < 95
 
 
 def test_no_instances_are_nan():

@@ -475,6 +475,37 @@ def test_symmetric_cross_entropy_is_the_weighted_sum():
     torch.testing.assert_close(symmetric_cross_entropy(logits, labels, alpha=0.7, beta=0.2, A=-6.0), expected)
 
 
+def published_symmetric_cross_entropy(logits, labels):
+    """As in github.com/YisenWang/symmetric_cross_entropy_for_noisy_labels, with alpha 1 and beta 0.1: in PyTorch the
+    same lines stand in the code of Ma et al. and of LNCIS."""
+    p = logits.softmax(dim=1).clamp(min=1e-7, max=1.0)
+    label = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp(min=1e-4, max=1.0)
+    return torch.nn.functional.cross_entropy(logits, labels) + 0.1 * (-(p * label.log()).sum(dim=1)).mean()
+
+
+def test_symmetric_cross_entropy_is_by_default_that_of_all_published_code():
+    logits, labels = batch()
+    expected = published_symmetric_cross_entropy(logits.double(), labels)
+    torch.testing.assert_close(symmetric_cross_entropy(logits, labels).double(), expected, rtol=1e-5, atol=1e-5)
+    weaker = symmetric_cross_entropy(logits, labels, A=-4.0)
+    missed = 1 - logits.double().softmax(dim=1).gather(1, labels[:, None]).mean()
+    assert (expected - weaker).item() == pytest.approx(0.1 * (-math.log(1e-4) - 4) * missed.item(), rel=1e-4)
+
+
+def test_joint_optimization_has_its_authors_numbers_under_the_other_names():
+    """Tanaka's first_step_train.py: L_c + alpha L_p + beta L_e, alpha 1.2 (prior), beta 0.8 (entropy)."""
+    logits, labels = batch()
+    p = logits.double().softmax(dim=1)
+    prior = torch.full((6,), 1 / 6, dtype=torch.float64)
+    l_c = -p.log().gather(1, labels[:, None]).mean()
+    l_p = -(p.mean(dim=0).log() * prior).sum() + (prior.log() * prior).sum()
+    l_e = -(p * p.log()).sum(dim=1).mean()
+    found = joint_optimization(logits, labels).double()
+    torch.testing.assert_close(found, l_c + 1.2 * l_p + 0.8 * l_e, rtol=1e-5, atol=1e-5)
+    swapped = joint_optimization(logits, labels, alpha=1.2, beta=0.8).double()
+    torch.testing.assert_close(swapped, l_c + 0.8 * l_p + 1.2 * l_e, rtol=1e-5, atol=1e-5)
+
+
 def test_joint_optimization_is_the_sum_of_its_three_terms():
     logits, labels = batch()
     p = torch.distributions.Categorical(logits=logits.double())
@@ -567,5 +598,6 @@ def test_constants_are_the_papers():
     assert LabelSmoothingLoss().epsilon == 0.1
     assert GeneralizedCrossEntropyLoss().q == 0.3
     assert (SymmetricCrossEntropyLoss().alpha, SymmetricCrossEntropyLoss().beta) == (1.0, 0.1)
+    assert SymmetricCrossEntropyLoss().A == ActivePassiveLoss().A
     assert (JointOptimizationLoss().alpha, JointOptimizationLoss().beta) == (0.8, 1.2)
     assert (ActivePassiveLoss().alpha, ActivePassiveLoss().beta, ActivePassiveLoss().A) == (1.0, 1.0, math.log(1e-4))

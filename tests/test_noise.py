@@ -8,7 +8,7 @@ import pytest
 
 from lncis.config import AsymmetricNoise, NoiseConfig, NoNoise, ReleaseCompatNoise, SymmetricNoise
 from lncis.errors import DataError
-from lncis.noise import corrupt, transition_matrix
+from lncis.noise import corrupt, flipped_loss, matched_rate, odds, transition_matrix
 from lncis.noise.draw import _draw
 from lncis.noise.names import MAPS
 
@@ -245,6 +245,74 @@ def test_counts_follow_the_transition_matrix(kind):
     for row, counts in zip(manifest["transition_matrix"], manifest["counts_given_clean_given_noisy"], strict=True):
         for p, found in zip(row, counts, strict=True):
             assert within_5_sigma(found, sum(counts), p)  # 100 cells: 4 sigma would fail one seed in 160
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.37, 0.8, 1.0])
+@pytest.mark.parametrize("number", [0, 1, 7, 250, 3001])
+def test_exact_noise_flips_the_share_itself(number, rate):
+    clean = document(number)
+    noisy, manifest = corrupt(clean, SymmetricNoise(rate=rate, exact=True, seed=4), stream="train")
+    assert len(flips(noisy)) == round(rate * number)
+    assert manifest["exact"] and manifest["realised_rate"] == pytest.approx(round(rate * number) / max(number, 1))
+    mapped = sum(DIGITS[a["category_id"] - 1] in MISTAKEN_FOR for a in clean["annotations"])
+    noisy, _ = corrupt(clean, AsymmetricNoise(rate=rate, exact=True, seed=4), stream="train")
+    assert len(flips(noisy)) == round(rate * mapped)
+    assert {(DIGITS[c - 1], DIGITS[n - 1]) for c, n in flips(noisy)} <= set(MISTAKEN_FOR.items())
+
+
+def test_exact_noise_draws_which_and_to_what_alike():
+    """Given that a label flips, which one and to which class are as without `exact`: uniform."""
+    clean = document(30_000)
+    noisy, _ = corrupt(clean, SymmetricNoise(rate=0.4, exact=True), stream="train")
+    found = flips(noisy)
+    of_class = np.bincount([a["category_id"] for a in clean["annotations"]], minlength=11)
+    flipped = np.bincount([c for c, _ in found], minlength=11)
+    assert all(within_5_sigma(flipped[c], of_class[c], 0.4) for c in range(1, 11))
+    assert all(
+        within_5_sigma(found.count((c, n)), flipped[c], 1 / 9) for c in range(1, 11) for n in range(1, 11) if n != c
+    )
+    first, second = ({a["id"] for a in part if a["category_id"] != a["clean_category_id"]}
+                     for part in (noisy["annotations"][:15_000], noisy["annotations"][15_000:]))  # fmt: skip
+    assert within_5_sigma(len(first), len(first) + len(second), 0.5)
+
+
+def test_exact_noise_is_a_function_of_annotations_and_seed_whatever_their_order():
+    clean, noise = document(900), SymmetricNoise(rate=0.3, exact=True, seed=2)
+    shuffled = {**clean, "annotations": clean["annotations"][::-1]}
+    once, again = corrupt(clean, noise, stream="train")[0], corrupt(shuffled, noise, stream="train")[0]
+    assert labels(once) == labels(again)
+    assert labels(once) != labels(corrupt(clean, noise, stream="val")[0])
+
+
+def test_without_exact_the_realised_rate_is_off_by_chance():
+    rates = [corrupt(document(250), SymmetricNoise(seed=s), stream="train")[1]["realised_rate"] for s in range(200)]
+    assert np.std(rates) == pytest.approx(math.sqrt(0.4 * 0.6 / 250), rel=0.2)  # 3.1 points
+
+
+@pytest.mark.parametrize(("rate", "matched"), [(0.2, 0.106), (0.4, 0.24), (0.6, 0.415), (0.8, 0.655)])
+def test_matched_rates_have_the_odds_of_voc(rate, matched):
+    found = matched_rate(rate, classes=20, to=10)
+    assert found == pytest.approx(matched, abs=5e-4)
+    assert odds(found, 10) == pytest.approx(odds(rate, 20))
+    assert matched_rate(found, classes=10, to=20) == pytest.approx(rate)
+    assert matched_rate(rate, classes=20, to=20) == pytest.approx(rate)
+    # a second way: the ratio of right to each wrong in the transition matrices themselves
+    voc, ten = (matrix_of([f"c{k}" for k in range(n)], SymmetricNoise(rate=r)) for n, r in ((20, rate), (10, found)))
+    assert voc[0, 0] / voc[0, 1] == pytest.approx(ten[0, 0] / ten[0, 1])
+
+
+def test_rates_without_noise_and_with_nothing_but_noise():
+    assert (matched_rate(0.0, classes=20, to=10), odds(0.0, 10), flipped_loss(0.0, 10)) == (0.0, math.inf, math.inf)
+    assert (matched_rate(1.0, classes=20, to=10), odds(1.0, 10)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("classes", "nats"), [(10, 3.1), (20, 3.9), (80, 5.3), (8, 2.9)])
+def test_the_loss_of_a_flipped_label_under_a_calibrated_model_lies_below_gamma(classes, nats):
+    """Such a model predicts the row of the transition matrix that the clean class has."""
+    matrix = matrix_of([f"c{k}" for k in range(classes)], SymmetricNoise(rate=0.4))
+    assert flipped_loss(0.4, classes) == pytest.approx(-math.log(matrix[0, 1]))
+    assert flipped_loss(0.4, classes) == pytest.approx(nats, abs=0.05)
+    assert flipped_loss(0.4, classes) < 6
 
 
 def test_manifest_of_a_class_without_annotations():

@@ -67,6 +67,12 @@ def test_the_copy_and_its_manifest_are_those_of_the_library():
     assert folder() == {"in.json", "out.json", "out.noise.json"}
 
 
+def test_exact_noise_flips_the_share_itself():
+    ran = run(IN, OUT, *SYMMETRIC, "--exact")
+    assert ran.exit_code == 0, ran.output
+    assert "784 of 1,960 labels flipped; requested 40.0%, expected 40.0%, realised 40.0%" in ran.stdout
+
+
 def test_all_fields_but_the_labels_are_those_of_the_input():
     run(IN, OUT, *SYMMETRIC)
     noisy = json.loads(OUT.read_text())

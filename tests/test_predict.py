@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from lncis import datasets, documents
+from lncis.coco import annotations
 from lncis.commands import app as cli
 from lncis.config import (
     AdamWOptimizer,
@@ -423,10 +424,13 @@ def test_a_missing_gpu_is_said(run: Path) -> None:
 
 def test_evaluate_says_where_the_files_are_others_than_those_trained_on(scenes: list[Path]) -> None:
     document = datasets.load(CONFIG).test.document
-    Path("my.json").write_text(json.dumps(document))
+    parts = {"tested.json": {document["images"][0]["id"]}}
+    parts["my.json"] = {image["id"] for image in document["images"]} - parts["tested.json"]
+    for name, ids in parts.items():
+        Path(name).write_text(json.dumps(annotations.with_images(document, ids)))
     config = replace(
         CONFIG,
-        dataset=CocoData(images=Path.cwd(), train=Path("my.json").absolute(), test=Path("my.json").absolute()),
+        dataset=CocoData(images=Path.cwd(), train=Path("my.json").absolute(), test=Path("tested.json").absolute()),
         noise=NoNoise(),
         schedule=Schedule(epochs=1),
     )
@@ -434,6 +438,7 @@ def test_evaluate_says_where_the_files_are_others_than_those_trained_on(scenes: 
     engine.train(config, datasets.load(config), Path("mine"))
     assert lncis("evaluate", "mine", "--json").stderr == ""
     shutil.copy(scenes[1], scenes[0])
+    shutil.copy(scenes[2], scenes[1])
     for split, changed in (("test", "images of test"), ("val", "images of train")):
         ran = lncis("evaluate", "mine", "--json", "--split", split)
         assert json.loads(ran.stdout)["epoch"] == 1

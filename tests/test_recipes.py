@@ -38,7 +38,7 @@ def test_these_are_all():
 @pytest.mark.parametrize(
     ("data_set", "batch", "lr", "epochs", "drops", "stage1_epochs", "sizes"),
     [
-        ("voc", 4, 0.005, 12, (9,), 6, (800, 1333)),
+        ("voc", 4, 0.005, 12, (9,), 6, (600, 1000)),
         ("cityscapes", 2, 0.0025, 64, (48,), 32, (1024, 2048)),
         ("coco", 16, 0.02, 12, (8, 11), 6, (800, 1333)),
     ],
@@ -74,13 +74,22 @@ def test_mmdet1_is_mmdetections():
         False, False, False, True, True, True
     ]  # fmt: skip
     assert config.optimizer.max_grad_norm == 35
+
+
+@pytest.mark.parametrize(
+    ("data_set", "shares"),
+    [("voc", [1, 1, 1]), ("coco", [1 / 3, 2 / 3, 1]), ("cityscapes", [1 / 3, 2 / 3, 1])],
+)
+def test_warm_up_is_by_data_set_as_in_mmdetections_configs(data_set, shares):
+    config = recipe(data_set, "mmdet1")
     rates = [learning_rate(config, 0, iteration, 1000) for iteration in (0, 250, 500)]
-    assert rates == pytest.approx([0.005 / 3, 0.005 * 2 / 3, 0.005])
+    assert rates == pytest.approx([share * config.optimizer.lr for share in shares])
+    assert recipe(data_set, "torchvision").schedule.warmup_iterations == 1000
 
 
 def test_torchvision_is_what_the_defaults_are():
     model = recipe("voc", "torchvision").model
-    plain = MaskRCNNResNet50FPN(weights="imagenet", min_size=800, max_size=1333)
+    plain = MaskRCNNResNet50FPN(weights="imagenet", min_size=600, max_size=1000)
     with torch.device("meta"):  # without values
         spelt_out, by_default = (build_model(config, 20, pretrained=False) for config in (model, plain))
         stock = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=21)
@@ -92,12 +101,15 @@ def test_torchvision_is_what_the_defaults_are():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_ways_say_the_same_fields_and_none_of_a_data_sets(way):
+    warm_up = {"schedule.warmup_iterations"}  # mmdetection's is by data set
+
     def fields(name: str) -> set[str]:
         document = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
         return {f"{part}.{field}" for part, inner in document.items() if isinstance(inner, dict) for field in inner}
 
-    assert fields(way) == fields("mmdet1")
-    assert not fields(way) & set().union(*map(fields, DATA_SETS))
+    assert fields(way) - warm_up == fields("mmdet1")
+    assert not (fields(way) - warm_up) & set().union(*map(fields, DATA_SETS))
+    assert all(warm_up <= fields(data_set) for data_set in DATA_SETS)
 
 
 def test_the_later_file_stands_and_a_mistake_names_the_files():
@@ -105,7 +117,7 @@ def test_the_later_file_stands_and_a_mistake_names_the_files():
     paths = [RECIPES / "voc.yaml", Path("mine.yaml")]
     config = documents.load_merged(TrainConfig, paths)
     assert (config.batch_size, config.loss.type, config.model.min_size, config.model.max_size) == (
-        8, "cross_entropy", 800, 900
+        8, "cross_entropy", 600, 900
     )  # fmt: skip
     Path("mine.yaml").write_text("loss: {gamma: 5}")
     Path("wrong.yaml").write_text("model: {type: digits_rcnn, max_size: 5}")

@@ -147,6 +147,17 @@ def test_the_best_agree_with_the_studys_own_report(client, ray, tmp_path):
     assert study["cost"] == json.loads(json.dumps(result.cost.__dict__))
 
 
+def test_intervals_over_noise_draws_are_those_of_the_studys_own_report(client, ray, tmp_path):
+    from lncis.studies import folders
+
+    study = in_state(client, post(client, {**SPEC, "noise_seeds": [4, 7]}), "succeeded")
+    best = folders.read_result(tmp_path / "runs", study["id"]).best
+    entry = client.get(study["links"]["best"], params={"top": 1}).json()["configurations"][0]
+    reached = best.over_seeds("val/segm_AP")
+    assert entry["objective"] == pytest.approx({"mean": reached.mean, "ci95": reached.half_width, "seeds": 4})
+    assert best.replicates == [(0, 4), (1, 4), (0, 7), (1, 7)]
+
+
 def test_what_still_runs_is_marked(client, ray):
     ray.hold_after = 14
     study = post(client)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 from rich.console import Console
 from test_studies_result import CE, Book, study_spec
@@ -19,7 +20,9 @@ PAPER = {
 }
 
 
-def study(rate: float, values: dict[str, float], *, complete: bool = True) -> StudyResult:
+def study(
+    rate: float, values: dict[str, float], *, complete: bool = True, directory: Path = Path("runs")
+) -> StudyResult:
     gammas = {"loss.gamma": {"type": "categorical", "choices": [4.0]}}
     base = {"schedule": {"epochs": 4}, "noise": {"type": "symmetric", "rate": rate}}
     book = Book(study_spec(base=base, search=gammas, paper=PAPER))
@@ -28,7 +31,7 @@ def study(rate: float, values: dict[str, float], *, complete: bool = True) -> St
             book.train(trial, values[trial.label] + trial.seed)
     if complete:
         book.end_session()
-    return book.result()
+    return book.result(directory)
 
 
 def shown(*results: StudyResult) -> list[str]:
@@ -55,6 +58,17 @@ def test_the_papers_figures_stand_in_the_column_that_they_are_of():
     papers = [re.split(r"\s{2,}", line)[1:] for line in lines if line.startswith("paper  ")]
     assert papers == [["34.2"], ["38.5", "38.1"]]
     assert lines[-1] == "paper: Table 1"
+    assert "each interval holds 95 % by itself: of 2 gains of nothing, 0.1 would exclude 0" in lines
+
+
+def test_the_heading_says_the_realised_rate_and_the_title_for_what_the_intervals_hold(tmp_path):
+    one = study(0.2, {"ce": 30.0, "gamma = 4": 34.0}, directory=tmp_path)
+    stage = tmp_path / "stages" / "two-0000-seed0"
+    stage.mkdir(parents=True)
+    (stage / "noise.json").write_text('{"train": {"realised_rate": 0.16}}')
+    lines = shown(one, study(0.4, {"ce": 20.0, "gamma = 4": 26.0}))
+    assert "mean ± 95 % CI for this draw of the noise" in lines[0]
+    assert "symmetric 20%" in lines[2] and "realised 16.0%" in lines[3]
 
 
 def test_a_study_that_runs_is_said_to():

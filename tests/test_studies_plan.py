@@ -79,6 +79,15 @@ def test_a_plan_says_what_e1_drawn_from_a_range_saves():
     assert f"which saves {96 - trained} epochs" in shown
 
 
+@pytest.mark.parametrize(
+    ("noise", "draws", "warned"),
+    [("symmetric", [1, 2], True), ("symmetric", [1, 2, 3], False), ("symmetric", [], False), ("none", [1, 2], False)],
+)
+def test_a_plan_warns_of_two_noise_draws(noise, draws, warned):
+    study = spec({"loss.gamma": choices(4, 5)}, base={"noise": {"type": noise}}, noise_seeds=draws)
+    assert ("two noise draws say little" in text(plan(study).view())) == warned
+
+
 def test_a_plan_names_the_rungs():
     shown = text(plan(spec({"loss.gamma": choices(4, 5)}, pruner={"type": "asha"})).view())
     assert "asha decides after epochs 7, 8, 10" in shown

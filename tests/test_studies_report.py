@@ -22,6 +22,7 @@ from lncis.errors import StudyError
 from lncis.studies.journal import SessionStarted
 from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report.conclusions import conclusions
 from lncis.studies.report.drawings import drawings
 from lncis.studies.report.result import StudyResult, from_journal
 
@@ -154,7 +155,7 @@ def test_importance_knows_parameters_that_only_some_configurations_have(number):
 def test_importance_is_silent_where_nothing_can_be_said(points, value):
     result = of_points(points, value, search={"loss.gamma": GAMMA, "optimizer.lr": LR})
     assert statistics.importance(result) == {}
-    assert not any("importance" in line for line in table.conclusions(result))
+    assert not any("importance" in line for line in conclusions(result))
 
 
 def test_importance_of_several_goals_is_for_the_objective():
@@ -247,10 +248,11 @@ def test_the_table_has_the_papers_shape_and_marks_the_best():
         ],
     }
     text = shown(small(paper=paper))
-    assert "s: digits, symmetric noise 40%, E = 4, E1 = 2, 2 seeds, mean ± 95 % CI" in text
+    title = "s: digits, symmetric noise 40%, E = 4, E1 = 2, 2 seeds, mean ± 95 % CI for this draw of the noise"
+    assert title in " ".join(text.split())
     # 33 and 34: mean 33.5, half-width 12.706 * 0.5
     cells = [cell.strip() for cell in row_of(text, "gamma = 5").strip("│").split("│")]
-    assert cells == ["* gamma = 5", "33.5 ± 6.4", "34.5 ± 6.4", "53.5 ± 6.4", "43.5 ± 6.4", "38.1  64.5  40.0"]
+    assert cells == ["* gamma = 5", "33.5 ± 6.4", ">99%", "34.5 ± 6.4", "53.5 ± 6.4", "43.5 ± 6.4", "38.1  64.5  40.0"]
     assert "31.5  57.4  31.0" in row_of(text, " ce ")
     assert text.count("│ * ") == 1
     assert "state" not in text
@@ -258,16 +260,17 @@ def test_the_table_has_the_papers_shape_and_marks_the_best():
 
 
 def test_the_conclusions_of_a_finished_study():
-    lines = table.conclusions(small())
-    assert lines[:2] == [
+    lines = conclusions(small())
+    assert lines[:5] == [
         "* best by mean val/segm_AP: gamma = 5",
+        "  told apart from all others (95 %, all comparisons together)",
+        "  probability of having the best expectation, given these figures: "
+        "gamma = 5 >99%, gamma = 4 <1%, gamma = 6 <1%",
+        "  its mean is about 0.0 too good, as it was picked as the best of 3",
         # 34 - 21 and 35 - 21
-        "  +13.5 ± 6.4 test AP over ce (paired over 2 seeds)",
+        "  +13.5 ± 6.4 test AP over ce (paired over 2 seeds, for this draw of the noise)",
     ]
-    assert (
-        "rank agreement of noisy val with clean test: Kendall's tau +1.00 over 3 configurations (+1: same order)"
-        in lines
-    )
+    assert not any("Kendall" in line for line in lines), "three configurations have no order to speak of"
     # 8 trials of 4 epochs; the first 2 of each seed are shared by 4
     assert lines[-2:] == [
         "cost: 20 epochs trained for 32 requested (12 shared, 0 from earlier studies, 0 skipped by pruning or failure)",
@@ -275,15 +278,73 @@ def test_the_conclusions_of_a_finished_study():
     ]
 
 
-def test_what_the_seeds_cannot_tell_apart_is_named():
-    spec = study_spec()
-    values = {(4.0, 0): 30, (4.0, 1): 34, (5.0, 0): 33, (5.0, 1): 32}
-    book = book_of(spec, spec.grid[:2], lambda t: values.get((t.overrides.get("loss.gamma"), t.seed), 20))
-    assert "  no significant difference from it over 2 seeds (95 % CI): gamma = 4" in table.conclusions(finished(book))
+def undecided(**fields) -> StudyResult:
+    """Two gammas that two seeds cannot tell apart, the lower one with the higher mean."""
+    spec = study_spec(search={"loss.gamma": {"type": "categorical", "choices": [4.0, 5.0]}}, **fields)
+    values = {(4.0, 0): 31, (4.0, 1): 35, (5.0, 0): 33, (5.0, 1): 32}
+    return finished(book_of(spec, spec.grid, lambda t: values.get((t.overrides.get("loss.gamma"), t.seed), 20)))
+
+
+def test_what_the_seeds_cannot_tell_apart_is_named_and_has_no_star():
+    result = undecided()
+    text, lines = shown(result), conclusions(result)
+    assert "= best by mean val/segm_AP: gamma = 4" in lines
+    assert "  cannot be told apart from it (95 %, all comparisons together): gamma = 5" in lines
+    assert "│ = gamma = 4" in text and "│ = gamma = 5" in text and "│ * " not in text
+    chances = result.probability_of_best
+    (line,) = (line for line in lines if "probability" in line)
+    assert f"gamma = 4 {chances[1]:.0%}, gamma = 5 {chances[2]:.0%}" in line
+    assert 0.5 < chances[1] < 0.8
+    (line,) = (line for line in lines if "too good" in line)
+    assert line == f"  its mean is about {result.selection.optimism:.1f} too good, as it was picked as the best of 2"
+    page = html.report_html(result)
+    assert ">selected</span>" in page and ">not told apart</span>" in page and ">best</span>" not in page
+
+
+def test_the_plots_have_a_star_only_where_one_is_told_apart():
+    def marks(result: StudyResult) -> list[tuple[str, str]]:
+        lines = [line for line in plots.responses(result).axes[0].lines if line.get_markersize() > 10]
+        return [(line.get_marker(), line.get_label()) for line in lines]
+
+    assert marks(small()) == [("*", "best")]
+    assert marks(undecided()) == [("o", "selected"), ("o", "cannot be told apart")]
+    assert marks(small(seeds=[0])) == [("o", "selected")]
+    captions = [next(drawings(result)).caption for result in (small(), undecided(), small(seeds=[0]))]
+    assert captions[0].endswith("The star is the best configuration.")
+    assert captions[1].endswith("there is no single best.")
+    assert captions[2].endswith("one seed cannot tell it apart from others.")
+
+
+def test_the_number_of_pairs_is_said_where_some_are_missing():
+    spec = study_spec(seeds=[0, 1, 2])
+    skipped = book_of(spec, spec.grid, lambda t: 30.0 + t.seed, skip=lambda t: bool(t.baseline) and t.seed == 1)
+    assert any("(paired over 2 pairs of 3 seeds, for this" in line for line in conclusions(finished(skipped)))
+
+
+def test_from_six_configurations_on_the_orders_are_compared_with_an_interval():
+    points = [{"loss.gamma": 3.0 + n} for n in range(7)]
+    result = of_points(points, lambda o: o["loss.gamma"], search={"loss.gamma": {**GAMMA, "high": 10.0}})
+    found = result.rank_agreement
+    assert (
+        "rank agreement of noisy val with clean test in segm_AP: Kendall's tau +1.00 "
+        f"(95 % CI {found.low:+.2f} to +1.00) over 7 configurations (+1: same order)"
+    ) in conclusions(result)
+    captions = {drawing.title: drawing.caption for drawing in drawings(result)}
+    assert captions["Noisy val against clean test"].endswith(f"tau +1.00 (95 % CI {found.low:+.2f} to +1.00).")
+
+
+def test_the_title_says_the_realised_rate(tmp_path):
+    result = small(tmp_path)
+    stage = tmp_path / "stages" / "two-0001-seed0"
+    stage.mkdir(parents=True)
+    (stage / "noise.json").write_text(json.dumps({"train": {"realised_rate": 0.348}}))
+    assert "symmetric noise 40% (realised 34.8%), E = 4" in table.study_title(result)
+    assert "realised" not in table.study_title(small())
 
 
 def test_one_seed_decides_nothing():
-    lines = table.conclusions(small(seeds=[0]))
+    lines = conclusions(small(seeds=[0]))
+    assert lines[0] == "best by mean val/segm_AP: gamma = 5", "no mark"
     assert "  one seed: differences may be chance; more seeds would show" in lines
     assert "  +13.0 test AP over ce (one seed)" in lines
     assert table.study_title(small(seeds=[0])).endswith("E1 = 2, 1 seed")
@@ -307,19 +368,25 @@ def test_ones_own_labels_are_not_said_to_be_clean():
     assert "s: coco, labels as they are, E = 20" in table.study_title(replace(small(), spec=spec))
 
 
-def test_noise_draws_count_as_replicates_and_their_share_is_told():
+def test_noise_draws_count_as_replicates_and_of_four_their_share_is_told():
     result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]]]))
-    assert "3 seeds x 2 noise draws, mean ± 95 % CI" in table.study_title(result)
-    (line,) = (line for line in table.conclusions(result) if METRIC in line and "spread" in line)
-    # components 16/2 and 1: 8 of 9
-    assert "standard deviation 3.0; of the variance 89% noise draw, 11% training seed, 0% the rest" in line
+    assert table.study_title(result).endswith("3 seeds x 2 noise draws, mean ± 95 % CI")
+    lines = conclusions(result)
+    assert not any("spread" in line for line in lines), "of two draws the share may be anything"
+    assert any(line.startswith("two noise draws say little") for line in lines)
+    result = crossed(np.array([[[30.0, 32.0, 31.0], [34.0, 36.0, 35.0]] * 2]))
+    lines = conclusions(result)
+    (line,) = (line for line in lines if METRIC in line and "spread" in line)
+    # means of the draws 31 35 31 35: variance 16/3; of the seeds 32 34 33: variance 1
+    assert "standard deviation 2.5; of the variance 84% noise draw, 16% training seed, 0% the rest" in line
+    assert not any(line.startswith("two noise draws") for line in lines)
 
 
 @pytest.mark.parametrize(("mode", "end"), [("max", "lower"), ("min", "upper")])
 def test_the_conclusions_say_how_the_best_was_chosen(mode, end):
     result = small(objective={"select": "lower_bound", "mode": mode})
     best = "gamma = 5" if mode == "max" else "gamma = 4"
-    assert f"* best by the {end} bound of the 95 % interval of mean val/segm_AP: {best}" in table.conclusions(result)
+    assert f"* best by the {end} bound of the 95 % interval of mean val/segm_AP: {best}" in conclusions(result)
     assert f"by the {end} bound of the 95 % interval of mean val/segm_AP over seeds 0, 1" in table.best_yaml(result)
 
 
@@ -368,7 +435,7 @@ def test_failures_with_one_reason_are_one_line():
         for trial in spec.trials(number, overrides):
             book.start(trial)
             book.end(trial, FAILED, "out of memory")
-    lines = table.conclusions(finished(book))
+    lines = conclusions(finished(book))
     assert [line for line in lines if line.startswith("failed")] == [
         "failed: gamma = 4, seed 0 and 8 more: out of memory"
     ]
@@ -394,7 +461,7 @@ def test_a_configuration_that_was_left_out_is_not_waited_for():
     for number in (0, 2):
         (trial,) = spec.trials(number, {"loss.gamma": 4.0 + number})
         book.train(trial, 30.0)
-    assert not any("unfinished" in line for line in table.conclusions(finished(book)))
+    assert not any("unfinished" in line for line in conclusions(finished(book)))
 
 
 def test_of_many_configurations_the_table_shows_the_best_and_says_how_many_more():

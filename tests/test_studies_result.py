@@ -19,14 +19,8 @@ from lncis.studies.journal import (
     TrialStarted,
     WorkerGroupsUp,
 )
-from lncis.studies.report.result import (
-    StudyResult,
-    TrialResult,
-    from_journal,
-    interval,
-    paired_difference,
-    result_document,
-)
+from lncis.studies.report.intervals import interval
+from lncis.studies.report.result import StudyResult, TrialResult, from_journal, paired_difference, result_document
 from lncis.studies.spec import StudySpec, Trial
 
 METRIC, BOXES, TEST = "val/segm_AP", "val/bbox_AP", "test/segm_AP"
@@ -125,15 +119,6 @@ def gamma(configuration) -> float:
     return configuration.trial.overrides["loss.gamma"]
 
 
-@pytest.mark.parametrize("n", [2, 3, 10])
-def test_interval_is_scipys(n):
-    values = list(np.random.default_rng(n).normal(40, 3, size=n))
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    found = interval(values)
-    assert found.mean == pytest.approx((low + high) / 2)
-    assert found.half_width == pytest.approx((high - low) / 2)
-
-
 def test_interval_by_hand():
     # two values 2 apart: standard error 1, t_0.975 with one degree of freedom is 12.706
     found = interval([30.0, 32.0])
@@ -209,12 +194,18 @@ def test_no_finished_configuration_is_an_error_with_the_reasons():
 
 
 def test_as_good_as_best_by_hand():
-    # differences from the best, paired by seed: (4, 4.2, 3.8) has mean 4 and half-width 4.303 * 0.2 / sqrt(3) = 0.497;
-    # (0.5, -1, 2) has mean 0.5 and half-width 4.303 * 1.5 / sqrt(3) = 3.73
+    # differences from the best, paired by seed: (8, 8.2, 7.8) has mean 8 and half-width 4.303 * 0.2 / sqrt(3) = 0.497;
+    # (0.5, -1, 2) has mean 0.5 and half-width 4.303 * 1.5 / sqrt(3) = 3.73. Pooled: residuals of the differences (0, 8,
+    # .5) + (0, .2, -1.5) (0, -.2, 1.5) have the mean square (3 * 0.0267 / 3 + ...) = 0.605, so a mean is off by
+    # sqrt(0.605 / 3) = 0.449, and the range of three at 4 degrees of freedom is 5.04 of that: 2.26
     best = [40.0, 45.0, 50.0]
-    result = study([0, 0, 0], best, [36.0, 40.8, 46.2], [39.5, 46.0, 48.0])
+    result = study([0, 0, 0], best, [32.0, 36.8, 42.2], [39.5, 46.0, 48.0])
     assert gamma(result.best) == 4.0
     assert [gamma(c) for c in result.as_good_as_best] == [6.0]
+    # 2.2 is told apart by its own interval, and not by that of the family
+    result = study([0, 0, 0], best, [37.8, 42.6, 48.0], [39.5, 46.0, 48.0])
+    assert paired_difference(result.best, result.searched[1], METRIC).half_width < 2.2
+    assert [gamma(c) for c in result.as_good_as_best] == [5.0, 6.0]
 
 
 def test_as_good_as_best_pairs_by_seed_not_by_spread():
@@ -223,7 +214,7 @@ def test_as_good_as_best_pairs_by_seed_not_by_spread():
 
 
 def test_as_good_as_best_in_min_mode():
-    result = study([0, 0, 0], [36.0, 40.8, 46.2], [40.0, 45.0, 50.0], [36.5, 39.8, 47.0], objective={"mode": "min"})
+    result = study([0, 0, 0], [32.0, 36.8, 42.2], [40.0, 45.0, 50.0], [32.5, 35.8, 43.0], objective={"mode": "min"})
     assert gamma(result.best) == 4.0
     assert [gamma(c) for c in result.as_good_as_best] == [6.0]
 
@@ -304,12 +295,65 @@ def test_rank_agreement_is_scipys_on_the_means():
     result = book.result()
     pairs = list(product(range(12), repeat=2))
     order = sum(np.sign((points[i] - points[j]).prod()) for i, j in pairs if i < j)
-    assert result.rank_agreement == pytest.approx(order / 66)
-    assert result.rank_agreement == pytest.approx(stats.kendalltau(points[:, 0], points[:, 1]).statistic)
+    found = result.rank_agreement
+    assert found.tau == pytest.approx(order / 66)
+    assert found.tau == pytest.approx(stats.kendalltau(points[:, 0], points[:, 1]).statistic)
+    assert found.low < found.tau < found.high
 
 
-def test_rank_agreement_of_two_configurations_says_nothing():
-    assert math.isnan(study([1, 1], [2, 2], [3, 3]).rank_agreement)
+def test_rank_agreement_is_that_of_the_objective():
+    spec = study_spec(
+        search={"batch_size": {"type": "int", "low": 1, "high": 99}},
+        sampler={"type": "random", "configurations": 7},
+        objective={"metric": BOXES},
+    )
+    book = Book(spec)
+    for number in range(1, 8):
+        for trial in spec.trials(number, {"batch_size": number}):
+            book.train(trial, 30.0 - number, **{BOXES: 30.0 + number, "test/bbox_AP": 40.0 - number})
+    assert book.result().rank_agreement.tau == -1  # of masks it would be 1
+
+
+def test_rank_agreement_of_fewer_than_six_configurations_says_nothing():
+    assert study([1, 1], [2, 2], [3, 3], [4, 4]).rank_agreement is None
+
+
+def test_intervals_over_noise_draws_are_not_over_trainings():
+    spec = study_spec(seeds=[0, 1, 2], noise_seeds=[7, 8, 9], baselines={"clean": {"noise": {"type": "none"}}})
+    book = Book(spec)
+    for trial in [*spec.trials(0, spec.baselines["clean"], baseline="clean"), *spec.trials(1, spec.grid[0])]:
+        book.train(trial, 30.0 + trial.seed + (3 * (trial.noise_seed - 8) if trial.baseline is None else 0))
+    clean, one = book.result().configurations
+    values = [t.last(METRIC) for t in one.trials]
+    assert one.over_seeds(METRIC) == interval(values, [(t.trial.seed, t.trial.noise_seed) for t in one.trials])
+    assert one.over_seeds(METRIC).half_width > 2 * interval(values).half_width
+    # without noise the draws are copies: three trainings, not nine
+    assert clean.over_seeds(METRIC).half_width == pytest.approx(interval([30.0, 31.0, 32.0]).half_width)
+    # the difference is -3 0 3 by draw, whatever the seed
+    difference = paired_difference(one, clean, METRIC)
+    assert (difference.mean, difference.half_width) == pytest.approx((0, interval([-3.0, 0.0, 3.0]).half_width))
+
+
+def test_a_missing_pair_is_counted_out():
+    result = study([20, 21, 22], [30, 31, 32], failed=(0, 1))
+    ce, one = result.configurations
+    assert paired_difference(one, ce, METRIC).number == 2
+
+
+def test_realised_noise_is_read_from_the_stages(tmp_path):
+    spec = study_spec(noise_seeds=[7, 8], baselines={"clean": {"noise": {"type": "none"}}})
+    book = Book(spec)
+    for trial in [*spec.trials(0, spec.baselines["clean"], baseline="clean"), *spec.trials(1, spec.grid[0])]:
+        book.train(trial, 30.0)
+        stage = tmp_path / "stages" / f"two-{trial.name}"
+        stage.mkdir(parents=True)
+        rate = 0.0 if trial.baseline else 0.3 + trial.noise_seed / 100
+        (stage / "noise.json").write_text(json.dumps({"train": {"realised_rate": rate}}))
+    assert book.result(tmp_path).realised_noise == {7: 0.37, 8: 0.38}
+    (tmp_path / "stages" / "two-0001-seed0-noise7" / "noise.json").write_text("{")
+    (tmp_path / "stages" / "two-0001-seed1-noise7" / "noise.json").unlink()
+    assert book.result(tmp_path).realised_noise == {8: 0.38}
+    assert book.result(tmp_path / "nowhere").realised_noise == {}
 
 
 def test_a_journal_that_stops_anywhere_gives_a_result():
@@ -406,12 +450,24 @@ def test_cost_of_a_killed_session_is_what_its_worker_groups_had_not_reported():
     assert cost.lost_seconds == 20
 
 
+def test_the_document_says_what_the_seeds_say_of_the_best():
+    result = study([20, 21], [30, 31.5], [30.5, 31])
+    document = json.loads(json.dumps(result_document(result), allow_nan=False))
+    assert document["best"] == {"loss.gamma": 4.0}
+    assert document["as_good_as_best"] == [{"loss.gamma": 5.0}]
+    chances = [c["probability_of_best"] for c in document["configurations"]]
+    assert chances[0] is None and sum(chances[1:]) == pytest.approx(1)
+    assert document["optimism_of_best"] == pytest.approx(result.selection.optimism)
+
+
 def test_the_document_is_json_and_complete():
     result = study([20, 21], [30, 31], failed=(1, 1))
     document = json.loads(json.dumps(result_document(result), allow_nan=False))
     assert (document["study_id"], document["name"], document["best"]) == ("s-1", "s", None)
     assert (document["cost"]["requested"], document["cost"]["trained"]) == (16, 12)
     assert document["rank_agreement_val_test"] is None
+    assert (document["as_good_as_best"], document["optimism_of_best"], document["realised_noise"]) == ([], None, [])
+    assert [c["probability_of_best"] for c in document["configurations"]] == [None, None]
     assert sorted(t["name"] for t in document["trials"]) == ["0000-seed0", "0000-seed1", "0001-seed0", "0001-seed1"]
     by_name = {t["name"]: t for t in document["trials"]}
     assert (by_name["0001-seed1"]["end"], by_name["0001-seed1"]["reason"]) == ("failed", "the loss is nan")

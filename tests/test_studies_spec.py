@@ -21,7 +21,6 @@ from lncis.studies.spec.files import load_spec, parse_spec, portable_spec_docume
 SHIPPED = Path(__file__).parents[1] / "studies"
 STUDIES = sorted(set(SHIPPED.rglob("*.yaml")) - set((SHIPPED / "recipes").iterdir()))
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}
-NO_NOISE = {"type": "categorical", "choices": ["none"]}
 MINIMAL = {"name": "s", "search": {"loss.gamma": GAMMAS}}
 
 
@@ -301,7 +300,7 @@ def test_without_noise_draws_the_base_keeps_its_own():
 
 
 def test_without_noise_its_seeds_change_nothing():
-    study = spec(noise_seeds=[7, 8], baselines={"clean": {"noise": {"type": "none"}}}, search={"noise.type": NO_NOISE})
+    study = spec(noise_seeds=[7, 8], baselines={"clean": {"noise": {"type": "none"}}})
     for overrides in (study.baselines["clean"], {"noise.type": "none"}):
         first, second = study.trials(0, overrides)
         assert (first.noise_seed, second.noise_seed) == (7, 8)
@@ -312,8 +311,28 @@ def test_without_noise_its_seeds_change_nothing():
 
 def test_noise_seeds_must_differ_and_stand_in_one_place():
     assert problems(noise_seeds=[1, 1]) == ["noise_seeds must differ but got [1, 1]"]
-    (problem,) = problems(search={"noise.seed": {"type": "categorical", "choices": [0, 1]}}, noise_seeds=[1, 2])
-    assert problem == "search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two"
+    for draws in ([], [1, 2]):
+        (problem,) = problems(search={"noise.seed": {"type": "categorical", "choices": [0, 1]}}, noise_seeds=draws)
+        assert problem == "search.noise.seed: noise draws are not searched; write them under noise_seeds:"
+
+
+@pytest.mark.parametrize(
+    ("path", "choices"),
+    [
+        ("val_labels", ["noisy", "oracle"]),
+        ("noise.rate", [0.2, 0.4]),
+        ("noise.type", ["symmetric", "none"]),
+        ("dataset.val_scenes", [10, 20]),
+        ("dataset.seed", [0, 1]),
+    ],
+)
+@pytest.mark.parametrize("sampler", [{"type": "grid"}, {"type": "random", "configurations": 2}])
+def test_what_changes_val_is_not_searched(path, choices, sampler):
+    """The least noisy, or the easiest, val would win."""
+    (problem,) = problems(search={path: {"type": "categorical", "choices": choices}}, sampler=sampler)
+    assert problem.startswith(f"search.{path}: must not be searched, as val changes with it")
+    assert f"--set {path}=VALUE" in problem
+    spec(baselines={"reference": {path: choices[0]}})  # never selected
 
 
 def test_a_lower_bound_needs_two_replicates():

@@ -14,8 +14,8 @@ from lncis.detection import checkpoint, histograms
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import StorageError
 from lncis.execution import storage
-from lncis.execution.worker import NOISE_MANIFEST
 from lncis.metrics import Record
+from lncis.noise import NOISE_MANIFEST
 from lncis.studies import journal, run, trained
 from lncis.studies.history import History
 from lncis.studies.report.result import StudyResult

@@ -57,12 +57,14 @@ class Progress(Document):
 
 
 class OverSeeds(Document):
-    """A mean over seeds."""
+    """A mean over seeds, and over noise draws where there are several."""
 
     mean: float | None
     ci95: float | None
-    """Half-width of the 95 % interval (Student's t); null with one seed."""
+    """Half-width of the 95 % interval (lncis.studies.report.intervals); null with one training. With one noise draw it
+    holds for that draw."""
     seeds: int
+    """How many trainings."""
 
     def __str__(self) -> str:
         spread = "" if self.ci95 is None else f" ± {self.ci95:.1f}"

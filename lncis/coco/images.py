@@ -100,6 +100,11 @@ class ImageFiles:
         self.respelled = [name for name, (path, _, _) in zip(names, self.entries, strict=True) if path != folder / name]
         """Names that another system wrote otherwise than the files are called."""
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the document's order."""
+        return [path for path, _, _ in self.entries]
+
     def __len__(self) -> int:
         return len(self.entries)
 

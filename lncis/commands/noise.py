@@ -28,6 +28,9 @@ Type = Annotated[
 ]
 Rate = Annotated[str | None, typer.Option(metavar="0..1", help="Probability of a flip.", show_default=False)]
 Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Seed of the draw.", show_default=False)]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="symmetric, asymmetric: flip exactly this share, rounded, and draw which.")
+]
 Stream = Annotated[str, typer.Option(help="Name of an independent draw with this seed: give each split its own.")]
 MapOf = Annotated[str | None, typer.Option(metavar="NAME", help="asymmetric: voc, cityscapes, coco or digits.")]
 Map = Annotated[
@@ -47,6 +50,7 @@ def noise(
     type: Type = None,
     rate: Rate = None,
     seed: Seed = None,
+    exact: Exact = False,
     stream: Stream = "train",
     map_of: MapOf = None,
     map: Map = None,
@@ -56,7 +60,8 @@ def noise(
 ) -> None:
     """Write a copy of a COCO file with noisy class labels; each clean label stays beside the noisy one."""
     with clear_errors():
-        given = {"type": type, "rate": rate, "seed": seed, "map_of": map_of, "pair": pair or None}
+        given = {"type": type, "rate": rate, "seed": seed, "exact": exact or None, "map_of": map_of}
+        given["pair"] = pair or None
         requested = _noise({name: value for name, value in given.items() if value is not None}, map, matrix)
         inputs = [path for path in (source, map, matrix) if path]
         _check_target(out, inputs=inputs, force=force)

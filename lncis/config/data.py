@@ -100,14 +100,23 @@ class _RatedNoise(_DrawnNoise):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class SymmetricNoise(_RatedNoise):
+class _CountedNoise(_RatedNoise):
+    """What noise has whose flips can be counted out."""
+
+    exact: bool = False
+    """Flip exactly `rate` of the labels of a split that can flip, rounded to a whole number, and draw which; false:
+    each by itself, so that the realised rate is off by chance: of 250 labels at 40 % by 3 points."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class SymmetricNoise(_CountedNoise):
     """A flipped label becomes any other class, each as likely (Yang et al., section 5.1)."""
 
     type: Literal["symmetric"] = "symmetric"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
-class AsymmetricNoise(_RatedNoise):
+class AsymmetricNoise(_CountedNoise):
     """A flipped label becomes a class that it is easily mistaken for; classes without one stay (section 5.1).
 
     At most one of `map_of`, `map` and `pair` says which; without them it is the built-in map whose class names the data

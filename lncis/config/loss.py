@@ -52,13 +52,19 @@ class SymmetricCrossEntropyLoss:
     """Weight of cross entropy."""
     beta: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Weight of reverse cross entropy."""
-    A: float = Field(default=-4.0, lt=0, allow_inf_nan=False)
-    """What stands for log 0 in reverse cross entropy; negative."""
+    A: float = Field(default=math.log(1e-4), lt=0, allow_inf_nan=False)
+    """What stands for log 0 in reverse cross entropy; negative. ln 1e-4, as in its authors' code and in that of LNCIS;
+    the paper names -4 for its own loss alone."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class JointOptimizationLoss:
-    """The loss of joint optimization (JOL) on labels that stay as they are, in both stages."""
+    """The loss of joint optimization (JOL) on labels that stay as they are, in both stages.
+
+    Its authors (Tanaka et al., CVPR 2018) name the weights the other way round: their alpha is the divergence's, their
+    beta the entropy's. The numbers here are theirs: 0.8 for the entropy, 1.2 for the divergence. The paper says
+    "alpha = 0.8, beta = 1.2"; read in their names, that is the opposite: `alpha: 1.2, beta: 0.8`.
+    """
 
     type: Literal["joint_optimization"] = "joint_optimization"
     alpha: float = Field(default=0.8, ge=0, allow_inf_nan=False)
@@ -104,7 +110,8 @@ class LncisLoss:
     isolation: bool = True
     """PON: no loss for foreground samples called foreground above gamma."""
     clamped: bool = False
-    """Labels of at least 1e-4 and probabilities of at least 1e-7 under the logarithms, as in the authors' code."""
+    """Labels of at least 1e-4 and probabilities of at least 1e-7 under the logarithms, as in the authors' code; gamma
+    is compared with the exact cross entropy all the same."""
 
 
 ClassLossConfig = Annotated[

@@ -11,7 +11,7 @@ from lncis.coco.findings import Tally, warning
 from lncis.coco.images import USED_AS_STORED, ImageFiles
 from lncis.coco.inspection import OnProgress
 from lncis.config import CocoData, DatasetConfig, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits, scenes
+from lncis.datasets import coco_files, digits, scenes, shared_images
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
 from lncis.noise import corrupt
@@ -58,7 +58,8 @@ def load(config: TrainConfig) -> Data:
 def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda what, done, total: None) -> list[str]:
     """Look at all that a training will read, and return the remarks on it, a line for each kind and file.
 
-    Raises DataError with the first image that cannot be used. Images that were sound before are not decoded again.
+    Raises DataError with the first image that cannot be used, or that stands in two splits under two names. Images that
+    were sound before are not decoded again.
     """
     if not isinstance(config, CocoData):
         return data.remarks
@@ -67,9 +68,11 @@ def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda 
     for path, split in annotated:
         of_boxes = config.box_masks == "rectangles"
         inspection.look_at_masks(split.document, tallies[path], on_progress, of_boxes=of_boxes)
-    images = [split.images for split in (data.test, data.val, data.train) if isinstance(split.images, ImageFiles)]
-    entries = [entry for some in images for entry in some.entries]
+    splits = {"test": data.test.images, "val": data.val.images, "train": data.train.images}
+    of_files = {split: images for split, images in splits.items() if isinstance(images, ImageFiles)}
+    entries = [entry for images in of_files.values() for entry in images.entries]
     as_stored = decoding.require(entries, lambda done, total: on_progress("decoding images", done, total))
+    shared_images.refuse_same_content({split: images.paths for split, images in reversed(of_files.items())})
     remarks = [f"{path}: {finding}" for path, tally in tallies.items() for finding in tally.findings()]
     if as_stored:
         remarks.append(str(warning(USED_AS_STORED, [str(path) for path, _, _ in as_stored])))

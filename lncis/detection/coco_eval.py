@@ -12,15 +12,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torchvision.ops import box_convert, nms
 
 from lncis.errors import ConfigError
 from lncis.noise import Document
 
 SETTING = "LNCIS_COCO_EVAL"
 """Environment variable: `pycocotools` or `hotcoco`; without it hotcoco, where it is installed."""
+
+SAME_OBJECT_IOU = 0.5
+"""Of two boxes: above it they are of one object where classes are ignored; torchvision's threshold within a class."""
 
 READ_KEYS = ("iscrowd", "area", "bbox", "segmentation")
 """Of an annotation, by the protocol, beside its ids; documents may hold more, of any type."""
@@ -35,7 +40,7 @@ class Precision(NamedTuple):
     segm: NDArray[np.float64]
     bbox: NDArray[np.float64]
     segm_agnostic: NDArray[np.float64]
-    """`(10, 101, 1)`: the classes are ignored."""
+    """`(10, 101, 1)`: the classes are ignored, after `class_blind_nms`."""
 
 
 Evaluator = Callable[[Document, list[Detection]], Precision]
@@ -60,7 +65,7 @@ def by_hotcoco(document: Document, detections: list[Detection]) -> Precision:
 
     document, detections = _numbered(document, detections)
     truth = hotcoco.COCO(document)
-    return _evaluate(hotcoco.COCOeval, truth, truth.load_res(detections))
+    return _evaluate(hotcoco.COCOeval, truth, truth.load_res(detections), truth.load_res(class_blind_nms(detections)))
 
 
 def by_pycocotools(document: Document, detections: list[Detection]) -> Precision:
@@ -70,7 +75,25 @@ def by_pycocotools(document: Document, detections: list[Detection]) -> Precision
         truth = COCO()
         truth.dataset = document
         truth.createIndex()
-        return _evaluate(COCOeval, truth, truth.loadRes(detections))
+        return _evaluate(COCOeval, truth, truth.loadRes(detections), truth.loadRes(class_blind_nms(detections)))
+
+
+def class_blind_nms(detections: list[Detection]) -> list[Detection]:
+    """Return copies of the detections that no other of a higher score, of any class, covers at an IoU above 0.5.
+
+    A model suppresses detections within a class alone, so one object is several times among its detections, once a
+    class that it may be. Where classes are ignored, all but one of those would be false.
+    """
+    by_image: dict[Any, list[Detection]] = {}
+    for detection in detections:
+        by_image.setdefault(detection["image_id"], []).append(detection)
+    kept = []
+    for found in by_image.values():
+        boxes = torch.tensor([detection["bbox"] for detection in found], dtype=torch.float64)
+        scores = torch.tensor([detection["score"] for detection in found], dtype=torch.float64)
+        strongest = nms(box_convert(boxes, "xywh", "xyxy"), scores, SAME_OBJECT_IOU)
+        kept += [dict(found[k]) for k in strongest.tolist()]
+    return kept
 
 
 def _numbered(document: Document, detections: list[Detection]) -> tuple[Document, list[Detection]]:
@@ -100,11 +123,11 @@ def _numbered(document: Document, detections: list[Detection]) -> tuple[Document
     return numbered, [{**detection, **renamed(detection)} for detection in detections]
 
 
-def _evaluate(coco_eval: Any, truth: Any, found: Any) -> Precision:
+def _evaluate(coco_eval: Any, truth: Any, found: Any, distinct: Any) -> Precision:
     """Return what either library's COCOeval finds: their interfaces are the same."""
     arrays = []
     for iou_type, use_classes in (("segm", True), ("bbox", True), ("segm", False)):
-        evaluation = coco_eval(truth, found, iou_type)
+        evaluation = coco_eval(truth, found if use_classes else distinct, iou_type)
         evaluation.params.useCats = use_classes
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]

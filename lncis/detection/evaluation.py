@@ -35,7 +35,9 @@ def average_precision(document: Document, detections: list[Detection]) -> dict[s
     """Return AP figures in percent of `detections` against the labels of a COCO document.
 
     Keys: `segm_AP`, `segm_AP50`, `segm_AP75`, `bbox_AP`, and `segm_AP_agnostic`, which ignores the classes and so says
-    how well foreground is told from background. All 0 without a detection; NaN where no instance could be found.
+    how well foreground is told from background: of detections of one object, whatever their classes, only the one with
+    the highest score counts (`coco_eval.class_blind_nms`). All 0 without a detection; NaN where no instance could be
+    found.
     """
     if not detections:
         return dict.fromkeys(AP_FIGURES, 0.0)

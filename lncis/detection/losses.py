@@ -80,10 +80,10 @@ def symmetric_cross_entropy(
     *,
     alpha: float = 1.0,
     beta: float = 0.1,
-    A: float = -4.0,
+    A: float = math.log(1e-4),
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return alpha ce + beta rce (Wang et al., ICCV 2019)."""
+    """Return alpha ce + beta rce (Wang et al., ICCV 2019), by default with the A of their code."""
     ce = cross_entropy(class_logits, labels, reduction="none")
     return _reduce(alpha * ce + beta * A * torch.expm1(-ce), reduction)
 
@@ -92,6 +92,8 @@ def joint_optimization(
     class_logits: Tensor, labels: Tensor, *, alpha: float = 0.8, beta: float = 1.2, reduction: Reduction = "mean"
 ) -> Tensor:
     """Return ce + alpha H(p) + beta KL(uniform || mean p): Tanaka et al. (CVPR 2018) without their relabelling.
+
+    Their alpha and beta are the other way round, as `lncis.config.JointOptimizationLoss` says.
 
     The mean is over the samples at hand (of one worker) and the prior uniform over all K+1 classes; with reduction
     "none" each sample has the whole divergence.

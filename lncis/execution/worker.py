@@ -27,6 +27,7 @@ from lncis.execution import storage
 from lncis.execution.queue import POLL_SECONDS, Task
 from lncis.execution.scratch import Copy, Scratch
 from lncis.metrics import Record
+from lncis.noise import NOISE_MANIFEST
 
 HEARTBEAT_SECONDS = 15
 
@@ -35,9 +36,6 @@ STORAGE_RETRY_SECONDS = 60
 
 PREDECESSOR_TIMEOUT_SECONDS = 120
 """How long a worker waits for one that trains the same task, left over from a study whose driver was killed."""
-
-NOISE_MANIFEST = "noise.json"
-"""What the label noise did, beside each checkpoint."""
 
 
 def train_tasks(settings: dict[str, Any]) -> None:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lncis.config import MatrixNoise, NoiseConfig, NoNoise
+from lncis.config import AsymmetricNoise, MatrixNoise, NoiseConfig, NoNoise, SymmetricNoise
 from lncis.errors import DataError
 from lncis.noise.transitions import transition_matrix
+
+NOISE_MANIFEST = "noise.json"
+"""The file in a stage's folder that holds the manifest of each noisy split."""
 
 Document = dict[str, Any]
 """A COCO instances document: `images`, `annotations`, `categories`."""
@@ -42,7 +45,11 @@ def corrupt(document: Document, noise: NoiseConfig, *, stream: str) -> tuple[Doc
     given = np.array([place[annotations[k]["category_id"]] for k in flippable], dtype=np.int64)
     noisy = given
     if not isinstance(noise, NoNoise):
-        noisy = _draw(given, matrix, np.random.default_rng([noise.seed, *stream.encode()]))
+        rng = np.random.default_rng([noise.seed, *stream.encode()])
+        if isinstance(noise, SymmetricNoise | AsymmetricNoise) and noise.exact:
+            noisy = _draw_exactly(given, matrix, noise.rate, rng)
+        else:
+            noisy = _draw(given, matrix, rng)
 
     labels = [annotation["category_id"] for annotation in annotations]
     for k, label in zip(flippable, noisy.tolist(), strict=True):
@@ -69,6 +76,18 @@ def _draw(clean: NDArray[np.int64], matrix: NDArray[np.float64], rng: np.random.
     return noisy
 
 
+def _draw_exactly(
+    clean: NDArray[np.int64], matrix: NDArray[np.float64], rate: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return labels of which the share `rate` of those that can flip are others, drawn given that they flip."""
+    can_flip = np.flatnonzero(matrix.diagonal()[clean] < 1)
+    flipped = rng.permutation(can_flip)[: round(rate * len(can_flip))]
+    others = matrix * (1 - np.eye(len(matrix)))
+    noisy = clean.copy()
+    noisy[flipped] = _draw(clean[flipped], others / np.maximum(others.sum(axis=1, keepdims=True), 1e-300), rng)
+    return noisy
+
+
 def _manifest(
     noise: NoiseConfig,
     stream: str,
@@ -92,6 +111,7 @@ def _manifest(
         "type": noise.type,
         "seed": None if isinstance(noise, NoNoise) else noise.seed,
         "stream": stream,
+        "exact": isinstance(noise, SymmetricNoise | AsymmetricNoise) and noise.exact,
         "requested_rate": requested,
         "expected_rate": expected,
         "realised_rate": float(flipped.sum() / everything),

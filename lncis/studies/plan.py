@@ -10,8 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lncis.config import NoNoise
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task, TaskQueue
+from lncis.studies.report.intervals import TWO_DRAWS
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial, judge
 from lncis.studies.spec.samplers import OptunaSampler
@@ -75,6 +77,8 @@ class Plan:
                 f"E1 is drawn from {parameter.low:g} to {parameter.high:g}: {len(lengths)} different values share one "
                 f"stage 1 for each seed, which saves {about}{cost.requested - cost.trained} epochs"
             )
+        if len(spec.noise_seeds) == 2 and not isinstance(spec.base.noise, NoNoise):
+            lines.append(TWO_DRAWS)
         if rungs := self.tree.rungs:
             lines.append(
                 f"{spec.pruner.type} decides after epochs {', '.join(map(str, rungs))}; the configurations that it "

@@ -1,7 +1,6 @@
 """run_study: from a spec to a result, on Ray Tune trials and Ray Train workers; a study that was killed goes on."""
 
 import logging
-import math
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
 from lncis.execution.storage import below, resolved, shown
-from lncis.execution.worker import NOISE_MANIFEST
+from lncis.noise import NOISE_MANIFEST
 from lncis.studies import folders
 from lncis.studies.driver.loop import drive
 from lncis.studies.driver.mirror import Mirror
@@ -235,7 +234,7 @@ def _figures(result: StudyResult) -> dict[str, float]:
     """Return what the study's run in MLflow says of the whole: the best one's means, cost, importance, agreement."""
     figures = {f"cost/{name}": float(value) for name, value in asdict(result.cost).items()}
     figures |= {f"importance/{path}": share for path, share in importance(result).items()}
-    figures |= {"kendall_tau_val_test": result.rank_agreement} if math.isfinite(result.rank_agreement) else {}
+    figures |= {"kendall_tau_val_test": result.rank_agreement.tau} if result.rank_agreement else {}
     reached = result.best.trials[0].records[-1]
     return figures | {
         f"best/{key}": result.best.over_seeds(key).mean for key in reached if key.startswith(("val/", "test/"))

@@ -1,5 +1,6 @@
 """The best configurations of a study, finished or so far, from its trials in the database."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -7,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api, documents
-from lncis.config import TrainConfig
+from lncis.config import NoNoise, TrainConfig
 from lncis.documents import plain
-from lncis.studies.report.result import interval, score
+from lncis.studies.report.intervals import Replicate, interval
+from lncis.studies.report.result import score
 from lncis.studies.spec import StudySpec
 from service.store import tables
 from service.store.tables import Study
@@ -45,7 +47,14 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
     """Return the configurations that finished with every seed and those that have not, best first, as trial numbers."""
     columns = tables.trials.c
     rows = connection.execute(
-        sa.select(columns.number, columns.configuration, columns.state, columns.objective)
+        sa.select(
+            columns.number,
+            columns.configuration,
+            columns.state,
+            columns.objective,
+            columns.seed,
+            columns.noise_seed,
+        )
         .where(columns.study == study.number, columns.baseline.is_(None))
         .order_by(columns.number)
     )
@@ -54,11 +63,12 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
         groups[row.configuration].append(row)
     ranked: dict[bool, list[tuple[float, list[int]]]] = {True: [], False: []}
     for trials in groups.values():
-        values = [trial.objective for trial in trials if trial.objective is not None]
-        if not values or any(trial.state in _OUT for trial in trials):
+        valued = [trial for trial in trials if trial.objective is not None]
+        if not valued or any(trial.state in _OUT for trial in trials):
             continue
-        finished = len(values) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
-        ranked[finished].append((score(spec.objective, values), [trial.number for trial in trials]))
+        finished = len(valued) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
+        values, replicates = [trial.objective for trial in valued], [_replicate(spec, trial) for trial in valued]
+        ranked[finished].append((score(spec.objective, values, replicates), [trial.number for trial in trials]))
     for entries in ranked.values():
         entries.sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
     return [numbers for _, numbers in ranked[True]], [numbers for _, numbers in ranked[False]]
@@ -75,14 +85,15 @@ def _described(
     ).all()
     metrics = sorted({key for trial in trials for key in trial.metrics if key.startswith(("val/", "test/"))})
     first = trials[0]
+    replicates = [_replicate(spec, trial) for trial in trials]
     return api.Configuration(
         rank=rank,
         status="finished" if finished else ("running" if study.finished_at is None else "unfinished"),
         configuration=first.configuration,
         label=first.label,
         overrides=first.overrides,
-        objective=_over_seeds([trial.objective for trial in trials]),
-        metrics={key: _over_seeds([trial.metrics.get(key) for trial in trials]) for key in metrics},
+        objective=_over_seeds([trial.objective for trial in trials], replicates),
+        metrics={key: _over_seeds([trial.metrics.get(key) for trial in trials], replicates) for key in metrics},
         seeds_finished=sum(trial.state == "finished" for trial in trials),
         seeds_total=len(spec.replicates),
         epoch=min(trial.epoch for trial in trials),
@@ -92,10 +103,15 @@ def _described(
     )
 
 
-def _over_seeds(values: list[float | None]) -> api.OverSeeds:
-    there = [float(value) for value in values if value is not None]
-    reached = interval(there)
-    return api.OverSeeds(mean=plain(reached.mean), ci95=plain(reached.half_width), seeds=len(there))
+def _replicate(spec: StudySpec, trial: Any) -> Replicate:
+    """Return what a trial replicates its configuration with; no configuration that is searched changes the noise."""
+    return trial.seed, None if isinstance(spec.base.noise, NoNoise) else trial.noise_seed
+
+
+def _over_seeds(values: list[float | None], replicates: list[Replicate]) -> api.OverSeeds:
+    reached = interval([math.nan if value is None else float(value) for value in values], replicates)
+    there = sum(value is not None for value in values)
+    return api.OverSeeds(mean=plain(reached.mean), ci95=plain(reached.half_width), seeds=there)
 
 
 def _config(spec: StudySpec, overrides: dict[str, Any]) -> TrainConfig:

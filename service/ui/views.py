@@ -10,6 +10,8 @@ from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.api import Configuration, Dependency, State
+from lncis.studies.report.intervals import ONE_DRAW
+from lncis.studies.report.result import of_one_draw
 from lncis.studies.spec import StudySpec
 from service.api.links import run_url
 from service.api.presets import presets
@@ -120,6 +122,7 @@ def study(
         "why": queue.studies[0].why if found.state in store.ACTIVE else found.reason,
         "left": seconds_left(found, findings.seconds_an_epoch(connection, found)),
         "best": entries,
+        "one_draw": ONE_DRAW if of_one_draw(spec) else "",
         "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
         "by_epoch": curves.by_epoch(_learning_curves(connection, found, spec, entries)),

@@ -1,12 +1,12 @@
 """The figures of a study's report, each with its title and caption."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from lncis.studies.report import plots, separation
+from lncis.studies.report.conclusions import tau_text
 from lncis.studies.report.result import StudyResult
 from lncis.studies.report.statistics import importance, importance_method
 
@@ -40,8 +40,18 @@ def _parameters(result: StudyResult) -> Drawing | None:
         sentences.append("Whiskers are 95 % intervals.")
     if spec.baselines:
         sentences.append("Horizontal lines are baselines.")
-    sentences.append("The star is the best configuration.")
+    sentences.append(_marked(result))
     return Drawing(title="Each parameter", caption=" ".join(sentences), figure=plots.responses(result))
+
+
+def _marked(result: StudyResult) -> str:
+    """Return what the mark of the selected configuration says."""
+    number = len(result.as_good_as_best)
+    if not number:
+        return "The star is the best configuration."
+    if result.selection is None:
+        return "The ring is the selected configuration; one seed cannot tell it apart from others."
+    return "Rings are the selected configuration and those that cannot be told apart from it; there is no single best."
 
 
 def _learning_curves(result: StudyResult) -> Drawing | None:
@@ -56,7 +66,7 @@ def _learning_curves(result: StudyResult) -> Drawing | None:
     if result.spec.baselines:
         sentences.append("Baselines are black.")
     if plots.many_configurations(result):
-        sentences.append("All other configurations but the best are grey.")
+        sentences.append("All other configurations but the selected one are grey.")
     return Drawing(title="Learning curves", caption=" ".join(sentences), figure=plots.curves(result))
 
 
@@ -76,13 +86,13 @@ def _losses(result: StudyResult) -> Drawing | None:
 def _val_against_test(result: StudyResult) -> Drawing | None:
     if len(result.searched) < 3:
         return None
-    labels, tau = result.spec.base.val_labels, result.rank_agreement
+    labels, found = result.spec.base.val_labels, result.rank_agreement
     sentences = [
         f"Each dot is the mean of a configuration. Only {labels} val is used for selection.",
         "The closer the dots are to a rising line, the better the selection is for clean test.",
     ]
-    if math.isfinite(tau):
-        sentences.append(f"Kendall's tau is {tau:+.2f}.")
+    if found:
+        sentences.append(f"{tau_text(found)}.")
     return Drawing(
         title=f"{labels.capitalize()} val against clean test",
         caption=" ".join(sentences),

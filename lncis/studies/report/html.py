@@ -11,9 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lncis import documents
 from lncis.studies.journal import End
 from lncis.studies.report import table
+from lncis.studies.report.conclusions import CLEAN_AP, MARKS, best_and_front, best_group, conclusions, percent
 from lncis.studies.report.cost import Cost
 from lncis.studies.report.drawings import Drawing, drawings
-from lncis.studies.report.result import ConfigurationResult, StudyResult, paired_difference
+from lncis.studies.report.intervals import ONE_DRAW
+from lncis.studies.report.result import ConfigurationResult, StudyResult, of_one_draw, paired_difference
 from lncis.studies.report.statistics import ranked
 from lncis.studies.spec import short_names, value_text
 
@@ -65,6 +67,8 @@ def report_html(result: StudyResult) -> str:
         rows=_rows(result, baselines, [*baselines, *searched[:CONFIGURATIONS]]),
         hidden=max(0, len(searched) - CONFIGURATIONS),
         front=_front(result),
+        chances=bool(result.probability_of_best),
+        one_draw=ONE_DRAW if of_one_draw(spec) else "",
         drawings=[_picture(drawing) for drawing in drawings(result)],
         cost=_cost(result.cost),
         losses=_losses(result),
@@ -79,11 +83,11 @@ def report_html(result: StudyResult) -> str:
 def _findings(result: StudyResult) -> list[tuple[str, list[str]]]:
     """Return the conclusions, each with the lines that belong under it."""
     found: list[tuple[str, list[str]]] = []
-    for line in table.conclusions(result):
+    for line in conclusions(result):
         if line.startswith("  "):
             found[-1][1].append(line.strip())
         else:
-            found.append((line.removeprefix(f"{table.BEST} ").removeprefix(f"{table.FRONT} "), []))
+            found.append((line.removeprefix(f"{line[:1]} ") if line[:1] in MARKS else line, []))
     return found
 
 
@@ -91,24 +95,34 @@ def _rows(
     result: StudyResult, baselines: list[ConfigurationResult], shown: list[ConfigurationResult]
 ) -> list[dict[str, Any]]:
     """Return the cells of the table, a dictionary for each configuration."""
-    spec, (best, front) = result.spec, table.best_and_front(result)
+    spec, (best, front) = result.spec, best_and_front(result)
+    group, chances = best_group(result), result.probability_of_best
     return [
         {
             "number": c.trial.configuration,
             "baseline": c.trial.baseline,
             "values": [value_text(c.trial.overrides.get(path, "-")) for path in spec.search],
-            "best": c.trial.configuration == best,
+            "selected": c.trial.configuration == best,
+            "badge": _badge(c.trial.configuration, best, group if result.selection else set()),
+            "chance": percent(chances[c.trial.configuration]) if c.trial.configuration in chances else "",
             "front": c.trial.configuration in front,
             "objectives": [f"{c.over_seeds(objective.metric)}" for objective in spec.objectives],
             "tests": [f"{c.over_seeds(f'test/segm_{figure}')}" for figure in table.FIGURES],
             "over": [
-                "" if c is baseline else f"{paired_difference(c, baseline, table.CLEAN_AP):+}" for baseline in baselines
+                "" if c is baseline else f"{paired_difference(c, baseline, CLEAN_AP):+}" for baseline in baselines
             ],
             "paper": (row := table.paper_row(spec, c)) and row.text.split(),
             "state": table.configuration_state(result, c),
         }
         for c in shown
     ]
+
+
+def _badge(number: int, selected: int | None, group: set[int]) -> str:
+    """Return what the table says of a configuration beside the selected one; best where it stands alone."""
+    if number == selected:
+        return "best" if len(group) == 1 else "selected"
+    return "not told apart" if number in group else ""
 
 
 def _front(result: StudyResult) -> list[dict[str, Any]]:

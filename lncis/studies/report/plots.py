@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lncis.studies.report.conclusions import CLEAN_AP, best_and_front, best_group, figure_of
 from lncis.studies.report.result import ConfigurationResult, StudyResult
-from lncis.studies.report.table import CLEAN_AP, VAL_AP, best_and_front
 from lncis.studies.spec import value_text
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range
 
@@ -67,11 +67,12 @@ def curves(result: StudyResult) -> Figure:
 
 
 def agreement(result: StudyResult) -> Figure:
-    """Return clean test AP against val AP, a dot for each searched configuration."""
+    """Return the objective's figure on clean test against the objective, a dot for each searched configuration."""
     figure = Figure(figsize=(5.6, 4.6), layout="constrained")
     axes = figure.subplots()
     shown = _baselines(result) + result.searched
-    x, y = ([c.over_seeds(metric) for c in shown] for metric in (VAL_AP, CLEAN_AP))
+    metric = result.spec.objective.metric
+    x, y = ([c.over_seeds(one) for c in shown] for one in (metric, f"test/{figure_of(result)}"))
     points = {c.trial.configuration: (a.mean, b.mean) for c, a, b in zip(shown, x, y, strict=True)}
     if has_whiskers(result, shown):
         axes.errorbar(
@@ -89,10 +90,9 @@ def agreement(result: StudyResult) -> Figure:
     for c in _baselines(result):
         mark = BASELINE_MARKERS[c.trial.configuration % len(BASELINE_MARKERS)]
         axes.plot(*points[c.trial.configuration], mark, color="black", markersize=5, label=_legible(c.trial.label))
-    best = result.best.trial
-    axes.plot(*points[best.configuration], "*", color=TEST_COLOR, markersize=14, label=_legible(best.label))
-    axes.set_xlabel(f"{VAL_AP}, {result.spec.base.val_labels} (%)")
-    axes.set_ylabel("test AP, clean (%)")
+    _mark_selected(result, points, axes, TEST_COLOR)
+    axes.set_xlabel(f"{metric}, {result.spec.base.val_labels} (%)")
+    axes.set_ylabel(f"test/{figure_of(result)}, clean (%)")
     axes.legend(fontsize=7)
     return figure
 
@@ -114,8 +114,7 @@ def pareto(result: StudyResult) -> Figure:
         along = sorted(points[number] for number in front)
         line = "o-" if len(others) == 1 else "o"  # with three objectives the front is a surface
         axes.plot(*_columns(along), line, color=TEST_COLOR, linewidth=0.8, label="Pareto front")
-        chosen = points[result.best.trial.configuration]
-        axes.plot(*chosen, "*", color=TEST_COLOR, markersize=14, label=_legible(result.best.trial.label))
+        _mark_selected(result, points, axes, TEST_COLOR)
         axes.set_xlabel(f"{first.metric}, {labels} (%), {_wanted(first.mode)}")
         axes.set_ylabel(f"{other.metric}, {labels} (%), {_wanted(other.mode)}")
         axes.legend(fontsize=7)
@@ -132,6 +131,28 @@ def importances(shares: dict[str, float]) -> Figure:
     axes.set_xlim(0, 112)
     axes.set_xlabel("importance (%)")
     return figure
+
+
+def selected_name(result: StudyResult) -> str:
+    """Return what a legend calls the selected configuration: best only where it can be told apart from the others."""
+    return "selected" if result.as_good_as_best else "best"
+
+
+def _mark_selected(result: StudyResult, points: Mapping[int, tuple[float, float]], axes: Axes, color: str) -> None:
+    """Draw a star on the best configuration, or rings on all that cannot be told apart from the selected one."""
+    if not result.searched:
+        return
+    selected, group = result.best.trial.configuration, best_group(result)
+    rings = dict.fromkeys(sorted(group), "cannot be told apart") if result.selection else {}
+    for number, label in {**rings, selected: selected_name(result)}.items():
+        if number not in points:
+            continue
+        known = label in axes.get_legend_handles_labels()[1]
+        (mark,) = axes.plot(*points[number], "*", color=color, markersize=13, markeredgecolor="black", zorder=4)
+        mark.set_label("_" if known else label)
+        if len(group) > 1:
+            mark.set(marker="o", markersize=11, markerfacecolor="none")
+            mark.set_markeredgewidth(1.6 if number == selected else 0.8)
 
 
 def _wanted(mode: str) -> str:
@@ -183,11 +204,11 @@ def _draw_parameter(result: StudyResult, parameter: str, test: Axes, val: Axes, 
 
 
 def _draw_response(result: StudyResult, path: str, metric: str, axes: Axes, color: str) -> None:
-    """Draw a metric against one parameter: each seed as a dot, means, baselines, and a star for the best.
+    """Draw a metric against one parameter: each seed as a dot, means, baselines, and what was selected.
 
     Means of choices are joined by a line where no other parameter varies.
     """
-    parameter, best = result.spec.search[path], best_and_front(result)[0]
+    parameter = result.spec.search[path]
     shown = [c for c in result.searched if path in c.trial.overrides]
     values = [c.trial.overrides[path] for c in shown]
     x = _positions(parameter, values)
@@ -201,9 +222,8 @@ def _draw_response(result: StudyResult, path: str, metric: str, axes: Axes, colo
         axes.errorbar(x, means, yerr=widths, fmt="none", ecolor=color, elinewidth=0.8, capsize=2, alpha=0.6)
     if isinstance(parameter, Categorical) and all(values.count(choice) <= 1 for choice in parameter.choices):
         axes.plot(x, means, "-", color=color)
-    for at, mean, c in zip(x, means, shown, strict=True):
-        if c.trial.configuration == best:
-            axes.plot(at, mean, "*", color=color, markersize=13, markeredgecolor="black", label="best", zorder=4)
+    points = {c.trial.configuration: (at, mean) for at, mean, c in zip(x, means, shown, strict=True)}
+    _mark_selected(result, points, axes, color)
     for c in _baselines(result):
         level, name = c.over_seeds(metric).mean, _legible(c.trial.label)
         axes.axhline(level, color="black", linestyle=_baseline_style(c), linewidth=1, label=name)
@@ -251,7 +271,7 @@ def _draw_curves(result: StudyResult, axes: Axes) -> None:
         color = "black" if baseline else VAL_COLOR if many else next(colors)
         for line in lines if len(lines) > 1 else []:
             axes.plot(*_columns(line), color=color, linestyle=style, alpha=0.35, linewidth=0.8)
-        label = _legible(c.trial.label) + (" (best)" if chosen else "")
+        label = _legible(c.trial.label) + (f" ({selected_name(result)})" if chosen else "")
         axes.plot(*_mean(lines), color=color, linestyle=style, linewidth=2, label=label, zorder=3)
     if faint:
         axes.add_collection(

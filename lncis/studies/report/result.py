@@ -1,22 +1,30 @@
 """What a study found: the trials, and what they say about the configurations."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lncis import documents
+from lncis.config import NoiseConfig, NoNoise
 from lncis.errors import StudyError
 from lncis.metrics import Record
+from lncis.noise import NOISE_MANIFEST
 from lncis.studies.history import History, SessionHistory
 from lncis.studies.journal import End, Event
 from lncis.studies.report.cost import Cost, cost_of
+from lncis.studies.report.intervals import Interval, RankAgreement, Replicate, interval, rank_agreement
+from lncis.studies.report.selection import Selection, selection
 from lncis.studies.spec import SelectionObjective, StudySpec, Trial
 from lncis.studies.stages import STAGES
+
+FEWEST_RANKED = 6
+"""With fewer configurations no agreement of val and test is said: of three, four of six random orders give ±0.33."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,50 +45,29 @@ class TrialResult:
         return self.records[-1].get(metric, math.nan) if self.end is End.FINISHED else math.nan
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean over seeds and the half-width of its 95 % confidence interval (Student's t); NaN with one seed."""
-
-    mean: float
-    half_width: float
-
-    def __format__(self, sign: str) -> str:
-        """Return `30.1 ± 0.4`, or with the sign of a float's format, as in `f"{gain:+}"`: `+1.2 ± 0.3`."""
-        spread = "" if math.isnan(self.half_width) else f" ± {self.half_width:.1f}"
-        return "-" if math.isnan(self.mean) else f"{self.mean:{sign}.1f}{spread}"
+def replicate_of(trial: Trial) -> Replicate:
+    """Return what a trial replicates its configuration with; without noise every draw gives the same training."""
+    return trial.seed, None if isinstance(trial.config.noise, NoNoise) else trial.noise_seed
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Return the interval of finite values; NaN for none."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return Interval(mean=math.nan, half_width=math.nan)
-    if len(finite) == 1:
-        return Interval(mean=finite[0], half_width=math.nan)
-    error = float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
-    return Interval(mean=float(np.mean(finite)), half_width=_student(len(finite) - 1) * error)
+def of_one_draw(spec: StudySpec) -> bool:
+    """Say whether intervals cover the training seed alone, though labels are drawn."""
+    return not isinstance(spec.base.noise, NoNoise) and len(spec.noise_seeds) < 2
 
 
-def score(objective: SelectionObjective, values: Sequence[float]) -> float:
-    """Return the score of a configuration from its objective with each seed; the best has the largest.
+def score(objective: SelectionObjective, values: Sequence[float], replicates: Sequence[Replicate]) -> float:
+    """Return the score of a configuration from its objective with each replicate; the best has the largest.
 
     That is the mean or its lower bound, negative where less is better; -inf without a finite value.
     """
     if objective.select == "lower_bound":
-        reached = interval(values)
+        reached = interval(values, replicates)
         mean, margin = reached.mean, reached.half_width
     else:  # of thousands of configurations an interval would take the service most of a request
         finite = [value for value in values if math.isfinite(value)]
         mean, margin = (math.fsum(finite) / len(finite) if finite else math.nan), 0.0
     reached_most = (mean if objective.mode == "max" else -mean) - margin
     return -math.inf if math.isnan(reached_most) else reached_most
-
-
-@cache
-def _student(degrees_of_freedom: int) -> float:
-    from scipy import stats  # slow to load, and the service starts without
-
-    return float(stats.t.ppf(0.975, degrees_of_freedom))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +81,34 @@ class ConfigurationResult:
         """One of its trials; they differ in their seed alone."""
         return self.trials[0].trial
 
+    @property
+    def replicates(self) -> list[Replicate]:
+        """What each trial replicates the configuration with."""
+        return [replicate_of(t.trial) for t in self.trials]
+
     def over_seeds(self, metric: str) -> Interval:
         """Return the mean of a metric over the trials that finished, and its interval."""
-        return interval([trial.last(metric) for trial in self.trials])
+        return interval([trial.last(metric) for trial in self.trials], self.replicates)
 
     def score(self, objective: SelectionObjective) -> float:
         """Return its score; the best configuration has the largest."""
-        return score(objective, [trial.last(objective.metric) for trial in self.trials])
+        return score(objective, [trial.last(objective.metric) for trial in self.trials], self.replicates)
 
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
     """Return the interval of `one` minus `other`, seed by seed; effects of a seed and of a shared stage cancel."""
     others = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
     pairs = [(t, others.get((t.trial.seed, t.trial.noise_seed))) for t in one.trials]
-    return interval([mine.last(metric) - its.last(metric) for mine, its in pairs if its])
+    found = [
+        (mine.last(metric) - its.last(metric), max(map(replicate_of, (mine.trial, its.trial)), key=_has_draw))
+        for mine, its in pairs
+        if its
+    ]
+    return interval([difference for difference, _ in found], [replicate for _, replicate in found])
+
+
+def _has_draw(replicate: Replicate) -> bool:
+    return replicate[1] is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,19 +154,44 @@ class StudyResult:
         return max(self.searched, key=lambda c: c.score(self.spec.objective))
 
     @cached_property
+    def selection(self) -> Selection | None:
+        """What the replicates say about the best of `searched`, in its order; None without two of either."""
+        if len(self.searched) < 2:
+            return None
+        objective = self.spec.objective
+        values = np.array([[t.last(objective.metric) for t in c.trials] for c in self.searched])
+        numbers = [c.trial.configuration for c in self.searched]
+        return selection(
+            values if objective.mode == "max" else -values,
+            self.best.replicates,
+            numbers.index(self.best.trial.configuration),
+        )
+
+    @cached_property
     def as_good_as_best(self) -> list[ConfigurationResult]:
-        """Those not significantly worse than the best: the 95 % interval of the paired difference contains 0.
+        """The others that cannot be told apart from the best, all comparisons together at 95 %.
 
-        With one seed there is no interval, so it is all the others.
+        With one seed nothing can be told apart, so it is all the others.
         """
-        metric, best = self.spec.objective.metric, self.best
+        as_good = self.selection.as_good if self.selection else [True] * len(self.searched)
+        best = self.best.trial.configuration
+        return [c for c, mine in zip(self.searched, as_good, strict=True) if mine and c.trial.configuration != best]
 
-        def differs(other: ConfigurationResult) -> bool:
-            difference = paired_difference(best, other, metric)
-            return abs(difference.mean) > difference.half_width
+    @cached_property
+    def probability_of_best(self) -> dict[int, float]:
+        """The probability of each searched configuration, by its number, to have the best expectation; may be empty."""
+        found = self.selection.probability if self.selection else []
+        return {c.trial.configuration: share for c, share in zip(self.searched, found, strict=False)}
 
-        others = [c for c in self.searched if c.trial.configuration != best.trial.configuration]
-        return [other for other in others if not differs(other)]
+    @cached_property
+    def realised_noise(self) -> dict[int | None, float]:
+        """The share of train's labels that were flipped, by noise seed, as far as the study's folder says it."""
+        found: dict[int | None, float] = {}
+        for trial in self.trials:
+            same = _unseeded(trial.trial.config.noise) == _unseeded(self.spec.base.noise)
+            if trial.trial.noise_seed not in found and same and (rate := _flipped(trial.directory)) is not None:
+                found[trial.trial.noise_seed] = rate
+        return found
 
     @cached_property
     def pareto_front(self) -> list[ConfigurationResult]:
@@ -182,14 +208,25 @@ class StudyResult:
         ]
 
     @cached_property
-    def rank_agreement(self) -> float:
-        """Kendall's tau between val and clean test AP over the searched configurations; NaN with fewer than 3."""
-        from scipy import stats
+    def rank_agreement(self) -> RankAgreement | None:
+        """How well the objective on val orders the searched configurations as on clean test; None for fewer than 6."""
+        if len(self.searched) < FEWEST_RANKED:
+            return None
+        of_test = f"test/{self.spec.objective.metric.removeprefix('val/')}"
+        pairs = [[c.over_seeds(metric).mean for metric in (self.spec.objective.metric, of_test)] for c in self.searched]
+        return rank_agreement(*zip(*pairs, strict=True))
 
-        if len(self.searched) < 3:
-            return math.nan
-        pairs = [[c.over_seeds(f"{split}/segm_AP").mean for split in ("val", "test")] for c in self.searched]
-        return float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
+
+def _unseeded(noise: NoiseConfig) -> NoiseConfig:
+    return noise if isinstance(noise, NoNoise) else replace(noise, seed=0)
+
+
+def _flipped(stage: Path) -> float | None:
+    """Return the share of labels that the noise of a stage flipped; None where its folder does not say it."""
+    try:
+        return float(json.loads((stage / NOISE_MANIFEST).read_text("utf-8"))["train"]["realised_rate"])
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
 
 
 def from_journal(study_id: str, spec: StudySpec, directory: Path, events: Sequence[Event]) -> StudyResult:
@@ -233,7 +270,19 @@ def result_document(result: StudyResult) -> dict[str, Any]:
             "name": result.spec.name,
             "cost": asdict(result.cost),
             "best": result.best.trial.overrides if result.searched else None,
-            "rank_agreement_val_test": result.rank_agreement,
+            "as_good_as_best": [c.trial.overrides for c in result.as_good_as_best] if result.searched else [],
+            "optimism_of_best": result.selection.optimism if result.selection else None,
+            "rank_agreement_val_test": asdict(result.rank_agreement) if result.rank_agreement else None,
+            "realised_noise": [{"noise_seed": seed, "rate": rate} for seed, rate in result.realised_noise.items()],
+            "configurations": [
+                {
+                    "label": c.trial.label,
+                    "overrides": c.trial.overrides,
+                    "baseline": c.trial.baseline,
+                    "probability_of_best": result.probability_of_best.get(c.trial.configuration),
+                }
+                for c in result.configurations
+            ],
             "trials": [
                 {
                     "name": t.trial.name,

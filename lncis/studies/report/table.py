@@ -1,4 +1,4 @@
-"""What a study found, as text: the table, the conclusions, the best configuration, a CSV line for each trial."""
+"""What a study found, as text: the table, the best configuration, a CSV line for each trial."""
 
 import csv
 import io
@@ -15,29 +15,40 @@ from lncis import documents
 from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
-from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, interval, paired_difference
-from lncis.studies.report.statistics import importance, importance_method, ranked, variance_split
-from lncis.studies.spec import Objective, PaperRow, SelectionObjective, StudySpec
+from lncis.studies.report.conclusions import (
+    conclusions,
+    marks_of,
+    percent,
+    replicates,
+    selected_by,
+)
+from lncis.studies.report.intervals import ONE_DRAW, interval
+from lncis.studies.report.result import (
+    ConfigurationResult,
+    StudyResult,
+    TrialResult,
+    of_one_draw,
+)
+from lncis.studies.report.statistics import ranked
+from lncis.studies.spec import Objective, PaperRow, StudySpec
 from lncis.studies.spec.space import STAGE1_EPOCHS
 
 FIGURES = ("AP", "AP50", "AP75")
-VAL_AP, CLEAN_AP = "val/segm_AP", "test/segm_AP"
-BEST, FRONT = "*", "^"
 ROWS = 30
 """Most searched configurations in the table of a terminal; all are in table.csv."""
-NAMES = 6
-"""Most configurations that a line names, and most failures that have a line each."""
 
 
 def result_table(result: StudyResult) -> RenderableType:
     """Return a table of the configurations in the paper's format, with the paper's figures, and the conclusions."""
     spec, shown = result.spec, shown_first(result, ROWS)
     states = {c.trial.configuration: configuration_state(result, c) for c in shown}
-    best, front = best_and_front(result)
+    marks = marks_of(result)
     table = Table(title=Text(study_title(result), style="bold"), title_justify="left")
     table.add_column("configuration", overflow="fold")
     for objective in spec.objectives:
         table.add_column(Text(objective_heading(spec, objective)), justify="right")
+    if chances := result.probability_of_best:
+        table.add_column("best with\nprobability", justify="right")
     for figure in FIGURES:
         table.add_column(f"test {figure}\n(clean)", justify="right")
     if spec.paper:
@@ -46,10 +57,10 @@ def result_table(result: StudyResult) -> RenderableType:
         table.add_column("state")
     for number, c in enumerate(shown):
         row, mine = paper_row(spec, c), c.trial.configuration
-        marks = (BEST if mine == best else "") + (FRONT if mine in front else "")
         table.add_row(
-            Text(f"{marks:<{3 if spec.secondary_objectives else 2}}{c.trial.label}"),
+            Text(f"{marks.get(mine, ''):<{3 if spec.secondary_objectives else 2}}{c.trial.label}"),
             *(f"{c.over_seeds(objective.metric)}" for objective in spec.objectives),
+            *([percent(chances[mine]) if mine in chances else ""] if chances else []),
             *(f"{c.over_seeds(f'test/segm_{figure}')}" for figure in FIGURES),
             *([row.text if row else ""] if spec.paper else []),
             *([Text(states[mine])] if any(states.values()) else []),
@@ -67,27 +78,35 @@ def shown_first(result: StudyResult, most: int) -> list[ConfigurationResult]:
     return [*baselines, *(searched if len(searched) <= most else ranked(result)[:most])]
 
 
-def best_and_front(result: StudyResult) -> tuple[int | None, set[int]]:
-    """Return the number of the best configuration, and the numbers of the Pareto front if there is one."""
-    if not result.searched:
-        return None, set()
-    front = {c.trial.configuration for c in result.pareto_front} if result.spec.secondary_objectives else set()
-    return result.best.trial.configuration, front
-
-
 def study_title(result: StudyResult) -> str:
     """Return one line that says what was trained: data, noise, schedule, seeds."""
     spec, schedule = result.spec, result.spec.base.schedule
     parts = [
         spec.base.dataset.type,
-        _noise(spec),
+        _noise(spec) + _realised(result),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
         *([] if STAGE1_EPOCHS in spec.search else [f"E1 = {schedule.switch_epoch}"]),
         replicates(spec),
-        *(["mean ± 95 % CI"] if len(spec.replicates) > 1 else []),
+        *(
+            [f"mean ± 95 % CI {ONE_DRAW}" if of_one_draw(spec) else "mean ± 95 % CI"]
+            if len(spec.replicates) > 1
+            else []
+        ),
     ]
     return f"{spec.name}: {', '.join(parts)}"
+
+
+def realised(result: StudyResult) -> str:
+    """Return the share of labels that was really flipped, or from least to most over the noise draws; may be empty."""
+    rates = sorted({f"{100 * rate:.1f}" for rate in result.realised_noise.values()}, key=float)
+    if not rates or isinstance(result.spec.base.noise, NoNoise):
+        return ""
+    return f"realised {rates[0]}%" if len(rates) == 1 else f"realised {rates[0]} to {rates[-1]}%"
+
+
+def _realised(result: StudyResult) -> str:
+    return f" ({text})" if (text := realised(result)) else ""
 
 
 def _noise(spec: StudySpec) -> str:
@@ -102,21 +121,6 @@ def described(noise: NoiseConfig) -> str:
     if isinstance(noise, NoNoise):
         return "no noise"
     return "noise by a matrix" if isinstance(noise, MatrixNoise) else f"{noise.type} noise {noise.rate:.0%}"
-
-
-def replicates(spec: StudySpec) -> str:
-    """Return with which seeds each configuration is trained: `3 seeds x 2 noise draws`."""
-    seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
-    draws = f"{len(spec.noise_seeds)} noise draw{'s' if len(spec.noise_seeds) > 1 else ''}"
-    return f"{seeds} x {draws}" if spec.noise_seeds else seeds
-
-
-def selected_by(objective: SelectionObjective) -> str:
-    """Return the figure by which the best configuration is selected."""
-    mean = f"mean {objective.metric}"
-    if objective.select == "mean":
-        return mean
-    return f"the {'lower' if objective.mode == 'max' else 'upper'} bound of the 95 % interval of {mean}"
 
 
 def objective_heading(spec: StudySpec, objective: Objective) -> str:
@@ -176,113 +180,6 @@ def paper_figures(spec: StudySpec) -> int:
 
 def _holds(given: dict[str, Any], base: dict[str, Any]) -> bool:
     return documents.with_overrides(base, given, schema=TrainConfig) == base
-
-
-def conclusions(result: StudyResult) -> list[str]:
-    """Return, a line each, the best configuration, those not significantly different, what failed, and the cost."""
-    return [
-        *_unfinished(result),
-        *([f"paper: {result.spec.paper.table}"] if result.spec.paper else []),
-        *(_best(result) if result.searched else ["no configuration has finished with every seed"]),
-        *_statistics(result),
-        *_pruned(result),
-        *_failed(result),
-        *_cost(result),
-    ]
-
-
-def _unfinished(result: StudyResult) -> list[str]:
-    ended = sum(t.end is not None for t in result.trials)
-    return [] if result.complete else [f"unfinished: {ended} of {result.spec.total_trials} trials ended"]
-
-
-def _best(result: StudyResult) -> list[str]:
-    spec, best = result.spec, result.best
-    number = len(spec.replicates)
-    so_far = "" if result.complete else "so far "
-    lines = [f"{BEST} best {so_far}by {selected_by(spec.objective)}: {best.trial.label}"]
-    for c in result.configurations:
-        found = paired_difference(best, c, CLEAN_AP)
-        if c.trial.baseline is not None and math.isfinite(found.mean):
-            paired = f"paired over {replicates(spec)}" if number > 1 else "one seed"
-            lines.append(f"  {found:+} test AP over {c.trial.baseline} ({paired})")
-    if number == 1 and len(result.searched) > 1:
-        lines.append("  one seed: differences may be chance; more seeds would show")
-    elif number > 1 and (others := result.as_good_as_best):
-        lines.append(f"  no significant difference from it over {replicates(spec)} (95 % CI): {_names(others)}")
-    if spec.secondary_objectives:
-        front, objectives = result.pareto_front, " and ".join(objective.metric for objective in spec.objectives)
-        lines.append(
-            f"{FRONT} on the Pareto front of {objectives}: {len(front)} of {len(result.searched)}: {_names(front)}"
-        )
-    return lines
-
-
-def _names(configurations: Sequence[ConfigurationResult]) -> str:
-    named = "; ".join(c.trial.label for c in configurations[:NAMES])
-    return named + (f"; and {len(configurations) - NAMES} more" if len(configurations) > NAMES else "")
-
-
-def _statistics(result: StudyResult) -> list[str]:
-    lines, tau = [], result.rank_agreement
-    number = f"{len(result.searched)} configurations"
-    if math.isfinite(tau):
-        lines.append(
-            f"rank agreement of {result.spec.base.val_labels} val with clean test: Kendall's tau {tau:+.2f} "
-            f"over {number} (+1: same order)"
-        )
-    if shares := importance(result):
-        named = ", ".join(f"{path} {share:.0%}" for path, share in shares.items())
-        lines.append(
-            f"importance for {result.spec.objective.metric}: {named} ({importance_method(result)} over {number})"
-        )
-    for metric in dict.fromkeys((result.spec.objective.metric, CLEAN_AP)):
-        if split := variance_split(result, metric):
-            lines.append(
-                f"spread of {metric} within a configuration: standard deviation {split.deviation:.1f}; of the variance "
-                f"{split.noise_draw:.0%} noise draw, {split.training_seed:.0%} training seed, {split.rest:.0%} the rest"
-            )
-    return lines
-
-
-def _pruned(result: StudyResult) -> list[str]:
-    found = {t.trial.configuration for t in result.trials if t.end is End.PRUNED}
-    if not found:
-        return []
-    searched = sum(c.trial.baseline is None for c in result.configurations)
-    return [f"pruned by {result.spec.pruner.type}: {len(found)} of {searched} configurations"]
-
-
-def _failed(result: StudyResult) -> list[str]:
-    by_reason: dict[str, list[TrialResult]] = {}
-    for t in result.trials:
-        if t.end is End.FAILED:
-            by_reason.setdefault(t.reason, []).append(t)
-    lines = []
-    for reason, trials in list(by_reason.items())[:NAMES]:
-        more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
-        lines.append(f"failed: {trials[0].trial.label}, seed {trials[0].trial.replicate}{more}: {reason}")
-    if len(by_reason) > NAMES:
-        lines.append(f"failed for {len(by_reason) - NAMES} other reasons: see table.csv")
-    return lines
-
-
-def _cost(result: StudyResult) -> list[str]:
-    cost, running = result.cost, any(t.end is None for t in result.trials)
-    skipped = "not trained yet or skipped" if running else "skipped by pruning or failure"
-    time = (
-        f"  {cost.seconds / 60:.1f} min, {cost.training_seconds / 60:.1f} worker-minutes of training of "
-        f"{cost.held_seconds / 60:.1f} held"
-    )
-    if cost.wasted:
-        time += f"; {cost.wasted} epochs wasted on failed trials"
-    if cost.lost_seconds > 0:
-        time += f"; {cost.lost_seconds / 60:.1f} worker-minutes lost to killed workers"
-    return [
-        f"cost: {cost.trained} epochs trained for {cost.requested} requested ({cost.shared} shared, {cost.reused} from "
-        f"earlier studies, {cost.skipped} {skipped})",
-        time,
-    ]
 
 
 def best_yaml(result: StudyResult) -> str:

@@ -23,6 +23,9 @@ Rule = Callable[[TrainConfig], list[str]]
 MAX_PROBLEMS = 1000
 """Lines of a ConfigError: a grid may fail with each of its combinations."""
 
+OF_VAL = ("dataset", "noise", "val_labels")
+"""Parts of a training that decide what `val` holds and how noisy it is: under others the objective is another one."""
+
 _JUDGED = "_judged"
 
 
@@ -111,6 +114,9 @@ class _Judge:
         if "seed" in spec.search:
             yield "search.seed: training seeds are not searched; write them under seeds:"
             return
+        if problems := [line for path in spec.search for line in _not_comparable(path)]:
+            yield from problems
+            return
         if problems := space.problems(spec.search):
             yield from problems
             return
@@ -146,10 +152,19 @@ def _seed_problems(spec: StudySpec) -> Iterator[str]:
             yield f"{field} must differ but got {seeds}"
     if spec.base.seed != TrainConfig().seed:
         yield f"base.seed must not be set (got {spec.base.seed}): write seeds: [{spec.base.seed}]"
-    if spec.noise_seeds and "noise.seed" in spec.search:
-        yield "search.noise.seed: noise seeds stand under noise_seeds: already; drop one of the two"
     if spec.objective.select == "lower_bound" and len(spec.replicates) < 2:
         yield "objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean"
+
+
+def _not_comparable(path: str) -> Iterator[str]:
+    """Yield what is wrong with a searched path under which configurations are judged on another `val`."""
+    if path == "noise.seed":
+        yield "search.noise.seed: noise draws are not searched; write them under noise_seeds:"
+    elif path.partition(".")[0] in OF_VAL:
+        yield (
+            f"search.{path}: must not be searched, as val changes with it and the easiest val would win; run a study "
+            f"for each value (--set {path}=VALUE) and join them by `lncis study compare`"
+        )
 
 
 def _objective_problems(spec: StudySpec) -> Iterator[str]:

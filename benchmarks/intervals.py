@@ -1,0 +1,116 @@
+"""What the report's intervals and comparisons hold: simulated studies whose truth is known, ten minutes on one core.
+
+Trainings are normal: an effect of the seed that all configurations share, and per configuration effects of the noise
+draw and of the training seed, and a rest. The functions are those of the report.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lncis.studies.report.intervals import Replicate, interval
+from lncis.studies.report.selection import told_apart
+
+Shares = tuple[float, float, float]
+"""Of the variance between trainings: noise draw, training seed, the rest."""
+
+Values = NDArray[np.float64]
+
+
+def crossed(draws: int, seeds: int) -> list[Replicate]:
+    return [(seed, draw) for draw in range(draws) for seed in range(seeds)]
+
+
+def only_seeds(number: int) -> list[Replicate]:
+    return [(seed, None) for seed in range(number)]
+
+
+def trainings(rng: np.random.Generator, studies: int, draws: int, seeds: int, shares: Shares) -> Values:
+    """Return studies `(studies, draws, seeds)` of one configuration, of expectation 0 and variance 1."""
+    of_draw, of_seed, rest = (math.sqrt(share) for share in shares)
+    return np.asarray(
+        of_draw * rng.normal(size=(studies, draws, 1))
+        + of_seed * rng.normal(size=(studies, 1, seeds))
+        + rest * rng.normal(size=(studies, draws, seeds))
+    )
+
+
+def covered(values: Values, replicates: Sequence[Replicate] | None) -> float:
+    """Return the share of studies whose interval has the expectation, 0, in it."""
+    found = [interval(study.ravel().tolist(), replicates) for study in values]
+    return sum(abs(reached.mean) <= reached.half_width for reached in found) / len(found)
+
+
+def with_a_false_difference(
+    rng: np.random.Generator,
+    studies: int,
+    k: int,
+    replicates: Sequence[Replicate],
+    *,
+    judged: Callable[[Values, Sequence[Replicate], int], list[bool]] = told_apart,
+    spreads: Sequence[float] = (),
+    of_draw: float = 0.0,
+) -> float:
+    """Return the share of studies of k equal configurations in which one is told apart from the best of them.
+
+    `spreads` are the standard deviations of their trainings, 1 where it is empty; `of_draw` that of the effects of a
+    noise draw.
+    """
+    deviation = np.array(spreads or [1.0] * k)[:, None]
+    draws = sorted({draw for _, draw in replicates}, key=str)
+    columns = [draws.index(draw) for _, draw in replicates]
+    wrong = 0
+    for _ in range(studies):
+        values = deviation * rng.normal(size=(k, len(replicates))) + 3 * rng.normal(size=len(replicates))
+        values += of_draw * rng.normal(size=(k, len(draws)))[:, columns]
+        wrong += any(judged(values, replicates, int(values.mean(axis=1).argmax())))
+    return wrong / studies
+
+
+def by_single_intervals(values: Values, replicates: Sequence[Replicate], selected: int) -> list[bool]:
+    """Return which configurations differ from the selected one by their own interval, whatever else was compared."""
+    found = [interval((values[selected] - other).tolist(), replicates) for other in values]
+    return [abs(difference.mean) > difference.half_width for difference in found]
+
+
+def compare(studies: int) -> None:
+    print("equal configurations: % of studies that tell one apart from the best")
+    print(f"{'k':>3}{'seeds':>7}{'each by itself':>16}{'ours':>7}{'ours, one varies threefold':>28}")
+    for k in (3, 5, 9, 12):
+        for n in (2, 3, 5):
+            shares = [
+                with_a_false_difference(np.random.default_rng(k), studies, k, only_seeds(n), **how)
+                for how in ({"judged": by_single_intervals}, {}, {"spreads": [1.0] * (k - 1) + [3.0]})
+            ]
+            print(f"{k:>3}{n:>7}{100 * shares[0]:>16.1f}{100 * shares[1]:>7.1f}{100 * shares[2]:>28.1f}", flush=True)
+
+
+def cover(studies: int) -> None:
+    print("\none difference: % of studies whose 95 % interval covers it")
+    print(f"{'seeds x draws':>14}{'draw, seed, rest':>20}{'as independent':>16}{'over draws':>12}{'ours':>7}")
+    for seeds, draws in ((3, 2), (5, 2), (3, 3), (5, 3), (3, 5)):
+        for shares in ((0.0, 0.0, 1.0), (0.5, 0.0, 0.5), (0.75, 0.0, 0.25), (0.9, 0.0, 0.1), (0.1, 0.8, 0.1)):
+            values = trainings(np.random.default_rng(seeds), studies, draws, seeds, shares)
+            found = (covered(values, None), covered(values.mean(axis=2), None), covered(values, crossed(draws, seeds)))
+            cells = f"{100 * found[0]:>16.1f}{100 * found[1]:>12.1f}{100 * found[2]:>7.1f}"
+            print(f"{f'{seeds} x {draws}':>14}{'{:.2f} {:.2f} {:.2f}'.format(*shares):>20}{cells}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=4000)
+    parser.add_argument("--only", choices=["comparisons", "intervals"])
+    arguments = parser.parse_args()
+    studies = arguments.studies
+    print(f"{studies} studies a figure: ± {196 * math.sqrt(0.05 * 0.95 / studies):.1f} points at 5 %\n")
+    if arguments.only != "intervals":
+        compare(studies)
+    if arguments.only != "comparisons":
+        cover(studies)
+
+
+if __name__ == "__main__":
+    main()
