@@ -494,11 +494,12 @@ def test_a_box_far_off_its_mask_is_measured():
 def test_names_of_any_bytes_are_known_again():
     document = sound()
     for image in document["images"]:
-        image["file_name"] = f"caf\udce9{image['id']}.png"
-        Image.new("RGB", (WIDTH, HEIGHT)).save(Path("images") / image["file_name"])
+        old, image["file_name"] = image["file_name"], f"caf\udce9{image['id']}.png"
+        for folder in FOLDERS:
+            (Path(folder) / old).rename(Path(folder) / image["file_name"])
     data = loaded(document)
     file = Path("file.json")
-    identity = data_identity.identify(CocoData(images=Path("images"), train=file, val=file, test=file))
+    identity = data_identity.identify(CocoData(**splits_of(Path.cwd(), file)))
     assert len(identity["images of train"]) == 64
     assert len(data.train) == 3
 

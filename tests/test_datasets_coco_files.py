@@ -535,4 +535,4 @@ def test_images_of_one_size_and_another_content_are_not_shared(tree):
     for path in tree.images.glob("*.png"):
         path.write_bytes(path.read_bytes().ljust(20_000, path.name[:1].encode()))
     assert len({path.stat().st_size for path in tree.images.glob("*.png")}) == 1
-    datasets.load(training(tree)).decode_images()
+    datasets.inspect(training(tree).dataset, datasets.load(training(tree)))
