@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lncis.suspects.assessment import Assessment
     from lncis.suspects.suspect import Suspect
 
-SUSPECTS, ASSESSMENT = "suspects.json", "assessment.json"
+SUSPECTS, ASSESSMENT, REPORT = "suspects.json", "assessment.json", "report.html"
 SHOWN = 10
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of trainings or studies on the data; of a study, its best.")]
@@ -49,7 +49,7 @@ def score(
         import numpy as np  # slow to load, as what follows
 
         from lncis.studies import trained
-        from lncis.suspects import assessment, noise_model, scores, scoring
+        from lncis.suspects import assessment, noise_model, report, scores, scoring
 
         models = [found for run in runs for found in trained.find_all(run)]
         _of_one_data_set(models)
@@ -75,10 +75,14 @@ def score(
             with files.appearing(out) as folder:
                 (folder / SUSPECTS).write_text(_json([asdict(suspect) for suspect in listed]), encoding="utf-8")
                 (folder / ASSESSMENT).write_text(_json(asdict(assessed)), encoding="utf-8")
+                title = str(data or runs[0])
+                (folder / REPORT).write_text(
+                    report.report_html(title, listed, assessed, scored.in_sample), encoding="utf-8"
+                )
         except OSError as error:
             raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
         _print(listed, assessed, scored.in_sample)
-        console_of_plain_text().print(f"the list: {out / SUSPECTS}", soft_wrap=True)
+        console_of_plain_text().print(f"list: {out / SUSPECTS}\nreport: {out / REPORT}", soft_wrap=True)
 
 
 def _of_one_data_set(models: "list[Trained]") -> None:
@@ -105,9 +109,8 @@ def _data(
     config = replace(model.config, fold=None)
     if file is not None and images is not None:
         reading = annotations.read(file)
-        dataset = CocoInstances(ImageFiles(images, reading.document["images"]), reading.document)
         require_classes(model, reading.document["categories"], str(file))
-        return dataset, []
+        return CocoInstances(ImageFiles(images, reading.document["images"]), reading.document), []
     data = datasets.load(config)
     require_classes(model, data.train.document["categories"], "the data set of its config")
     of_the_file = isinstance(config.dataset, CocoData) and config.dataset.val is None
