@@ -526,7 +526,7 @@ def test_a_copy_in_another_split_is_refused_before_the_first_epoch(tree, link):
     link(tree.images / "2.png", tree.images / "8.png")
     data = datasets.load(training(replace(tree, split_seed=1)))
     with pytest.raises(DataError) as error:
-        data.decode_images()
+        datasets.inspect(training(tree).dataset, data)
     assert str(error.value).startswith("test shares images with ")
     assert f"1 of its 4, such as {tree.images / '8.png'}, which is {tree.images / '2.png'};" in str(error.value)
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ from lncis.config import (
     SymmetricNoise,
     TrainConfig,
 )
-from lncis.detection import checkpoint, engine, histograms
+from lncis.detection import checkpoint, engine, histograms, label_losses
 from lncis.errors import ConfigError, DivergedError
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS, TEST_METRICS, VAL_METRICS, Record
 
@@ -39,6 +40,11 @@ def assert_same_training(one: str, other: str) -> None:
     assert figures(a.history) == figures(b.history)
     assert histograms.read(Path(one)) == histograms.read(Path(other))
     assert [found.epoch for found in histograms.read(Path(one))] == list(range(1, a.epoch + 1))
+    mine, theirs = (label_losses.read(Path(folder)) for folder in (one, other))
+    assert mine is not None
+    assert theirs is not None
+    assert all(np.array_equal(getattr(mine, name), value, equal_nan=True) for name, value in vars(theirs).items())
+    assert len(mine.losses) == a.epoch
     assert a.model.keys() == b.model.keys()
     assert all(torch.equal(a.model[key], b.model[key]) for key in a.model)
     for left, right in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):

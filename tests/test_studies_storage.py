@@ -10,7 +10,7 @@ import torch
 from object_store import SECRET, ObjectStore, serving
 from small_study import STUDY, figures, spec
 
-from lncis.detection import checkpoint, histograms
+from lncis.detection import checkpoint, histograms, label_losses
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import StorageError
 from lncis.execution import storage
@@ -68,7 +68,7 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     assert len({name.partition("/")[0] for name in s3.objects("lncis/stages")}) == 3
 
     best = bucket.best.trials[0].directory
-    assert {path.name for path in best.iterdir()} == {CHECKPOINT, NOISE_MANIFEST, histograms.FILE}
+    assert {path.name for path in best.iterdir()} == {CHECKPOINT, NOISE_MANIFEST, histograms.FILE, label_losses.FILE}
     assert trained.find(bucket.directory).state.epoch == 4
     assert "Figure 5" in (bucket.directory / "report.html").read_text()
 

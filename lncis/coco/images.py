@@ -111,6 +111,13 @@ class ImageFiles:
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return read(*self.entries[index])
 
+    def chosen(self, positions: list[int]) -> "ImageFiles":
+        """Return the images at some positions."""
+        some = ImageFiles.__new__(ImageFiles)
+        some.folder, some.respelled = self.folder, self.respelled
+        some.entries = [self.entries[position] for position in positions]
+        return some
+
 
 def _is_file(path: Path) -> bool:
     try:

@@ -2,7 +2,7 @@
 
 import typer
 
-from lncis.commands import cluster, data, model, noise, service, study, train
+from lncis.commands import cluster, data, model, noise, service, study, suspects, train
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
@@ -25,6 +25,7 @@ study_app.command("resume")(service.resume)
 app.command()(model.evaluate)
 app.command()(model.predict)
 app.command()(model.weights)
+app.command("suspects")(suspects.score)
 cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
 cluster_app.command("check")(cluster.check_file)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from lncis.errors import CheckpointError, ConfigError
+from lncis.errors import ConfigError
 from lncis.terminal import clear_errors, console_of_plain_text
 
 if TYPE_CHECKING:
     import torch
-
-    from lncis.studies.trained import Trained
 
 Run = Annotated[Path, typer.Argument(help="Folder of a training, a study or one of its stages, or a checkpoint.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The training's config, if it is in another folder.")]
@@ -37,7 +35,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model and print its AP, beside the AP that its training recorded."""
     with clear_errors():
-        device = _device(gpu, threads)
+        device = torch_device(gpu, threads)
         from lncis import datasets
         from lncis.data_identity import changed, identify
         from lncis.detection import engine
@@ -46,7 +44,7 @@ def evaluate(
         found = trained.find(run, config)
         model = found.model().to(device)
         data = getattr(datasets.load(found.config), split)
-        _same_classes(found, data.document["categories"])
+        trained.require_classes(found, data.document["categories"], "the data set of its config")
         files_of = "train" if split == "val" and getattr(found.config.dataset, "val", None) is None else split
         if other := changed(found.state.data, identify(found.config.dataset, [files_of])):
             print(
@@ -82,7 +80,7 @@ def predict(
 ) -> None:
     """Detect instances in images with a trained model; write pictures and COCO results."""
     with clear_errors():
-        device = _device(gpu, threads)
+        device = torch_device(gpu, threads)
         from lncis.detection import prediction
         from lncis.studies import trained
 
@@ -116,7 +114,7 @@ def weights(
             return
         if name != "letters":
             raise ConfigError("--make", [f"{name} are torchvision's; leave it out, and they are downloaded"])
-        _device(gpu=False, threads=1)
+        torch_device(gpu=False, threads=1)
         from lncis.detection import pretraining
 
         made = pretraining.make_letters(make, on_epoch=_say_epoch)
@@ -130,20 +128,11 @@ def _say_epoch(record: dict[str, float]) -> bool:
     return True
 
 
-def _device(gpu: bool, threads: int) -> "torch.device":
+def torch_device(gpu: bool, threads: int) -> "torch.device":
+    """Return the device of a command, with so many CPU threads; ConfigError where there is no GPU to compute on."""
     import torch  # slow to load: a mistake in the arguments comes first
 
     torch.set_num_threads(threads)
     if gpu and not torch.cuda.is_available():
         raise ConfigError("--gpu", ["torch finds no GPU here; leave it out"])
     return torch.device("cuda" if gpu else "cpu")
-
-
-def _same_classes(found: "Trained", categories: list[dict[str, object]]) -> None:
-    theirs, ours = ({c["id"]: c["name"] for c in some} for some in (categories, found.state.categories))
-    if theirs != ours:
-        there, here = (", ".join(f"{number}: {name}" for number, name in some.items()) for some in (theirs, ours))
-        raise CheckpointError(
-            f"{found.path} has other classes ({here}) than the data set of its config ({there}); name the right one "
-            "with --config"
-        )

@@ -29,6 +29,7 @@ from lncis.config.model import MaskRCNNResNet50FPN as MaskRCNNResNet50FPN
 from lncis.config.model import ModelConfig as ModelConfig
 from lncis.config.strict import STRICT_KEYS as STRICT_KEYS
 from lncis.config.training import AdamWOptimizer as AdamWOptimizer
+from lncis.config.training import Fold as Fold
 from lncis.config.training import OptimizerConfig as OptimizerConfig
 from lncis.config.training import Schedule as Schedule
 from lncis.config.training import SGDOptimizer as SGDOptimizer

@@ -79,6 +79,24 @@ OptimizerConfig = Annotated[AdamWOptimizer | SGDOptimizer, Field(discriminator="
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Fold:
+    """A part of the training images that a training leaves out, so that it can judge their labels unseen."""
+
+    number: int = Field(default=0, ge=0)
+    """Which part, from 0."""
+    of: int = Field(default=5, ge=2)
+    """How many parts there are; each has about the same share of each class."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the split into parts."""
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Fold":
+        if self.number >= self.of:
+            raise ValueError(f"number must be below of ({self.of}) but got {self.number}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class TrainConfig:
     """Everything that decides what a training computes; nothing about where it runs."""
 
@@ -86,6 +104,8 @@ class TrainConfig:
     noise: NoiseConfig = field(default_factory=SymmetricNoise)
     val_labels: Literal["noisy", "oracle"] = "noisy"
     """noisy: `val` is as noisy as `train`; oracle: `val` keeps its clean labels, which nobody has in practice."""
+    fold: Fold | None = None
+    """The part of `train` that is left out, as for `lncis suspects`; null: all of it is trained on."""
     flip: float = Field(default=0.0, ge=0, le=1)
     """Probability that a training image is mirrored left to right; the digits would not be themselves."""
     model: ModelConfig = field(default_factory=DigitsRCNN)

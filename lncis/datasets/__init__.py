@@ -11,7 +11,7 @@ from lncis.coco.findings import Tally, warning
 from lncis.coco.images import USED_AS_STORED, ImageFiles
 from lncis.coco.inspection import OnProgress
 from lncis.config import CocoData, DatasetConfig, DigitsData, NoNoise, TrainConfig
-from lncis.datasets import coco_files, digits, scenes, shared_images
+from lncis.datasets import coco_files, digits, folds, scenes, shared_images
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
 from lncis.noise import corrupt
@@ -52,6 +52,8 @@ def load(config: TrainConfig) -> Data:
         splits[split] = CocoInstances(images, document if theirs else noisy)
     if isinstance(config.dataset, CocoData):
         manifests["train"]["dropped"] = sources.dropped
+    if config.fold is not None:  # after the noise: labels are the same whatever is left out
+        splits["train"] = folds.without(splits["train"], config.fold)
     return Data(**splits, manifests=manifests, remarks=sources.remarks)
 
 

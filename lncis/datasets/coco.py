@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lncis.coco.images import Images
+from lncis.coco.annotations import with_images
+from lncis.coco.images import ImageFiles, Images
 from lncis.coco.masks import to_rle
 from lncis.datasets.target_masks import TargetMasks
 from lncis.noise import Document
@@ -54,6 +56,12 @@ class CocoInstances(Dataset[Item]):
             "annotation_ids": torch.tensor([a["id"] for a in found]).long(),
         }
         return image, target | ({"clean_labels": self._labels(found, "clean_category_id")} if self._clean_known else {})
+
+    def of_images(self, chosen: set[int]) -> "CocoInstances":
+        """Return the images of the given ids alone, in their order, with what is in them."""
+        kept = [i for i, image in enumerate(self.document["images"]) if image["id"] in chosen]
+        images = self.images.chosen(kept) if isinstance(self.images, ImageFiles) else np.asarray(self.images)[kept]
+        return CocoInstances(images, with_images(self.document, chosen))
 
     def _labels(self, found: list[dict[str, Any]], key: str) -> Tensor:
         return torch.tensor([self._label[a[key]] for a in found]).long()

@@ -16,8 +16,11 @@ from lncis.datasets.coco import Item
 from lncis.datasets.target_masks import TargetMasks
 from lncis.errors import ConfigError, DataError
 
-Batch = tuple[list[Tensor], list[dict[str, Any]]]
-"""Images and their targets, as CocoInstances gives them."""
+Targets = list[dict[str, Any]]
+"""What is in each image, as CocoInstances gives it."""
+
+Batch = tuple[list[Tensor], Targets]
+"""Images and what is in them."""
 
 
 def training_loader(

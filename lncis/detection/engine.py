@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,14 +24,15 @@ from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_s
 from lncis.data_identity import changed, identify
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
-from lncis.detection import checkpoint, diagnostics, histograms
-from lncis.detection.batches import Batch, each, item_loader, on_device, training_loader
+from lncis.detection import checkpoint, diagnostics, histograms, label_losses
+from lncis.detection.batches import Batch, Targets, each, item_loader, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.coco_eval import Detection, evaluator
 from lncis.detection.detections import detect
 from lncis.detection.evaluation import average_precision, to_coco
 from lncis.detection.losses import class_loss
 from lncis.detection.models import build_model
+from lncis.detection.roi_heads import ClassLossRoIHeads
 from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lncis.metrics import Record
 
@@ -56,10 +58,10 @@ def train(
     """Train until `until` epochs are finished (default: all) and return the record of each epoch.
 
     Goes on from the checkpoint in `directory`; failing that, from the one in `fork_from`; failing that, from scratch.
-    After each epoch rank 0 writes `directory/checkpoint.pt` and, where the clean labels are known, the losses of
-    lncis.detection.histograms. Then every rank calls `on_epoch`, as it does at the start for the epochs found in the
-    checkpoint; a false answer ends the training. `loading_processes` beside each rank read its images ahead and change
-    no result.
+    After each epoch rank 0 writes `directory/checkpoint.pt`, the losses of lncis.detection.label_losses and, where the
+    clean labels are known, those of lncis.detection.histograms. Then every rank calls `on_epoch`, as it does at the
+    start for the epochs found in the checkpoint; a false answer ends the training. `loading_processes` beside each rank
+    read its images ahead and change no result.
     Raises DivergedError when a loss is not finite, leaving the last good checkpoint.
     """
     if config.batch_size % _world():
@@ -86,13 +88,17 @@ def train(
             on_epoch(restored)
     earlier = histograms.read(begun) if begun else []
     loss_histograms = [histogram for histogram in earlier if histogram.epoch <= len(history)]
+    losses_of_labels = label_losses.begun_in(begun, data.train).until(len(history))
+    label_ids = torch.from_numpy(losses_of_labels.annotation_ids).to(device)
 
     ddp_model = DistributedDataParallel(model) if _world() > 1 else model
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
         loader = training_loader(config, data.train, epoch, loading_processes, pin_memory=device.type == "cuda")
-        metrics, counts = train_epoch(ddp_model, optimizer, loader, config, epoch)
+        label_sums = label_losses.no_sums(label_ids)
+        on_step = partial(label_losses.add, label_sums, label_ids, loss_in_stage(config.loss, _stage(config, epoch)))
+        metrics, counts = train_epoch(ddp_model, optimizer, loader, config, epoch, on_step)
         record |= metrics
         last = epoch + 1 == config.schedule.epochs
         if last or (epoch + 1) % config.schedule.evaluate_every == 0:
@@ -103,7 +109,11 @@ def train(
             record |= {f"test/{key}": value for key, value in average_precisions.items()}
         record["seconds"] = time.monotonic() - started
         history.append(record)
+        if _world() > 1:
+            dist.all_reduce(label_sums)
+        losses_of_labels = losses_of_labels.followed_by(label_sums)
         if _rank() == 0:
+            label_losses.write(losses_of_labels, directory)
             if histogram := diagnostics.loss_histogram(counts, epoch + 1):
                 loss_histograms.append(histogram)
                 histograms.write(loss_histograms, directory)
@@ -121,9 +131,16 @@ def train(
 
 
 def train_epoch(
-    ddp_model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Batch], config: TrainConfig, epoch: int
+    ddp_model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader[Batch],
+    config: TrainConfig,
+    epoch: int,
+    on_step: Callable[[ClassLossRoIHeads, Targets], object] = lambda heads, targets: None,
 ) -> tuple[Record, Tensor]:
     """Train a Mask R-CNN, which may be wrapped by DDP, for one epoch; return its metrics and counts over all ranks.
+
+    `on_step` is called after each step with the RoI heads, which hold its samples, and the targets.
 
     The metrics are torchvision's losses (`train/loss_classifier`, ...), their sum `train/loss`, and those of
     `lncis.detection.diagnostics`, whose counts of samples come with them.
@@ -131,7 +148,7 @@ def train_epoch(
     model: MaskRCNN = ddp_model.module if isinstance(ddp_model, DistributedDataParallel) else ddp_model
     heads = model.roi_heads
     device = next(model.parameters()).device
-    stage: Literal[1, 2] = 2 if epoch >= config.schedule.switch_epoch else 1
+    stage = _stage(config, epoch)
     stage_loss = loss_in_stage(config.loss, stage)
     heads.class_loss = class_loss(config.loss, stage=stage)
     sums: dict[str, float] = {}
@@ -163,6 +180,7 @@ def train_epoch(
 
         clean = diagnostics.clean_labels(heads.matched_idxs, targets)
         diagnostics.count_samples(counts, heads.class_logits, heads.labels, clean, gamma)
+        on_step(heads, targets)
 
     if _world() > 1:
         dist.all_reduce(counts)
@@ -296,6 +314,10 @@ def _read(unread: list[Tensor], config: TrainConfig, epoch: int, iteration: int)
                 f"the loss is {loss} in epoch {epoch + 1}, iteration {step}; lower optimizer.lr ({config.optimizer.lr})"
             )
     return read
+
+
+def _stage(config: TrainConfig, epoch: int) -> Literal[1, 2]:
+    return 2 if epoch >= config.schedule.switch_epoch else 1
 
 
 def _autocast(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:

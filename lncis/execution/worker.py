@@ -21,7 +21,7 @@ from ray.train.torch import get_device
 from lncis import datasets, files
 from lncis.config import TrainConfig
 from lncis.datasets import Data
-from lncis.detection import engine, histograms
+from lncis.detection import engine, histograms, label_losses
 from lncis.errors import DivergedError, LncisError, StorageAwayError, StudyError
 from lncis.execution import storage
 from lncis.execution.queue import POLL_SECONDS, Task
@@ -185,7 +185,7 @@ def _sole_trainer(directory: Path) -> Iterator[None]:
     except TimeoutError as error:
         raise StudyError(f"{directory} is being trained by another process; stop that one") from error
     try:
-        for name in (engine.CHECKPOINT, histograms.FILE):
+        for name in (engine.CHECKPOINT, histograms.FILE, label_losses.FILE):
             for leftover in directory.glob(f".{name}.*"):  # of a worker that was killed while it saved
                 leftover.unlink()
         yield

@@ -36,7 +36,10 @@ STAGES = "stages"
 
 COMPUTING = (
     *(f"detection/{name}" for name in ("batches", "coco_eval", "detections", "diagnostics", "engine", "evaluation")),
-    *(f"detection/{name}" for name in ("histograms", "losses", "models", "roi_heads", "transform", "weights")),
+    *(
+        f"detection/{name}"
+        for name in ("histograms", "label_losses", "losses", "models", "roi_heads", "transform", "weights")
+    ),
     *("coco", "datasets", "noise"),
 )
 """Our modules whose code decides what a training computes."""

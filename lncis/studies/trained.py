@@ -15,6 +15,7 @@ from lncis.errors import CheckpointError, ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.folders import SPEC
 from lncis.studies.history import History
+from lncis.studies.journal import End
 from lncis.studies.stages import STAGES
 
 
@@ -53,6 +54,32 @@ def find(run: Path, config: Path | None = None) -> Trained:
     if found is None:
         raise ConfigError(str(run), ["has no config.yaml beside it; say with --config which training it is of"])
     return Trained(path=path, config=found, state=checkpoint.load(path))
+
+
+def find_all(run: Path) -> list[Trained]:
+    """Return the checkpoints in a run: of a study, those of its best configuration, one for each seed.
+
+    Where a study's trainings leave out folds, it is all that do; a configuration of one fold alone judges no labels.
+    Raises as `find` does.
+    """
+    if not (run / SPEC).exists() or (run / CHECKPOINT).exists():
+        return [find(run)]
+    result = folders.read_result(run.absolute().parent, run.absolute().name)
+    finished = [t for t in result.trials if t.end is End.FINISHED]
+    chosen = [t for t in finished if t.trial.config.fold is not None] or result.best.trials
+    return [
+        Trained(path=t.directory / CHECKPOINT, config=t.trial.config, state=checkpoint.load(t.directory / CHECKPOINT))
+        for t in chosen
+    ]
+
+
+def require_classes(found: Trained, categories: list[dict[str, object]], of: str) -> None:
+    """Raise CheckpointError where the data `of` somewhere have other classes than a model, or other ids of them."""
+    theirs, ours = ({c["id"]: c["name"] for c in some} for some in (categories, found.state.categories))
+    if theirs != ours:
+        there, here = (", ".join(f"{number}: {name}" for number, name in some.items()) for some in (theirs, ours))
+        remedy = "name the right one with --config" if of.endswith("config") else "name models of these classes"
+        raise CheckpointError(f"{found.path} has other classes ({here}) than {of} ({there}); {remedy}")
 
 
 def _locate(run: Path) -> tuple[Path, TrainConfig | None]:

@@ -1,0 +1,66 @@
+"""The picture of a list of suspects: what reviews find, what noise was estimated, and how calibrated it is."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot: no global state, no window
+
+from lncis.suspects.assessment import Assessment
+from lncis.suspects.suspect import Suspect
+
+NAMED_CLASSES = 25
+"""Most classes whose names stand at a matrix."""
+
+
+def overview(listed: list[Suspect], assessed: Assessment) -> Figure:
+    """Return the figure: the review curve, the transition matrix, and with known truth the reliability."""
+    panels = 3 if assessed.truth else 2
+    figure = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
+    axes = figure.subplots(1, panels)
+    _review(axes[0], listed, assessed)
+    _matrix(figure, axes[1], assessed)
+    if assessed.truth:
+        _reliability(axes[2], assessed)
+    return figure
+
+
+def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
+    wrong = np.array([suspect.wrong_probability for suspect in listed])
+    reviews = np.arange(1, len(wrong) + 1)
+    expected, spread = np.cumsum(wrong), 1.96 * np.sqrt(np.cumsum(wrong * (1 - wrong)))
+    axes.plot(reviews, expected, color="tab:blue", label="expected, from the top of the list")
+    axes.fill_between(reviews, expected - spread, expected + spread, color="tab:blue", alpha=0.2, linewidth=0)
+    axes.plot([0, len(wrong)], [0, expected[-1]], color="0.6", linestyle="--", label="in random order")
+    if assessed.truth:
+        found = np.cumsum([suspect.true != suspect.given for suspect in listed])
+        axes.plot(reviews, found, color="tab:orange", label="really found")
+        errors = assessed.truth.errors
+        axes.plot([0, errors, len(wrong)], [0, errors, errors], color="0.3", linestyle=":", label="errors alone")
+    axes.set(xlabel="labels reviewed", ylabel="wrong labels found", title="What a review finds")
+    axes.set_xlim(0, len(wrong))
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _matrix(figure: Figure, axes: Axes, assessed: Assessment) -> None:
+    classes = assessed.classes
+    shown = axes.imshow(assessed.noise.transition_matrix, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="label", ylabel="true class", title="Estimated noise")
+    if len(classes) <= NAMED_CLASSES:
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
+
+
+def _reliability(axes: Axes, assessed: Assessment) -> None:
+    assert assessed.truth
+    bins = assessed.truth.reliability
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--")
+    sizes = 12 + 150 * np.sqrt([some.labels / max(other.labels for other in bins) for some in bins])
+    axes.scatter([some.said for some in bins], [some.is_so for some in bins], s=sizes, color="tab:blue", alpha=0.8)
+    axes.set(
+        xlabel="probability of a wrong label",
+        ylabel="share that is wrong",
+        title=f"Calibration (error {assessed.truth.calibration_error:.3f})",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
