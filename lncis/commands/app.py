@@ -2,7 +2,7 @@
 
 import typer
 
-from lncis.commands import cluster, data, model, noise, service, study, train
+from lncis.commands import cluster, data, model, noise, service, study, suspects, suspects_apply, train
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
@@ -12,6 +12,8 @@ app.command()(train.train)
 app.command()(noise.noise)
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
+app.add_typer(suspects.app, name="suspects")
+suspects.app.command("apply")(suspects_apply.apply)
 study_app.command("run")(study.run_file)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
