@@ -2,7 +2,18 @@
 
 import typer
 
-from lncis.commands import cluster, data, model, noise, service, study, suspects, suspects_apply, train
+from lncis.commands import (
+    cluster,
+    data,
+    model,
+    noise,
+    service,
+    study,
+    suspects,
+    suspects_apply,
+    suspects_gallery,
+    train,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
@@ -14,6 +25,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(suspects.app, name="suspects")
 suspects.app.command("apply")(suspects_apply.apply)
+suspects.app.command("gallery")(suspects_gallery.gallery)
 study_app.command("run")(study.run_file)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
