@@ -237,7 +237,7 @@ def test_five_thousand_suspects_open_at_once_and_whole_ids_stay_whole(browser):
     assert browser.js("document.querySelectorAll('.card').length") == 100
     assert time.monotonic() - started < OPENS_SECONDS
     press(browser, "n")
-    assert text_of(browser, "#page") == "101–200 of 5,000"
+    assert text_of(browser, "#page") == "101 to 200 of 5,000"
     press(browser, "a")
     (decision,) = re.findall(r'"annotation_id": (\d+)', browser.js("saved()"))
     assert int(decision) == 2**63 + 101

@@ -144,7 +144,7 @@ function fromTo(number, tag) {
   const row = rows[number];
   const made = make(tag, "names");
   const line = make("span");
-  line.append(names[row.given], row.given === row.suggested ? " – no better class" : " → ");
+  line.append(names[row.given], row.given === row.suggested ? ": no better class" : " → ");
   if (row.given !== row.suggested) line.append(make("b", "", names[row.suggested]));
   made.append(line);
   return made;
@@ -205,7 +205,7 @@ function drawPage() {
   const cards = shown.slice(start, start + PER_PAGE).map(card);
   element("grid").replaceChildren(...(cards.length ? cards : [make("p", "", "No suspect is left with this choice.")]));
   element("page").textContent = shown.length
-    ? `${count(start + 1)}–${count(start + cards.length)} of ${count(shown.length)}`
+    ? `${count(start + 1)} to ${count(start + cards.length)} of ${count(shown.length)}`
     : "0 of 0";
   element("before").disabled = start === 0;
   element("after").disabled = start + PER_PAGE >= shown.length;
