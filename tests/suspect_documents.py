@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from lncis.coco.masks import to_rle
 from lncis.suspects.suspect import Suspect
 from lncis.suspects.tables import SuspectList, json_texts
 
@@ -40,10 +41,26 @@ def document() -> dict[str, Any]:
         ],
         "categories": [{"id": k, "name": name, "colour": "#fff"} for k, name in enumerate(CLASSES, start=1)],
         "annotations": [
-            {"id": i, "image_id": image, "category_id": c, "segmentation": s, "iscrowd": crowd, "track": {"n": i}}
-            for i, image, c, s, crowd in shapes
+            {
+                "id": i,
+                "image_id": image,
+                "category_id": c,
+                "segmentation": s,
+                "bbox": box,
+                "area": area,
+                "iscrowd": crowd,
+                "track": {"n": i},
+            }
+            for (i, image, c, s, crowd), (box, area) in zip(shapes, map(_measured, shapes), strict=True)
         ],
     }
+
+
+def _measured(shape: tuple[Any, ...]) -> tuple[list[float], int]:
+    """Return box and area of a mask: Datumaro and FiftyOne read no annotation without."""
+    mask = shape[3] if isinstance(shape[3], dict) else [np.array(p, dtype=float) for p in shape[3]]
+    mask = to_rle(mask, HEIGHT, WIDTH)
+    return rle.toBbox(mask).tolist(), int(rle.area(mask))
 
 
 def listed(annotated: dict[str, Any] | None = None) -> SuspectList:

@@ -11,6 +11,7 @@ from lncis.commands import (
     study,
     suspects,
     suspects_apply,
+    suspects_export,
     suspects_gallery,
     train,
 )
@@ -26,6 +27,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(suspects.app, name="suspects")
 suspects.app.command("apply")(suspects_apply.apply)
 suspects.app.command("gallery")(suspects_gallery.gallery)
+suspects.app.command("export")(suspects_export.export)
 study_app.command("run")(study.run_file)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
