@@ -7,6 +7,7 @@ from lncis.commands import (
     data,
     model,
     noise,
+    noise_join,
     service,
     study,
     suspects,
@@ -21,7 +22,7 @@ study_app = typer.Typer(
     no_args_is_help=True, help="Hyperparameter studies: many trainings, compared over seeds; here or at a service."
 )
 app.command()(train.train)
-app.command()(noise.noise)
+app.command(cls=noise_join.NoiseOrJoin, epilog=noise_join.EPILOG)(noise.noise)
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(suspects.app, name="suspects")

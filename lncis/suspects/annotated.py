@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis.coco import annotations
-from lncis.coco.exporters import ORIGINAL_ID
+from lncis.coco.exporters import ORIGINAL_ID, original_keys
 from lncis.errors import DataError
 from lncis.noise import Document
 
@@ -68,12 +68,10 @@ def read_labels(path: Path) -> Labels:
 
 def labels_of(document: Document, source: Path, headings: Iterable[dict[str, Any]] = ()) -> Labels:
     """Return the labels of a document that was read and checked; `headings` are categories too."""
-    images = {image["id"]: image.get(ORIGINAL_ID, image["id"]) for image in document["images"]}
     categories = [*document["categories"], *headings]
     names = {category["id"]: category["name"] for category in categories}
     positions = dict[Key, int]()
-    for at, annotation in enumerate(document["annotations"]):
-        key = images[annotation["image_id"]], annotation.get(ORIGINAL_ID, annotation["id"])
+    for at, key in enumerate(original_keys(document)):
         if positions.setdefault(key, at) != at:
             raise DataError(
                 f"{source}: two annotations of image {key[0]!s:.40} are called {key[1]!s:.40}; give each its own id"
