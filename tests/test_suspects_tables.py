@@ -48,7 +48,7 @@ def test_another_order_or_label_is_another_list_and_another_figure_is_not():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda d: d.pop("lncis_suspects"), "is no list of suspects; `lncis suspects score` writes one"),
+        (lambda d: d.pop("lncis_suspects"), "is no list of suspects; `lncis suspects` writes one"),
         (lambda d: d.update(lncis_suspects=2), "lncis_suspects must be 1 but got 2"),
         (lambda d: d["suspects"][1].pop("given"), "suspects.1.given: is required but missing"),
         (lambda d: d["suspects"][1].update(rank=1), "the ranks are not 1, 2, 3"),

@@ -3,6 +3,7 @@
 import typer
 
 from lncis.commands import (
+    beside,
     cluster,
     data,
     model,
@@ -22,7 +23,7 @@ study_app = typer.Typer(
     no_args_is_help=True, help="Hyperparameter studies: many trainings, compared over seeds; here or at a service."
 )
 app.command()(train.train)
-app.command(cls=noise_join.NoiseOrJoin, epilog=noise_join.EPILOG)(noise.noise)
+app.command(cls=beside.with_beside(join=noise_join.join), epilog=noise_join.EPILOG)(noise.noise)
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(suspects.app, name="suspects")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from lncis.commands.copies import a_field_a_line, check_target, write_together
 from lncis.errors import DataError
@@ -136,18 +135,3 @@ def _say(manifest: dict[str, Any], noisy: Document, apart: int) -> None:
             f"warning: {apart:,} annotations lie apart from their partner: are they the same?", soft_wrap=True
         )
     console.print(f"{round(rate * labels):,} of {labels:,} labels differ ({rate:.1%}), joined by {manifest['by']}")
-
-
-_app = typer.Typer(pretty_exceptions_enable=False)
-_app.command()(join)
-JOIN = typer.main.get_command(_app)
-
-
-class NoiseOrJoin(TyperCommand):
-    """The command `lncis noise IN OUT`, whose first argument `join` asks for the command beside it."""
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Return the context of the command that the arguments mean."""
-        if args[:1] == ["join"]:
-            return JOIN.make_context(f"{info_name} join", args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)

@@ -20,7 +20,7 @@ def _target(help: str) -> Any:
 
 
 def export(
-    listed: Annotated[Path, typer.Argument(metavar="SUSPECTS.json", help="As `lncis suspects score` writes it.")],
+    listed: Annotated[Path, typer.Argument(metavar="SUSPECTS.json", help="As `lncis suspects` writes it.")],
     source: Annotated[Path, typer.Argument(metavar="IN.json", help="The COCO file that was scored.")],
     coco: Annotated[Path | None, _target("COCO, what is known as attributes: for CVAT, Datumaro, FiftyOne.")] = None,
     label_studio: Annotated[

@@ -13,7 +13,7 @@ MOST = 5000
 
 
 def gallery(
-    listed: Annotated[Path, typer.Argument(metavar="SUSPECTS.json", help="As `lncis suspects score` writes it.")],
+    listed: Annotated[Path, typer.Argument(metavar="SUSPECTS.json", help="As `lncis suspects` writes it.")],
     source: Annotated[Path, typer.Argument(metavar="IN.json", help="The COCO file that was scored.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.html", help="The page: one file, for any browser.")],
     images: Annotated[Path, typer.Option(help="Folder of the images.", show_default=False)],

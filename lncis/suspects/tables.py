@@ -78,9 +78,7 @@ def csv_texts(listed: SuspectList) -> Iterator[str]:
 
 def read_list(path: Path) -> SuspectList:
     """Return the list in a JSON file; DataError where it is none, or has been changed since it was written."""
-    document = require_format(
-        documents.read_json(path), path, FORMAT, "list of suspects; `lncis suspects score` writes one"
-    )
+    document = require_format(documents.read_json(path), path, FORMAT, "list of suspects; `lncis suspects` writes one")
     try:
         listed = documents.parse(
             SuspectList, {f.name: document[f.name] for f in fields(SuspectList) if f.name in document}, source=str(path)
