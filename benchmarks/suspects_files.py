@@ -50,10 +50,10 @@ def main() -> None:
             "noise join by id": ["noise", "join", "noisy.json", "in.json", "joined.json"],
             "noise join --by-mask": ["noise", "join", "noisy.json", "in.json", "masks.json", "--by-mask"],
         }
-        print("| | seconds | GiB at most |\n|---|---|---|")
+        print("| | seconds | of a core | GiB at most |\n|---|---|---|---|")
         for what, arguments in commands.items():
-            seconds, memory = run(arguments, folder)
-            print(f"| {what} | {seconds:.1f} | {memory:.2f} |", flush=True)
+            seconds, of_a_core, memory = run(arguments, folder)
+            print(f"| {what} | {seconds:.1f} | {of_a_core:.1f} | {memory:.2f} |", flush=True)
         page = folder / "page.html"
         print(f"\nthe page: {page.stat().st_size / 1e6:.1f} MB; {opened(page, options.rounds)}")
 
@@ -100,14 +100,14 @@ def lay_out(folder: Path, annotations: int) -> None:
         os.link(folder / f"photo{int(name[:-4]) % len(photos)}.jpg", folder / "images" / name)
 
 
-def run(arguments: list[str], folder: Path) -> tuple[float, float]:
-    """Return seconds and GiB of a command."""
+def run(arguments: list[str], folder: Path) -> tuple[float, float, float]:
+    """Return seconds of wall time, seconds of a core and GiB of a command."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "lncis", *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(arguments)} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 2**20
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 def opened(page: Path, rounds: int) -> str:
