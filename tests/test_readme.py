@@ -59,7 +59,8 @@ def test_the_make_targets_it_names_exist():
 
 def test_the_commands_and_options_it_names_exist():
     runner = CliRunner()
-    for command in (["train"], ["evaluate"], ["predict"], ["weights"], ["noise"], ["data", "check"], ["study", "run"]):
+    commands = "train", "evaluate", "predict", "weights", "noise", "noise join", "data check", "study run"
+    for command in map(str.split, (*commands, "suspects gallery", "suspects apply", "suspects export")):
         output = runner.invoke(cli.app, [*command, "--help"], terminal_width=200).output
         said = [line for line in MANUAL.splitlines() if f".venv/bin/lncis {' '.join(command)} " in line]
         assert said

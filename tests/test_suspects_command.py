@@ -1,5 +1,6 @@
 """`lncis suspects` as people type it: trainings of folds and of everything, their list, their mistakes."""
 
+import csv
 import json
 from collections import Counter
 from dataclasses import replace
@@ -14,6 +15,7 @@ from lncis.commands import app as cli
 from lncis.config import CocoData, CrossEntropyLoss, Fold, NoNoise, Schedule
 from lncis.datasets import digits
 from lncis.detection import engine
+from lncis.suspects import tables
 
 
 def lncis(*arguments: object) -> Result:
@@ -46,7 +48,7 @@ def whole(config, digits_cache, tmp_path_factory) -> Path:
 def test_models_of_folds_list_every_annotation_once_and_unseen(folds, config):
     ran = lncis("suspects", *folds, "--out", "out")
     assert ran.exit_code == 0, ran.output
-    listed = json.loads(Path("out/suspects.json").read_text())
+    listed = json.loads(Path("out/suspects.json").read_text())["suspects"]
     document = datasets.load(config).train.document
     assert sorted(s["annotation_id"] for s in listed) == sorted(a["id"] for a in document["annotations"])
     assert [s["rank"] for s in listed] == list(range(1, len(listed) + 1))
@@ -57,6 +59,10 @@ def test_models_of_folds_list_every_annotation_once_and_unseen(folds, config):
     true = {a["id"]: str(a["clean_category_id"] - 1) for a in document["annotations"]}
     assert all(s["given"] == given[s["annotation_id"]] and s["true"] == true[s["annotation_id"]] for s in listed)
     assert "judged by models that were trained on them" not in ran.stdout
+    assert all(s["loss_mean"] > 0 and s["isolated"] == 0 for s in listed), "the other fold's training had each"
+    assert tables.read_list(Path("out/suspects.json")).classes == [str(k) for k in range(10)]
+    with Path("out/suspects.csv").open(newline="") as file:
+        assert [row["rank"] for row in csv.DictReader(file)] == [str(s["rank"]) for s in listed]
     assert "errors expected in" in ran.stdout
     assessed = json.loads(Path("out/assessment.json").read_text())
     assert assessed["truth"]["errors"] == sum(given[i] != true[i] for i in given)
@@ -70,7 +76,9 @@ def test_a_model_of_everything_says_that_it_saw_the_labels(whole):
     ran = lncis("suspects", whole, "--out", "out")
     assert ran.exit_code == 0, ran.output
     assert "judged by models that were trained on them" in ran.stdout
-    assert {s["scored_by"] for s in json.loads(Path("out/suspects.json").read_text())} == {"in sample: 1 model"}
+    assert {s["scored_by"] for s in json.loads(Path("out/suspects.json").read_text())["suspects"]} == {
+        "in sample: 1 model"
+    }
 
 
 def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
@@ -81,7 +89,7 @@ def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
     Path("mine/own.json").write_text(json.dumps(document))
     ran = lncis("suspects", whole, "--data", "mine/own.json", "--images", "mine/images", "--out", "out")
     assert ran.exit_code == 0, ran.output
-    listed = json.loads(Path("out/suspects.json").read_text())
+    listed = json.loads(Path("out/suspects.json").read_text())["suspects"]
     assert sorted(s["annotation_id"] for s in listed) == sorted(a["id"] for a in document["annotations"])
     assert {s["true"] for s in listed} == {None}
     assert json.loads(Path("out/assessment.json").read_text())["truth"] is None
@@ -98,7 +106,7 @@ def test_labels_held_out_of_the_users_file_are_judged_too(config):
     runs = [trained_at(replace(own, fold=Fold(number=k, of=2)), Path(f"run{k}")) for k in (0, 1)]
     ran = lncis("suspects", *runs, "--out", "out")
     assert ran.exit_code == 0, ran.output
-    listed = json.loads(Path("out/suspects.json").read_text())
+    listed = json.loads(Path("out/suspects.json").read_text())["suspects"]
     assert len(listed) == len(json.loads(data.train.read_text())["annotations"])
     assert Counter(s["scored_by"].partition(":")[0] for s in listed).keys() == {
         "out of fold 0",

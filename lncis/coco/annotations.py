@@ -84,6 +84,15 @@ def read_labels(path: Path) -> Reading:
     return Reading(document, findings + faults, 0, headings)
 
 
+def read_as_written(path: Path) -> Document:
+    """Return the document of a file as it stands, unchecked, for a copy by `texts`; its numbers and ids stay.
+
+    Entries are in the order in which `read_labels` has them.
+    """
+    document: Document = _parsed(path, _compact_exactly)[0]
+    return document
+
+
 def read_images(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the images and the categories of a file, which may lack annotations and sizes; DataError if it is none."""
     document = read_json(path)

@@ -76,6 +76,18 @@ def notes_of_headings(headings: Sequence[Entry]) -> list[Finding]:
     return [note(HEADINGS, [f"{entry['name']}, id {entry['id']}" for entry in headings])] if headings else []
 
 
+def original_keys(document: Any) -> list[tuple[Any, Any]]:
+    """Return the ids of each annotation's image and its own, both as the file has them.
+
+    Of a document that was read and checked. Ids that begin anew in each image name no annotation alone.
+    """
+    images = {image["id"]: image.get(ORIGINAL_ID, image["id"]) for image in document["images"]}
+    return [
+        (images[annotation["image_id"]], annotation.get(ORIGINAL_ID, annotation["id"]))
+        for annotation in document["annotations"]
+    ]
+
+
 def where(entry: Any) -> str:
     """Return how an entry is called to its owner: by the id that stands in the file."""
     given = entry.get(ORIGINAL_ID, entry.get("id")) if isinstance(entry, dict) else None

@@ -2,16 +2,34 @@
 
 import typer
 
-from lncis.commands import cluster, data, model, noise, service, study, suspects, train
+from lncis.commands import (
+    beside,
+    cluster,
+    data,
+    model,
+    noise,
+    noise_join,
+    service,
+    study,
+    suspects,
+    suspects_apply,
+    suspects_export,
+    suspects_gallery,
+    train,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
     no_args_is_help=True, help="Hyperparameter studies: many trainings, compared over seeds; here or at a service."
 )
 app.command()(train.train)
-app.command()(noise.noise)
+app.command(cls=beside.with_beside(join=noise_join.join), epilog=noise_join.EPILOG)(noise.noise)
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
+of_a_list = beside.with_beside(
+    gallery=suspects_gallery.gallery, apply=suspects_apply.apply, export=suspects_export.export
+)
+app.command("suspects", cls=of_a_list, epilog=suspects.EPILOG)(suspects.score)
 study_app.command("run")(study.run_file)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
@@ -25,7 +43,6 @@ study_app.command("resume")(service.resume)
 app.command()(model.evaluate)
 app.command()(model.predict)
 app.command()(model.weights)
-app.command("suspects")(suspects.score)
 cluster_app = typer.Typer(no_args_is_help=True, help="Ray clusters, as cluster.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
 cluster_app.command("check")(cluster.check_file)

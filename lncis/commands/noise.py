@@ -1,8 +1,5 @@
 """`lncis noise`: label noise in any COCO file, into a new file with its manifest."""
 
-import json
-from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lncis import documents, files
+from lncis import documents
+from lncis.commands.copies import a_field_a_line, check_target, write_together
 from lncis.config import NoiseConfig
 from lncis.errors import ConfigError, DataError
 from lncis.noise import corrupt
@@ -64,9 +62,9 @@ def noise(
         given["pair"] = pair or None
         requested = _noise({name: value for name, value in given.items() if value is not None}, map, matrix)
         inputs = [path for path in (source, map, matrix) if path]
-        _check_target(out, inputs=inputs, force=force)
+        check_target(out, inputs=inputs, force=force)
         manifest_path = out.with_name(f"{out.stem}.noise.json")
-        _check_target(manifest_path, inputs=inputs, force=force)
+        check_target(manifest_path, inputs=inputs, force=force)
         from lncis.coco import annotations  # slow to load: a mistake in the options comes first
 
         reading = annotations.read_labels(source)
@@ -80,7 +78,7 @@ def noise(
         copy = {**noisy, "categories": [*noisy["categories"], *reading.headings]}
         try:
             # the copy last: where it is, all is
-            _write({manifest_path: [_a_field_a_line(manifest)], out: annotations.texts(copy)})
+            write_together({manifest_path: [a_field_a_line(manifest)], out: annotations.texts(copy)})
         except ValueError as error:
             raise DataError(f"{source}: holds a number beyond 1e308, which JSON has not; correct it") from error
         console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -125,38 +123,3 @@ def _noise(given: dict[str, Any], map: Path | None, matrix: Path | None) -> Nois
     files = (documents.read_mapping(matrix) if matrix else {}) | ({"map": documents.read_mapping(map)} if map else {})
     noise: NoiseConfig = documents.parse(NoiseConfig, files | given, source=COMMAND)  # type: ignore[arg-type]  # a union
     return noise
-
-
-def _check_target(target: Path, *, inputs: list[Path], force: bool) -> None:
-    try:
-        if not (target.exists() or target.is_symlink()):
-            if not target.parent.is_dir():
-                raise DataError(f"{target} cannot be written: {target.parent} is no folder; create it")
-            return
-        # the same file also by another name: a symbolic or a hard link
-        if same := next((path for path in inputs if path.exists() and target.exists() and target.samefile(path)), None):
-            raise DataError(f"{target} is the input {same}, which is never written to; name another file")
-    except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror}; name another file") from error
-    if not force:
-        raise DataError(f"{target} exists already; name another file, or replace it by --force")
-    if target.exists() and not target.is_file():
-        raise DataError(f"{target} is no regular file; name another one")
-
-
-def _write(texts: dict[Path, Iterable[str]]) -> None:
-    """Write all files, each whole, and none before all are complete."""
-    try:
-        with ExitStack() as stack:
-            for path, parts in reversed(texts.items()):  # the stack unwinds: the first takes its place first
-                file = stack.enter_context(files.replacing(path))
-                file.writelines(part.encode() for part in parts)
-                file.flush()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; free some room, or name another file") from error
-
-
-def _a_field_a_line(manifest: dict[str, Any]) -> str:
-    """Return JSON whose matrices do not take a line for each number."""
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in manifest.items())
-    return f"{{\n{lines}\n}}\n"

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from lncis.suspects.assessment import Assessment
     from lncis.suspects.suspect import Suspect
 
-SUSPECTS, ASSESSMENT, REPORT = "suspects.json", "assessment.json", "report.html"
+SUSPECTS, TABLE, ASSESSMENT, REPORT = "suspects.json", "suspects.csv", "assessment.json", "report.html"
 SHOWN = 10
+
+EPILOG = (
+    "Then: `lncis suspects gallery` reviews a list, `lncis suspects apply` repairs the file, `lncis suspects export` "
+    "brings both to other tools; --help of each says how."
+)
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of trainings or studies on the data; of a study, its best.")]
 Out = Annotated[Path, typer.Option(help="New folder for the list, its report and its exports.")]
@@ -48,8 +53,9 @@ def score(
         device = torch_device(gpu, threads)
         import numpy as np  # slow to load, as what follows
 
+        from lncis.config import CocoData
         from lncis.studies import trained
-        from lncis.suspects import assessment, noise_model, report, scores, scoring
+        from lncis.suspects import assessment, losses, noise_model, report, scores, scoring, tables
 
         models = [found for run in runs for found in trained.find_all(run)]
         _of_one_data_set(models)
@@ -64,16 +70,23 @@ def score(
             raise DataError("the data hold no annotation with a mask; there is nothing to judge")
         noise = noise_model.estimate(found.probabilities, found.given)
         document = _one_document([train, *(dataset for _, dataset in others)])
-        listed = scores.suspects_of(document, found, noise, scored.by)
+        recorded = losses.of_annotations(m.path.parent for m in models)
+        listed = scores.suspects_of(document, found, noise, scored.by, recorded if data is None else {})
         categories = sorted(document["categories"], key=lambda category: int(category["id"]))
         place = {category["id"]: k for k, category in enumerate(categories)}
         clean = {a["id"]: place[a["clean_category_id"]] for a in document["annotations"] if "clean_category_id" in a}
         known = all(int(i) in clean for i in found.annotation_ids)
         true = np.array([clean[int(i)] for i in found.annotation_ids]) if known else None
         assessed = assessment.assess(found, noise, [category["name"] for category in categories], true)
+        dataset = models[0].config.dataset
+        name = (data or (dataset.train if isinstance(dataset, CocoData) else Path(dataset.type))).name
         try:
             with files.appearing(out) as folder:
-                (folder / SUSPECTS).write_text(_json([asdict(suspect) for suspect in listed]), encoding="utf-8")
+                whole = tables.SuspectList(annotations=name, classes=assessed.classes, suspects=listed)
+                with (folder / SUSPECTS).open("w", encoding="utf-8") as file:
+                    file.writelines(tables.json_texts(whole))
+                with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+                    file.writelines(tables.csv_texts(whole))
                 (folder / ASSESSMENT).write_text(_json(asdict(assessed)), encoding="utf-8")
                 title = str(data or runs[0])
                 (folder / REPORT).write_text(

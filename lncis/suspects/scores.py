@@ -1,23 +1,31 @@
 """The list of suspects: every annotation with the probability that its label is wrong, the most probable first."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lncis.coco.exporters import ORIGINAL_ID
 from lncis.noise import Document
+from lncis.suspects.losses import Recorded
 from lncis.suspects.noise_model import NoiseModel
 from lncis.suspects.posteriors import Posteriors
 from lncis.suspects.suspect import Suspect
 
 
 def suspects_of(
-    document: Document, found: Posteriors, noise: NoiseModel, scored_by: Mapping[int, str]
+    document: Document,
+    found: Posteriors,
+    noise: NoiseModel,
+    scored_by: Mapping[int, str],
+    recorded: Mapping[int, Recorded] = MappingProxyType({}),
 ) -> list[Suspect]:
     """Return the annotations of a document that were scored, ranked.
 
-    `scored_by` says of each annotation id which models scored it. Ids come back as the user's file has them.
+    `scored_by` says of each annotation id which models scored it, `recorded` what trainings recorded of it. Ids come
+    back as the user's file has them.
     """
     true = noise.true_class(found.probabilities, found.given)
     rows = np.arange(len(found))
@@ -38,8 +46,8 @@ def suspects_of(
         listed.append(
             Suspect(
                 rank=rank,
-                annotation_id=annotation.get(ORIGINAL_ID, annotation["id"]),
-                image_id=image.get(ORIGINAL_ID, image["id"]),
+                annotation_id=_id_in_file(annotation),
+                image_id=_id_in_file(image),
                 file_name=image["file_name"],
                 given=names[found.given[i]],
                 suggested=names[suggested[i]],
@@ -47,10 +55,23 @@ def suspects_of(
                 given_probability=float(found.probabilities[i, found.given[i]]),
                 margin=float(margins[i]),
                 scored_by=scored_by[annotation["id"]],
+                **_losses(recorded.get(annotation["id"])),
                 true=name_of[annotation["clean_category_id"]] if "clean_category_id" in annotation else None,
             )
         )
     return listed
+
+
+def _id_in_file(entry: Mapping[str, Any]) -> int | str:
+    given = entry.get(ORIGINAL_ID, entry["id"])
+    return int(given) if isinstance(given, float) else given
+
+
+def _losses(recorded: Recorded | None) -> dict[str, Any]:
+    if recorded is None:
+        return {}
+    last = recorded.last if np.isfinite(recorded.last) else None
+    return {"loss_mean": recorded.mean, "loss_last": last, "isolated": recorded.isolated}
 
 
 def order(wrong: NDArray[np.float64]) -> Sequence[int]:
