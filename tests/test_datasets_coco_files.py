@@ -18,6 +18,7 @@ from lncis import data_identity, datasets, documents, files
 from lncis.coco import annotations
 from lncis.config import CocoData, LncisLoss, NoNoise, Schedule, SymmetricNoise, TrainConfig
 from lncis.data_identity import changed, identify
+from lncis.datasets import shared_images
 from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, DataError
 
@@ -518,6 +519,21 @@ def test_a_file_in_two_splits_is_refused(tree, split, other, said):
         datasets.load(training(replace(tree, **{split: getattr(tree, other)})))
     assert str(error.value).startswith(said)
     assert str(error.value).endswith(f"so leave them out of {said.split()[4][:-1]} or of {said.split()[0]}")
+
+
+def test_a_few_copies_among_many_are_said_alone(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(200):
+            (tmp_path / split / f"{number}.png").write_bytes(f"{split} {number:03d}".encode().ljust(12))
+    for number in (3, 4):
+        shutil.copy(tmp_path / f"train/{number}.png", tmp_path / f"test/{number}.png")
+        images = {split: sorted((tmp_path / split).iterdir()) for split in ("train", "test")}
+    (said,) = shared_images.refuse_same_content(images)
+    assert said.startswith("test shares images with train: 2 of its 200, such as ")
+    shutil.copy(tmp_path / "train/5.png", tmp_path / "test/5.png")
+    with pytest.raises(DataError, match="test shares images with train: 3 of its 200"):
+        shared_images.refuse_same_content(images)
 
 
 @pytest.mark.parametrize("link", [shutil.copy, os.link, os.symlink])

@@ -8,6 +8,9 @@ from pathlib import Path
 from lncis import files
 from lncis.errors import DataError
 
+FEW = 0.01
+"""Of a split's images: so many may be copies of another's, with a remark."""
+
 READERS = 8
 """Files that are read at a time."""
 
@@ -22,10 +25,11 @@ def refuse_same_files(images: Images) -> None:
             raise _refusal(one, other, len(shared), len({*images[other]}), f"{min(shared)}")
 
 
-def refuse_same_content(images: Images) -> None:
+def refuse_same_content(images: Images) -> list[str]:
     """Raise DataError where two splits have image files of the same content, such as copies and links.
 
-    Only files whose size another split has too are read.
+    Returns a remark in its place for up to FEW of a split's images: published data sets have such. Only files whose
+    size another split has too are read.
     """
     sizes = {path: path.stat().st_size for paths in images.values() for path in paths}
     by_split = {split: {sizes[path] for path in paths} for split, paths in images.items()}
@@ -37,11 +41,16 @@ def refuse_same_content(images: Images) -> None:
     ]
     with ThreadPoolExecutor(READERS) as readers:
         digests = dict(zip(suspected, readers.map(files.digest, suspected), strict=True))
+    remarks = []
     for one, other in combinations(images, 2):
         first = {digests[path]: path for path in images[one] if path in digests}
         if shared := sorted((path, first[digests[path]]) for path in images[other] if digests.get(path) in first):
             path, same = shared[0]
-            raise _refusal(one, other, len(shared), len(images[other]), f"{path}, which is {same}")
+            refusal = _refusal(one, other, len(shared), len(images[other]), f"{path}, which is {same}")
+            if len(shared) > FEW * len(images[other]):
+                raise refusal
+            remarks.append(str(refusal))
+    return remarks
 
 
 def _refusal(one: str, other: str, shared: int, images: int, example: str) -> DataError:
