@@ -91,8 +91,11 @@ def test_no_digit_sample_and_no_background_of_val_or_test_is_touched(monkeypatch
     assert np.array_equal(letters.compose(6, seed=3)[0], expected)
 
 
-def features(model: nn.Module, split: scenes.Split) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the box head makes of each clean digit, at its true box, and which digit it is."""
+Features = tuple[np.ndarray, np.ndarray]
+"""What the box head makes of each clean digit, at its true box, and which digit it is."""
+
+
+def features(model: nn.Module, split: scenes.Split) -> Features:
     dataset = CocoInstances(*digits.compose(DigitsData(train_scenes=300, test_scenes=100, seed=5), split))
     found, labels = [], []
     with torch.no_grad():
@@ -105,20 +108,21 @@ def features(model: nn.Module, split: scenes.Split) -> tuple[np.ndarray, np.ndar
     return np.concatenate(found), np.concatenate(labels)
 
 
-def accuracy(model: nn.Module, *, shuffled: bool = False) -> float:
-    """Return the share of test digits that a linear classifier names, trained on the features of train digits."""
-    (x, y), (test_x, test_y) = (features(model.eval(), split) for split in ("train", "test"))
-    if shuffled:
-        y = np.random.default_rng(0).permutation(y)
-    scaler = StandardScaler().fit(x)
-    classifier = LogisticRegression(C=0.01, max_iter=500).fit(scaler.transform(x), y)
-    return float((classifier.predict(scaler.transform(test_x)) == test_y).mean())
+def accuracy(train: Features, test: Features) -> float:
+    """Return the share of test digits that a linear classifier names, trained on those of train."""
+    scaler = StandardScaler().fit(train[0])
+    classifier = LogisticRegression(C=0.01, max_iter=500).fit(scaler.transform(train[0]), train[1])
+    return float((classifier.predict(scaler.transform(test[0])) == test[1]).mean())
 
 
 def test_the_features_tell_shapes_apart_and_hold_no_label_of_a_digit():
     torch.manual_seed(0)
-    trained, untrained = build_model(DigitsRCNN(weights="letters"), 10), build_model(DigitsRCNN(), 10)
-    of_letters, of_random, of_shuffled = accuracy(trained), accuracy(untrained), accuracy(trained, shuffled=True)
+    models = {name: build_model(DigitsRCNN(weights=name), 10).eval() for name in ("letters", "none")}
+    train, test = ({name: features(model, split) for name, model in models.items()} for split in ("train", "test"))
+    digit_features, labels = train["letters"]
+    shuffled = (digit_features, np.random.default_rng(0).permutation(labels))
+    of_letters, of_random = (accuracy(train[name], test[name]) for name in models)
+    of_shuffled = accuracy(shuffled, test["letters"])
     print(f"letters {of_letters:.3f}, random {of_random:.3f}, letters with shuffled labels {of_shuffled:.3f}")
     assert of_letters > of_random + 0.1
     assert of_shuffled < 0.2, "chance is 0.1: nothing about digits comes but from the labels of train"
@@ -167,11 +171,11 @@ def test_the_file_is_made_of_its_arguments_and_loads(tmp_path):
     assert {key: value.shape for key, value in made.items()} == {key: value.shape for key, value in shipped.items()}
 
 
-def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path):
+def test_a_place_that_cannot_be_written_is_said_before_the_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(pretraining.engine, "train", lambda *arguments, **options: pytest.fail("trained for nothing"))
     (tmp_path / "file").touch()
-    recipe = replace(pretraining.RECIPE, schedule=Schedule(epochs=1), batch_size=2)
     with pytest.raises(ConfigError, match=r"--make: .*letters\.pt cannot be written: "):
-        pretraining.make_letters(tmp_path / "file" / "letters.pt", scenes=2, recipe=recipe)
+        pretraining.make_letters(tmp_path / "file" / "letters.pt", scenes=2)
 
 
 def test_the_command_names_the_file_and_makes_it_anew(monkeypatch):

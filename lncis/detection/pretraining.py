@@ -4,7 +4,6 @@ It is to the digits what ImageNet's weights are to photographs: features that te
 task.
 """
 
-import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -61,18 +60,15 @@ def make_letters(
     cannot be written.
     """
     started = time.monotonic()
-    train, held_out = (
-        CocoInstances(*letters.compose(n, s)) for n, s in ((scenes, SEED), (HELD_OUT_SCENES, HELD_OUT_SEED))
-    )
+    composed = (letters.compose(count, seed) for count, seed in ((scenes, SEED), (HELD_OUT_SCENES, HELD_OUT_SEED)))
+    train, held_out = (CocoInstances(*images_and_document) for images_and_document in composed)
     data = Data(train=train, val=held_out, test=held_out, manifests={}, remarks=[])
-    with tempfile.TemporaryDirectory() as folder:
-        history = engine.train(recipe, data, Path(folder), on_epoch=on_epoch)
-        state = checkpoint.load(Path(folder) / engine.CHECKPOINT).model
-    kept = {key: value.half() for key, value in state.items() if key.rpartition(".")[0] not in CLASS_SPECIFIC}
-    content = io.BytesIO()  # an archive that does not hold the name of the file
-    torch.save(kept, content)
     try:
-        files.replace(out, content.getvalue())
+        with files.replacing(out) as file, tempfile.TemporaryDirectory() as folder:  # begun first: it may be no place
+            history = engine.train(recipe, data, Path(folder), on_epoch=on_epoch)
+            state = checkpoint.load(Path(folder) / engine.CHECKPOINT).model
+            kept = {key: value.half() for key, value in state.items() if key.rpartition(".")[0] not in CLASS_SPECIFIC}
+            torch.save(kept, file)  # to a file that is open: the archive does not hold its name
     except OSError as error:
         raise ConfigError("--make", [f"{out} cannot be written: {error.strerror}; name another file"]) from error
     return Made(
