@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 import lncis
-from service.api import openapi, problems, results, studies, system
+from service.api import openapi, problems
+from service.api.endpoints import results, studies, system
 from service.api.guard import Guard
 from service.api.methods import include
 from service.api.metrics import Measured
-from service.api.plans import Planner
 from service.api.queries import only_known_queries
 from service.api.runtime import Runtime
+from service.api.submission.plans import Planner
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
 from service.settings import Settings, is_loopback

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.errors import ConfigError
-from service.api import presets, submissions
+from service.api.submission import bodies, presets
 from service.app import create_app
 from service.auth import parse_tokens
 from service.dispatch.jobs import RayJobs
@@ -534,7 +534,7 @@ def test_a_preset_that_cannot_be_read_is_named(tmp_path, caplog):
     assert presets.presets(tmp_path) == {}
     assert said in caplog.text
     with pytest.raises(ConfigError) as caught:
-        submissions.to_spec({"preset": "mine"}, Settings(presets=tmp_path))
+        bodies.to_spec({"preset": "mine"}, Settings(presets=tmp_path))
     assert caught.value.problems == [f"preset: mine: {said}"]
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 
 from service.api.attempts import Attempts
 from service.api.metrics import Metrics
-from service.api.plans import Planner
 from service.api.problems import Problem
+from service.api.submission.plans import Planner
 from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass
 from service.dispatch.waiting import HeartbeatWatch
 from service.settings import Settings

@@ -24,10 +24,10 @@ from sqlalchemy.engine import Connection
 import lncis
 from lncis.api import ENDED, State
 from lncis.errors import LncisError
+from service.api.endpoints.studies import StudyId
+from service.api.endpoints.system import check_mlflow
 from service.api.problems import Problem
 from service.api.runtime import At, Reader, caller_of_request, root_of
-from service.api.studies import StudyId
-from service.api.system import check_mlflow
 from service.auth import PASS_COOKIE, PASS_SECONDS, caller_of_pass, new_pass
 from service.store import studies as store
 from service.store.database import DatabaseAway

@@ -12,7 +12,7 @@ from lncis import documents
 from lncis.api import Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
 from service.api.links import run_url
-from service.api.presets import presets
+from service.api.submission.presets import presets
 from service.dispatch import waiting
 from service.dispatch.waiting import DispatcherStatus
 from service.settings import Settings

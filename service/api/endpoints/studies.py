@@ -13,10 +13,11 @@ from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage
 from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
-from service.api import links, submissions
+from service.api import links
 from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime, Writer
+from service.api.submission import bodies
 from service.store import studies as store
 from service.store.tables import Study as StudyRow
 
@@ -78,13 +79,13 @@ async def submit(
     long = len(content) > QUICK_BYTES
 
     def read() -> tuple[dict[str, Any], bool]:
-        body = submissions.read_body(content, kind)
-        return body, long or submissions.takes_long(body)
+        body = bodies.read_body(content, kind)
+        return body, long or bodies.takes_long(body)
 
     body, large = await runtime.judge(read, large=long)
 
     def judged() -> tuple[StudySpec, store.NewStudy]:
-        spec = submissions.to_spec(body, runtime.settings)
+        spec = bodies.to_spec(body, runtime.settings)
         trials = spec.total_trials
         return spec, store.NewStudy(
             name=spec.name,
@@ -163,12 +164,12 @@ async def get_study(
 async def _adjustment(request: Request) -> Adjustment:
     """Return the changes in a body, read as the body of a study is; FastAPI would take the last one of two keys."""
     body, kind = await request.body(), request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != submissions.JSON:
-        raise Problem(415, f"Content-Type must be {submissions.JSON} but is {kind[:80] or 'missing'}")
+    if kind.partition(";")[0].strip().lower() != bodies.JSON:
+        raise Problem(415, f"Content-Type must be {bodies.JSON} but is {kind[:80] or 'missing'}")
     if len(body) > MAX_ADJUSTMENT_BYTES:
         raise Problem(413, f"the body has {len(body)} bytes, and a change of a study at most {MAX_ADJUSTMENT_BYTES}")
     try:
-        return Adjustment.model_validate(parse_json(body, source=submissions.SOURCE))
+        return Adjustment.model_validate(parse_json(body, source=bodies.SOURCE))
     except ValidationError as error:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
 

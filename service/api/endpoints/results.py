@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from lncis import documents
 from lncis.api import ENDED, BestConfigurations, Event, StagePage, TrialPage
 from lncis.studies.spec import StudySpec
+from service.api.endpoints.studies import Cursor, Limit, StudyId
 from service.api.methods import is_head
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime
-from service.api.studies import Cursor, Limit, StudyId
 from service.store import findings
 from service.store import studies as store
 from service.store.best import best_configurations, configuration_of_rank, configuration_yaml
