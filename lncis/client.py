@@ -46,7 +46,7 @@ Page = TypeVar("Page", StudyPage, TrialPage)
 URL, TOKEN = "LNCIS_SERVICE_URL", "LNCIS_TOKEN"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-PAGE_SIZE = 200
+PAGE_SIZE, LOG_BYTES = 200, 2**20
 HEARTBEAT_TIMEOUT_SECONDS = 45.0
 """A stream of events sends something every 15 seconds; after so long without, it is broken."""
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -127,6 +127,28 @@ class Client:
         """Return the studies that are not over, in the order in which they start, and why each one is not running."""
         return self._read(Queue, self._ask("GET", "/queue")).studies
 
+    def log(self, study_id: str, trial: str | None = None) -> Iterator[str]:
+        """Yield the log of a study's driver from its beginning, or that of a trial, part by part; no line is cut."""
+        offset, path = 0, _log_path(study_id, trial)
+        while True:
+            answer = self._ask("GET", path, params={"offset": offset, "limit": LOG_BYTES})
+            try:
+                after, end = int(answer.headers["Log-Next"]), int(answer.headers["Log-End"])
+            except (LookupError, ValueError) as error:
+                raise ServiceError(f"{self.url} answered without Log-Next; is it this version of lncis?") from error
+            yield answer.text
+            if after >= end or after == offset:
+                return
+            offset = after
+
+    def follow_log(
+        self, study_id: str, trial: str | None = None, *, after: int = 0, timeout: float = 300.0
+    ) -> Iterator[str]:
+        """Yield the log of a study's driver, or of a trial, as it grows, until the study is over; as `watch` does."""
+        for event in self._follow(f"{_log_path(study_id, trial)}/follow", after, timeout, study_id):
+            if event.type == "lines":
+                yield str(event.data["text"])
+
     def cancel(self, study_id: str) -> Study:
         """Return a study after asking it to end for good; its results stay. Asking again changes nothing."""
         return self._read(Study, self._ask("POST", _path(study_id, "cancel")))
@@ -145,12 +167,16 @@ class Client:
         After a lost connection it continues with the next event. ServiceError if the service has not answered for
         `timeout` seconds; the study keeps running.
         """
+        yield from self._follow(_path(study_id, "events"), after, timeout, study_id)
+
+    def _follow(self, path: str, after: int, timeout: float, study_id: str) -> Iterator[Event]:
+        """Yield the events of a stream after one of them, to its end, however often the connection breaks."""
         pauses, last_answer, trouble = backoff(BACKOFF_SECONDS), time.monotonic(), ""
         while True:
             try:
                 with self._http.stream(
                     "GET",
-                    _path(study_id, "events"),
+                    path,
                     headers={"Last-Event-ID": str(after)},
                     timeout=httpx2.Timeout(HEARTBEAT_TIMEOUT_SECONDS, connect=5.0),
                 ) as answer:
@@ -234,3 +260,9 @@ def _path(study_id: str, part: str = "") -> str:
     if not (study_id.isascii() and study_id and all(c.isalnum() or c in "._-" for c in study_id)) or ".." in study_id:
         raise ConfigError("study", [f"an id has letters, digits, dots, dashes and underscores but got {study_id!r}"])
     return f"/studies/{study_id}" + (f"/{part}" if part else "")
+
+
+def _log_path(study_id: str, trial: str | None) -> str:
+    if trial is None:
+        return _path(study_id, "log")
+    return _path(study_id, f"trials/{_path(trial).removeprefix('/studies/')}/log")

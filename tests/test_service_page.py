@@ -27,7 +27,7 @@ from service.auth import PASS_COOKIE, caller_of_pass, new_pass, parse_tokens
 from service.store import findings, tables
 from service.store import studies as store
 from service.store.database import Database
-from service.ui import curves, page, views
+from service.ui import curves, page, rendering, views
 
 TOKENS = parse_tokens("anna:write:secret-of-anna,bilal:read:secret-of-bilal")
 EVIL = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">'\"&{{ 7 * 7 }}"
@@ -425,10 +425,10 @@ def test_a_pass_ends_with_its_time_and_with_its_token(monkeypatch):
     "path", ["//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", "", "javascript:1"]
 )
 def test_nobody_is_led_elsewhere(path):
-    assert page._own(path, "") == "/"
-    assert page._own(path, "/lncis") == "/lncis/"
-    assert page._own("/ui/studies/a?page=2", "") == "/ui/studies/a?page=2"
-    assert page._own("/ui/studies/a", "/lncis") == "/lncis/"
+    assert rendering.own(path, "") == "/"
+    assert rendering.own(path, "/lncis") == "/lncis/"
+    assert rendering.own("/ui/studies/a?page=2", "") == "/ui/studies/a?page=2"
+    assert rendering.own("/ui/studies/a", "/lncis") == "/lncis/"
 
 
 def test_of_a_studys_folder_only_what_is_for_people_is_served(tmp_path, database):
@@ -600,4 +600,4 @@ def test_the_pace_is_no_other_when_ray_was_away_or_workers_take_long_to_start(da
     ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (3661, "1 h 1 min"), (90061, "1 d 1 h"), (86400, "1 d 0 h")]
 )
 def test_durations_have_two_units(seconds, text):
-    assert page._duration(seconds) == text
+    assert rendering._duration(seconds) == text

@@ -212,3 +212,31 @@ def test_ranks_that_see_different_checkpoints_begin_anew_and_the_task_has_not_fa
     for _ in range(MAX_ATTEMPTS):
         queue.take("worker_group")
     assert "share the folder between nodes: ['2 epochs', '1 epochs']" in queue.progress("anna").reason
+
+
+def test_what_a_worker_does_is_in_the_log_of_its_task(
+    tiny: TrainConfig, tmp_path: Path, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(key="stage", config=tiny, until=1, directory=tmp_path / "stage")
+    train(queue, task, lambda: None, monkeypatch)
+    logged = queue.take_log()
+    assert {key for key, _ in logged} == {"stage"}
+    begun, epoch = [text for _, text in logged]
+    assert "epochs 1 to 1, process" in begun
+    assert "epoch 1: train/loss" in epoch
+    assert queue.take_log() == []
+
+
+def test_the_log_of_a_task_has_the_traceback_of_a_fault(
+    tiny: TrainConfig, tmp_path: Path, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a fault of this process")
+
+    monkeypatch.setattr(engine, "train_epoch", broken)
+    task = Task(key="stage", config=tiny, until=1, directory=tmp_path / "stage")
+    with pytest.raises(RuntimeError, match="a fault"):
+        train(queue, task, lambda: None, monkeypatch)
+    text = queue.take_log()[-1][1]
+    assert "stopped; new workers take it again\nTraceback" in text
+    assert "RuntimeError: a fault of this process" in text

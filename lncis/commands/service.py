@@ -1,8 +1,8 @@
-"""lncis study submit, list, watch, best, cancel, pause, resume: the service from a terminal."""
+"""lncis study submit, list, watch, best, logs, cancel, pause, resume: the service from a terminal."""
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,6 +128,19 @@ def best(
                 one.status,
             )
         console_of_plain_text(width=160).print(table)
+
+
+def logs(
+    study_id: Id,
+    trial: Annotated[str | None, typer.Option(help="The log of this trial instead of the driver's.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the study is over.")] = False,
+    service: Service = None,
+) -> None:
+    """Print the log of a study of the service, or of one of its trials."""
+    with clear_errors(), _client(service) as client, _left_running(study_id) if follow else nullcontext():
+        for text in client.follow_log(study_id, trial) if follow else client.log(study_id, trial):
+            sys.stdout.write("".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))
+            sys.stdout.flush()
 
 
 def cancel(study_id: Id, service: Service = None) -> None:

@@ -27,6 +27,8 @@ READERS = 4
 """Threads that read the database; Python runs them in turns, so more of them would only wait."""
 JUDGES, JUDGES_OF_LARGE = 2, 1
 """Threads that judge studies: those of small ones never wait for a large one."""
+LOOKERS = 8
+"""Threads that read the files of studies."""
 MLFLOW_TIMEOUT_SECONDS = 2.0
 
 
@@ -49,6 +51,7 @@ class Runtime:
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "database-reader"))
     judges: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES, "judge"))
     judges_of_large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES_OF_LARGE, "judge-l"))
+    lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "files"))
     http: httpx2.AsyncClient = field(default_factory=lambda: httpx2.AsyncClient(timeout=MLFLOW_TIMEOUT_SECONDS))
 
     async def read(self, work: Callable[[Connection], Answer]) -> Answer:
@@ -60,10 +63,14 @@ class Runtime:
         threads = self.judges_of_large if large else self.judges
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
+    async def look(self, work: Callable[[], Answer]) -> Answer:
+        """Return the result of a function that works with files, or with a storage, which may be slow."""
+        return await asyncio.get_running_loop().run_in_executor(self.lookers, work)
+
     async def close(self) -> None:
         """End all threads, and connections to others."""
         self.planner.close()
-        for threads in (self.readers, self.judges, self.judges_of_large):
+        for threads in (self.readers, self.judges, self.judges_of_large, self.lookers):
             threads.shutdown(cancel_futures=True)
         await self.http.aclose()
 

@@ -22,9 +22,10 @@ from lncis import documents
 from lncis.api import ENDED, State
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
+from lncis.studies.logs import DRIVER, LOGS, Log
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
-from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports
+from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports, error_message
 from service.dispatch.outcome import Outcome, outcome
 from service.dispatch.progress import Follower
 from service.settings import Settings
@@ -43,6 +44,8 @@ RETRY_SECONDS = 30.0
 """Until a study that could not be submitted is submitted again."""
 FORGET_BATCH_SIZE = 10
 """Jobs that Ray is told to forget in one turn: each is a request, and there may be many after a restart."""
+OUTPUT_CHARACTERS = 16_384
+"""Of what a job printed that died, kept in the study's log."""
 
 
 class Dispatcher:
@@ -181,13 +184,26 @@ class Dispatcher:
         follower = self._catch_up(study, final=True)
         study = self._database.read(lambda connection: store.load_study(connection, study.id))
         failed = report is not None and report.status is JobStatus.FAILED
-        message = self._jobs.error_message(report.job_id) if report is not None and failed else ""
+        output = self._jobs.output(report.job_id) if report is not None and failed else ""
         progressed = follower.epochs > study.epochs_at_start
         decided: Outcome = outcome(
-            study, report, message, complete=follower.complete, progressed=progressed, settings=self._settings
+            study,
+            report,
+            error_message(output),
+            complete=follower.complete,
+            progressed=progressed,
+            settings=self._settings,
         )
+        if report is not None and failed:
+            self._keep_output(study, report.job_id, output)
         self._change(study, job=Job.NONE, **decided)
         del self._followers[study.id]
+
+    def _keep_output(self, study: Study, job_id: str, output: str) -> None:
+        """Write what a job printed before it died into the study's log: Ray forgets it, and a mistake may be there."""
+        with Log(self._settings.runs / study.id / LOGS, DRIVER) as log:
+            log.line(f"job {job_id} failed; the end of what it printed:")
+            log.write(f"{output[-OUTPUT_CHARACTERS:].rstrip()}\n")
 
     def _start(self, reports: Reports) -> None:
         """Submit queued studies within the limits, by priority and then first come."""

@@ -20,6 +20,15 @@ def list_trials(connection: Connection, study: Study, *, after: int, limit: int)
     return [(row.number, api.Trial.model_validate(row)) for row in rows]
 
 
+def find_trial(connection: Connection, study: Study, name: str) -> api.Trial | None:
+    """Return a trial by its name; None where it has not begun, or there is none of that name."""
+    columns = tables.trials.c
+    row = connection.execute(
+        sa.select(tables.trials).where(columns.study == study.number, columns.name == name)
+    ).first()
+    return None if row is None else api.Trial.model_validate(row)
+
+
 def list_stages(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Stage]]:
     """Return up to `limit` stages, each with its number, those after a number; parents come before children."""
     found = []

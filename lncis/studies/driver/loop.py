@@ -8,21 +8,24 @@ In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) 
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Any
 
 from ray.exceptions import RayActorError, RayError
 
 from lncis.errors import StudyError
 from lncis.execution import cluster
 from lncis.execution.worker_groups import start_queue
+from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.probing import SensitivityCheck
 from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
 from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
+from lncis.studies.logs import DRIVER, LOGS
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 
 
-def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbose: bool) -> None:
+def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
     """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
 
     Raises StudyError where that cannot go on; what was trained is in the journal, and the study can be resumed.
@@ -34,7 +37,7 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
     at_once = 1 if resources.max_concurrent_trials == "auto" else resources.at_a_time(scheduler.unfinished)
     try:
         with cluster.connected(resources, at_once, verbose=verbose):
-            _drive_on_ray(run, scheduler, queue)
+            _drive_on_ray(run, scheduler, queue, log)
     except StudyStopped as error:
         stopped = str(error)
     except RayActorError:
@@ -44,17 +47,18 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
     if scheduler.unfinished:
         raise StudyError(
             f"{scheduler.unfinished} trials of study {run.study_id} did not end: {stopped} (more in "
-            f"{run.folder / 'ray.log'}); resume it with: lncis study run --resume {run.study_id}"
+            f"{run.folder / LOGS / DRIVER}); resume it with: lncis study run --resume {run.study_id}"
         )
 
 
-def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -> None:
+def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog) -> None:
     """Start the queue, the probes and the workers; follow the trials; stop all that was started."""
     queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
     with ExitStack() as at_the_end:  # the last one first, and each one, also after another Ctrl-C
         trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
         at_the_end.callback(trials.stop)
         pool = WorkerPool(run, scheduler.unfinished, queue.actor)
+        at_the_end.callback(_take_last_lines, log, queue.actor)
         at_the_end.callback(pool.stop)
         at_the_end.callback(queue.note_losses)
         check = SensitivityCheck(run, queue.actor)
@@ -63,9 +67,15 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -
         def attend() -> int:
             check.attend()
             pool.attend()
+            log.take_from(queue.actor)
             return pool.trials_at_once
 
         follow(scheduler, trials, attend)
+
+
+def _take_last_lines(log: DriverLog, queue: Any) -> None:
+    with suppress(RayError):  # the queue may be gone
+        log.take_from(queue, at_once=True)
 
 
 def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:

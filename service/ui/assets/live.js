@@ -10,14 +10,22 @@ function say(text) {
   if (trouble.textContent !== text) trouble.textContent = text;
 }
 
+// A log that is shown from its end stays there as it grows, unless its reader has scrolled back.
+function atEnd(box) {
+  return "end" in box.dataset && box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
+}
+
 function replace(old, now) {
-  const before = [...old.querySelectorAll(".scroll, pre")].map((box) => [box.scrollLeft, box.scrollTop]);
+  const before = [...old.querySelectorAll(".scroll, pre")].map((box) => [box.scrollLeft, atEnd(box) ? Infinity : box.scrollTop]);
   const open = [...old.querySelectorAll("details[open]")].map((box) => box.id);
   const able = "a, button, summary, [tabindex]";
   const place = [...old.querySelectorAll(able)].indexOf(document.activeElement);
   old.replaceWith(now);
   open.forEach((id) => now.querySelector(`#${id}`)?.setAttribute("open", ""));
-  now.querySelectorAll(".scroll, pre").forEach((box, number) => box.scrollTo(...(before[number] ?? [0, 0])));
+  now.querySelectorAll(".scroll, pre").forEach((box, number) => {
+    const [left, top] = before[number] ?? [0, 0];
+    box.scrollTo(left, top === Infinity ? box.scrollHeight : top);
+  });
   if (place >= 0) now.querySelectorAll(able)[place]?.focus({ preventScroll: true });
 }
 
@@ -49,6 +57,7 @@ async function forever() {
   }
 }
 
+document.querySelectorAll("[data-end]").forEach((box) => box.scrollTo(0, box.scrollHeight));
 if (shown.size) {
   document.getElementById("refresh").hidden = false;
   forever();
