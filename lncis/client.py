@@ -14,6 +14,8 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,6 +39,7 @@ from lncis.api import (
     TrialPage,
 )
 from lncis.backoff import backoff
+from lncis.downloads import download
 from lncis.errors import ConfigError, ServiceError
 from lncis.studies.spec import StudySpec
 
@@ -126,6 +129,26 @@ class Client:
     def queue(self) -> Sequence[QueueEntry]:
         """Return the studies that are not over, in the order in which they start, and why each one is not running."""
         return self._read(Queue, self._ask("GET", "/queue")).studies
+
+    def checkpoint(
+        self, study_id: str, path: Path, *, trial: str | None = None, rank: int = 1, timeout: float = 300.0
+    ) -> Path:
+        """Download the checkpoint of the best configuration, of the one with another `rank`, or of a trial, to `path`.
+
+        What an earlier call received is not received again, unless the file has changed; the whole is compared with its
+        digest. ServiceError where there is none, or nothing has come for `timeout` seconds.
+        """
+        where = _path(study_id, "checkpoint") if trial is None else _path_of_trial(study_id, trial, "checkpoint")
+
+        @contextmanager
+        def ask(headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
+            params = {} if trial else {"rank": rank}
+            with self._http.stream("GET", where, params=params, headers=headers) as answer:
+                if answer.status_code != 416:
+                    self._raise_for_problem(answer)
+                yield answer
+
+        return download(ask, path, source=self.url, timeout=timeout)
 
     def log(self, study_id: str, trial: str | None = None) -> Iterator[str]:
         """Yield the log of a study's driver from its beginning, or that of a trial, part by part; no line is cut."""
@@ -262,7 +285,10 @@ def _path(study_id: str, part: str = "") -> str:
     return f"/studies/{study_id}" + (f"/{part}" if part else "")
 
 
+def _path_of_trial(study_id: str, trial: str, part: str) -> str:
+    """Return a path of a trial."""
+    return f"{_path(study_id, 'trials')}{_path(trial, part).removeprefix('/studies')}"
+
+
 def _log_path(study_id: str, trial: str | None) -> str:
-    if trial is None:
-        return _path(study_id, "log")
-    return _path(study_id, f"trials/{_path(trial).removeprefix('/studies/')}/log")
+    return _path(study_id, "log") if trial is None else _path_of_trial(study_id, trial, "log")

@@ -1,4 +1,4 @@
-"""lncis study submit, list, watch, best, logs, cancel, pause, resume: the service from a terminal."""
+"""lncis study submit, list, watch, best, checkpoint, logs, cancel, pause, resume: the service from a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -128,6 +128,20 @@ def best(
                 one.status,
             )
         console_of_plain_text(width=160).print(table)
+
+
+def checkpoint(
+    study_id: Id,
+    out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    trial: Annotated[str | None, typer.Option(help="That of this trial.", metavar="NAME")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="That of the configuration with this rank.")] = 1,
+    service: Service = None,
+) -> None:
+    """Download the checkpoint of the best configuration, or of a trial; a broken download goes on."""
+    with clear_errors(), _client(service) as client:
+        if not out.absolute().parent.is_dir():
+            raise ConfigError("--out", [f"must lie in a folder that exists but got {out}"])
+        print(client.checkpoint(study_id, out, trial=trial, rank=rank))
 
 
 def logs(

@@ -18,7 +18,7 @@ from lncis.data_identity import Identity, changed
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
-from lncis.execution.storage import below, resolved, shown
+from lncis.execution.storage import shown
 from lncis.execution.worker import NOISE_MANIFEST
 from lncis.studies import folders
 from lncis.studies.driver.log import DriverLog
@@ -42,7 +42,7 @@ from lncis.studies.report.statistics import importance
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.stages import STAGES, StageTree, code_digest
-from lncis.studies.store import PublishedStages, StageStore
+from lncis.studies.store import PublishedStages, StageStore, url_of_stages
 from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.terminal import PROGRESS_DELAY_SECONDS, progress
@@ -151,7 +151,7 @@ def _check_inputs(spec: StudySpec) -> list[str]:
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     """Return where workers publish the stages: for all studies, or, where trials share nothing, for this one alone."""
-    url = below(resolved(storage), STAGES if spec.sharing else study_id)
+    url = url_of_stages(storage, study_id, sharing=spec.sharing)
     return PublishedStages(url, read=(histograms.FILE, NOISE_MANIFEST), reused=spec.sharing)
 
 

@@ -1,5 +1,6 @@
 """What studies found, from the database: trials, stages, events, page by page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from lncis import api
 from lncis.api import State
+from lncis.errors import LncisError
 from service.store import tables
 from service.store.tables import Study
 from service.times import iso
@@ -20,13 +22,30 @@ def list_trials(connection: Connection, study: Study, *, after: int, limit: int)
     return [(row.number, api.Trial.model_validate(row)) for row in rows]
 
 
-def find_trial(connection: Connection, study: Study, name: str) -> api.Trial | None:
-    """Return a trial by its name; None where it has not begun, or there is none of that name."""
+class UnknownTrial(LncisError):
+    """A study has no trial of that name."""
+
+
+def load_trial(connection: Connection, study: Study, name: str) -> api.Trial:
+    """Return a trial by its name; UnknownTrial where it has not begun, or there is none of that name."""
     columns = tables.trials.c
-    row = connection.execute(
-        sa.select(tables.trials).where(columns.study == study.number, columns.name == name)
-    ).first()
-    return None if row is None else api.Trial.model_validate(row)
+    query = sa.select(tables.trials).where(columns.study == study.number, columns.name == name)
+    row = connection.execute(query).first()
+    if row is None:
+        raise UnknownTrial(f"study {study.id} has no trial {name!r}; GET /studies/{study.id}/trials lists them")
+    return api.Trial.model_validate(row)
+
+
+def stage_of_epoch(connection: Connection, study: Study, keys: Sequence[str], epoch: int) -> list[str]:
+    """Return the key of the one of some stages that has an epoch; none before the first one."""
+    columns = tables.stages.c
+    query = sa.select(columns.key).where(
+        columns.study == study.number,
+        columns.key.in_(keys),
+        columns.first_epoch <= epoch,
+        columns.last_epoch >= epoch,
+    )
+    return list(connection.execute(query).scalars())
 
 
 def list_stages(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Stage]]:

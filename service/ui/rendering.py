@@ -11,9 +11,9 @@ from sqlalchemy.engine import Connection
 
 import lncis
 from lncis.errors import LncisError
-from service.api.problems import Problem
 from service.api.runtime import Runtime, caller_of_request, root_of
 from service.store.database import DatabaseAway
+from service.store.findings import UnknownTrial
 from service.store.studies import UnknownStudy
 from service.times import iso
 from service.ui import curves
@@ -69,10 +69,8 @@ async def render_page(
     user = caller.user if runtime.settings.tokens else None
     try:
         return await runtime.read(lambda connection: render(request, name, user=user, **look(connection)))
-    except UnknownStudy as error:
+    except (UnknownStudy, UnknownTrial) as error:
         return error_page(request, error, 404)
-    except Problem as error:
-        return error_page(request, error, error.status)
     except DatabaseAway as error:
         return error_page(request, error, 503)
 

@@ -17,7 +17,7 @@ from lncis.api import ENDED, State
 from lncis.studies import logs
 from lncis.studies.logs import DRIVER, LOGS, Part
 from service.api.endpoints.studies import StudyId
-from service.api.problems import Problem, documented
+from service.api.problems import documented
 from service.api.runtime import At, Reader, Runtime
 from service.api.streams import EVENT_CONTENT, Pace, compact, end_of_stream, streamed
 from service.store import findings
@@ -112,13 +112,8 @@ async def _look(runtime: Runtime, study_id: str, trial: str | None) -> tuple[Sta
 
 
 def log_names(connection: Connection, study: Study, trial: str | None) -> list[str]:
-    """Return the names of a trial's logs, or that of the driver; Problem 404 where there is no such trial."""
-    if trial is None:
-        return [DRIVER]
-    found = findings.find_trial(connection, study, trial)
-    if found is None:
-        raise Problem(404, f"study {study.id} has no trial {trial!r}; GET /studies/{study.id}/trials lists them")
-    return found.stages
+    """Return the names of a trial's logs, or that of the driver; UnknownTrial."""
+    return [DRIVER] if trial is None else findings.load_trial(connection, study, trial).stages
 
 
 async def _part(runtime: Runtime, study_id: str, trial: str | None, offset: int | None, limit: int) -> Part:
