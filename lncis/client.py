@@ -31,6 +31,7 @@ from lncis.api import (
     ProblemDocument,
     Queue,
     QueueEntry,
+    Removed,
     State,
     Study,
     StudyPage,
@@ -107,9 +108,21 @@ class Client:
         """Return a study as it is now."""
         return self._read(Study, self._ask("GET", _path(study_id)))
 
-    def list(self, *, state: State | None = None, owner: str | None = None) -> Iterator[StudySummary]:
-        """Yield the studies, newest first; pages are requested as the caller iterates."""
-        for page in self._pages(StudyPage, "/studies", {"state": state, "owner": owner}):
+    def list(
+        self,
+        *,
+        state: State | None = None,
+        owner: str | None = None,
+        archived: bool = False,
+        text: str = "",
+        label: str | None = None,
+    ) -> Iterator[StudySummary]:
+        """Yield the studies, newest first; pages are requested as the caller iterates.
+
+        With `archived` those that are archived, in place of the others; `text` is part of a name, id, owner or label.
+        """
+        asked = {"state": state, "owner": owner, "text": text or None, "label": label}
+        for page in self._pages(StudyPage, "/studies", asked | {"archived": "true" if archived else None}):
             yield from page.studies
 
     def trials(self, study_id: str) -> Iterator[Trial]:
@@ -183,6 +196,22 @@ class Client:
     def resume(self, study_id: str) -> Study:
         """Return a paused study, now back in the queue; ServiceError if it is not paused."""
         return self._read(Study, self._ask("POST", _path(study_id, "resume"), retry=False))
+
+    def archive(self, study_id: str) -> Study:
+        """Return a study that lists leave out from now on; ServiceError where it is not over."""
+        return self._read(Study, self._ask("POST", _path(study_id, "archive")))
+
+    def unarchive(self, study_id: str) -> Study:
+        """Return a study that lists show again."""
+        return self._read(Study, self._ask("POST", _path(study_id, "unarchive")))
+
+    def label(self, study_id: str, labels: Sequence[str]) -> Study:
+        """Return a study with these labels in place of those that it had."""
+        return self._read(Study, self._ask("PUT", _path(study_id, "labels"), json={"labels": [*labels]}))
+
+    def delete(self, study_id: str) -> Removed:
+        """Delete a study that is over, with its results and checkpoints, and return what is left of it."""
+        return self._read(Removed, self._ask("DELETE", _path(study_id), retry=False))
 
     def watch(self, study_id: str, *, after: int = 0, timeout: float = 300.0) -> Iterator[Event]:
         """Yield the events of a study until it is over, beginning after an event; each event comes once.

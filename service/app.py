@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 
 import lncis
 from service.api import openapi, problems
-from service.api.endpoints import checkpoints, logs, results, studies, system
+from service.api.endpoints import checkpoints, keeping, logs, results, studies, system
 from service.api.guard import Guard
 from service.api.methods import include
 from service.api.metrics import Measured
@@ -63,5 +63,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)
-    include(app, [part.router for part in (studies, results, logs, checkpoints, system, signing, log_page, page)])
+    include(
+        app, [part.router for part in (studies, keeping, results, logs, checkpoints, system, signing, log_page, page)]
+    )
     return app

@@ -2,7 +2,7 @@
 
 import typer
 
-from lncis.commands import cluster, data, model, noise, service, study, train
+from lncis.commands import cluster, data, keeping, model, noise, service, study, train
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
@@ -24,6 +24,10 @@ study_app.command("logs")(service.logs)
 study_app.command("cancel")(service.cancel)
 study_app.command("pause")(service.pause)
 study_app.command("resume")(service.resume)
+study_app.command("archive")(keeping.archive)
+study_app.command("unarchive")(keeping.unarchive)
+study_app.command("label")(keeping.label)
+study_app.command("delete")(keeping.delete)
 app.command()(model.evaluate)
 app.command()(model.predict)
 app.command()(model.weights)

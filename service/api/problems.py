@@ -12,11 +12,11 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from lncis import documents
-from lncis.errors import ConfigError, LncisError, StorageError
+from lncis.errors import ConfigError, LncisError, StorageError, StudyError
 from service.api.methods import allowed
 from service.store.database import DatabaseAway
 from service.store.findings import UnknownTrial
-from service.store.studies import IllegalAction, KeyTaken, StaleRevision, StudyOver, UnknownStudy
+from service.store.studies import IllegalAction, KeyTaken, NotOver, StaleRevision, StudyOver, UnknownStudy
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -72,6 +72,10 @@ def _of(error: LncisError) -> Response:
             return response(404, str(error))
         case IllegalAction():
             return response(409, str(error), state=error.study.state, legal=error.legal)
+        case NotOver():
+            return response(409, str(error), state=error.study.state, legal=error.study.legal)
+        case StudyError():
+            return response(409, str(error))
         case StudyOver():
             return response(409, str(error), state=error.study.state, legal=[])
         case KeyTaken():

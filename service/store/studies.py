@@ -48,6 +48,15 @@ class StudyOver(LncisError):
         super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; submit it anew")
 
 
+class NotOver(LncisError):
+    """A study is not over, or is still needed, so it cannot be put away."""
+
+    def __init__(self, study: Study, what: str, why: str = "") -> None:
+        self.study = study
+        why = why or f"is {study.state}; only one that is over can be {what}: cancel it first"
+        super().__init__(f"study {study.id} {why}")
+
+
 class StaleRevision(LncisError):
     """A study was changed since its entity tag was read."""
 
@@ -145,25 +154,51 @@ def with_spec(connection: Connection, study: Study) -> Study:
     return replace(study, spec=load_spec(connection, study))
 
 
-def list_studies(
-    connection: Connection, *, states: Collection[State], owner: str | None, before: int | None, limit: int
-) -> list[Study]:
-    """Return up to `limit` studies in some states, newest first, those older than number `before`."""
-    query = _STUDIES.order_by(tables.studies.c.number.desc()).limit(limit)
-    if len(states) < len(State):
-        query = query.where(tables.studies.c.state.in_(states))
-    if owner is not None:
-        query = query.where(tables.studies.c.owner == owner)
+@dataclass(frozen=True, kw_only=True)
+class Which:
+    """Which studies a list has."""
+
+    states: Collection[State] = tuple(State)
+    owner: str | None = None
+    archived: bool = False
+    """Those that are archived, in place of the others."""
+    text: str = ""
+    """Part of the name, the id, the owner or a label; in any case."""
+    label: str | None = None
+    """One of its labels, whole; in any case."""
+
+    def of(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Return a query of studies for these alone."""
+        columns = tables.studies.c
+        query = query.where(columns.archived.is_(self.archived))
+        if len(self.states) < len(State):
+            query = query.where(columns.state.in_(self.states))
+        if self.owner is not None:
+            query = query.where(columns.owner == self.owner)
+        if self.text:
+            texts = (columns.name, columns.id, columns.owner, columns.labels.cast(sa.Text))
+            query = query.where(sa.or_(*(column.icontains(self.text, autoescape=True) for column in texts)))
+        if self.label is not None:
+            query = query.where(columns.labels.cast(sa.Text).icontains(f"\n{self.label}\n", autoescape=True))
+        return query
+
+
+ALL = Which()
+
+
+def list_studies(connection: Connection, which: Which = ALL, *, before: int | None, limit: int) -> list[Study]:
+    """Return up to `limit` studies, newest first, those older than number `before`."""
+    query = which.of(_STUDIES).order_by(tables.studies.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.studies.c.number < before)
     return _studies(connection, query)
 
 
-def list_active_studies(connection: Connection, limit: int) -> list[Study]:
+def list_active_studies(connection: Connection, limit: int, which: Which = ALL) -> list[Study]:
     """Return up to `limit` studies that are not over, in the order of the queue: by priority, then first come."""
     columns = tables.studies.c
-    query = _STUDIES.where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number).limit(limit)
-    return _studies(connection, query)
+    query = which.of(_STUDIES).where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number)
+    return _studies(connection, query.limit(limit))
 
 
 def list_studies_with_job(connection: Connection) -> list[Study]:
@@ -192,10 +227,11 @@ def next_queued_study(connection: Connection, *, without_owners: Collection[str]
     return next(iter(_studies(connection, query)), None)
 
 
-def count_studies(connection: Connection) -> dict[State, int]:
-    """Return how many studies are in each state."""
+def count_studies(connection: Connection, which: Which | None = None) -> dict[State, int]:
+    """Return how many studies are in each state, of some or of all."""
     column = tables.studies.c.state
-    found = connection.execute(sa.select(column, sa.func.count()).group_by(column))
+    query = sa.select(column, sa.func.count()).group_by(column)
+    found = connection.execute(query if which is None else which.of(query))
     return dict.fromkeys(State, 0) | {state: int(number) for state, number in found}
 
 
@@ -243,6 +279,21 @@ def adjust_study(
         spec["resources"] = {**spec["resources"], "max_concurrent_trials": max_concurrent_trials}
         changes["spec"] = spec
     return update_study(connection, study, **changes) if changes else study
+
+
+def archive_study(connection: Connection, study_id: str, *, archived: bool) -> Study:
+    """Return a study that lists leave out from now on, or show again; UnknownStudy, NotOver."""
+    study = load_study(connection, study_id, to_change=True)
+    if archived and (study.state not in ENDED or study.job is not Job.NONE):
+        raise NotOver(study, "archived")
+    return study if study.archived is archived else update_study(connection, study, archived=archived)
+
+
+def label_study(connection: Connection, study_id: str, labels: Collection[str]) -> Study:
+    """Return a study with other labels; UnknownStudy."""
+    study = load_study(connection, study_id, to_change=True)
+    ordered = sorted(set(labels))
+    return study if study.labels == ordered else update_study(connection, study, labels=ordered)
 
 
 def update_study(connection: Connection, study: Study, **columns: Any) -> Study:

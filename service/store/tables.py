@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     inspect,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
@@ -42,6 +43,21 @@ class NumberOrAuto(TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: Any) -> Any:
         """Return what it means."""
         return "auto" if value == 0 else value
+
+
+class Words(TypeDecorator[Any]):
+    """A list of words without newlines, which the database keeps as lines: `LIKE` finds one by its ends."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """Return what the database keeps."""
+        return "".join(f"\n{word}" for word in value) + "\n" if value else ""
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """Return what it means."""
+        return [word for word in value.split("\n") if word]
 
 
 def _words(kind: type[StrEnum], length: int) -> Enum:
@@ -85,6 +101,9 @@ class Study(Base, kw_only=True):
     max_concurrent_trials: Mapped[int | Literal["auto"]] = mapped_column(NumberOrAuto)
     spec: Mapped[dict[str, Any]] = mapped_column(JSON, default_factory=dict, compare=False, repr=False)
     """Long, and seldom needed: empty unless it was read too (`store.studies.with_spec`)."""
+    archived: Mapped[bool] = mapped_column(insert_default=False, server_default=false())
+    """Whether lists leave it out."""
+    labels: Mapped[list[str]] = mapped_column(Words, default_factory=list, server_default="")
     revision: Mapped[int] = mapped_column(insert_default=1)
     """Counts the changes that a reader can see."""
     events: Mapped[int] = mapped_column(insert_default=0)

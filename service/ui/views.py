@@ -53,8 +53,8 @@ def overview(
     """Return the active studies, why each one waits, and a page of the studies that are over."""
     active, running = store.list_active_studies(connection, ACTIVE_SHOWN), store.list_studies_with_job(connection)
     queue = waiting.describe_queue(active, running, status, settings)
-    ended = store.list_studies(connection, states=states, owner=None, before=before, limit=ENDED_SHOWN + 1)
-    counts = store.count_studies(connection)
+    ended = store.list_studies(connection, store.Which(states=states), before=before, limit=ENDED_SHOWN + 1)
+    counts = store.count_studies(connection, store.ALL)
     return {
         "queue": queue,
         "active": [
