@@ -3,7 +3,6 @@
 import re
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from html import unescape
@@ -64,21 +63,6 @@ def create(
         return study.id
 
     return database.write(write)
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[chromium.Browser]:
-    opened = chromium.Browser()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def browser(tab: chromium.Browser) -> Iterator[chromium.Browser]:
-    tab.call("Network.clearBrowserCookies")
-    tab.complaints.clear()
-    yield tab
-    tab.open("about:blank")
 
 
 def get(url: str, **more: Any) -> httpx2.Response:
@@ -232,7 +216,8 @@ def test_it_can_be_walked_with_the_keyboard(tmp_path, database, browser):
         assert browser.js("document.activeElement.closest('main') !== null")
         browser.after_load(lambda: browser.press("Enter"))
         assert "/ui/studies/" in browser.js("location.pathname")
-        unnamed = "[...document.querySelectorAll('a, button, input, [role=region], svg[role=img]')].filter(e => "
+        named = "a, button, input:not([type=hidden]), [role=region], svg[role=img]"
+        unnamed = f"[...document.querySelectorAll('{named}')].filter(e => "
         unnamed += "!(e.textContent.trim() || e.ariaLabel || e.getAttribute('aria-labelledby') || e.labels?.length))"
         assert browser.js(f"{unnamed}.map(e => e.outerHTML)") == []
 

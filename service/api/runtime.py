@@ -1,9 +1,11 @@
 """What the endpoints of one app work with, and which user sends a request."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, TypeVar
 
 import httpx2
@@ -15,7 +17,7 @@ from service.api.attempts import Attempts
 from service.api.metrics import Metrics
 from service.api.problems import Problem
 from service.api.submission.plans import Planner
-from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass
+from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass, form_key
 from service.dispatch.waiting import HeartbeatWatch
 from service.settings import Settings
 from service.store.database import Database
@@ -45,6 +47,8 @@ class Runtime:
     metrics: Metrics = field(default_factory=Metrics)
     signins: Attempts = field(default_factory=Attempts)
     """Sign-ins with a wrong token."""
+    secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
+    """Of this process: makes the keys of forms where there are no tokens."""
     streams: int = 0
     """Event streams that are open."""
     stopping: bool = False
@@ -99,7 +103,7 @@ async def caller_of_request(request: Request) -> Caller | None:
     """Return the user of a request, by its token or by the pass of a signed-in browser; None if neither is valid."""
     runtime = runtime_of(request)
     if found := caller_of_token(request):
-        return found
+        return found if runtime.settings.tokens else replace(found, form_key=form_key(runtime.secret, ""))
     found = caller_of_pass(request.cookies.get(PASS_COOKIE), runtime.settings.tokens)
     if found is None or await runtime.read(lambda connection: is_ended(connection, found.pass_id)):
         return None

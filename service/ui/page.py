@@ -1,4 +1,4 @@
-"""/, /docs and /ui/...: pages for browsers. They are rendered here, can be read without a script, and change nothing.
+"""/, /docs and /ui/...: pages for browsers. They are rendered here and can be read without a script.
 
 Everything that a page loads comes from this service, not from a CDN. If the service has tokens, a browser signs in with
 a form and gets a pass (service.ui.signing).

@@ -66,18 +66,18 @@ async def render_page(
     if caller is None:
         query = f"?{request.url.query}" if request.url.query else ""
         return signin_page(request, f"{request.scope['path']}{query}", status=401)
-    user = caller.user if runtime.settings.tokens else None
+    shown: dict[str, Any] = {"user": caller.user if runtime.settings.tokens else None, "form_key": caller.form_key}
     try:
-        return await runtime.read(lambda connection: render(request, name, user=user, **look(connection)))
+        return await runtime.read(lambda connection: render(request, name, **shown, **look(connection)))
     except (UnknownStudy, UnknownTrial) as error:
         return error_page(request, error, 404)
     except DatabaseAway as error:
         return error_page(request, error, 503)
 
 
-def error_page(request: Request, error: LncisError, status: int) -> Response:
-    """Return a page that says what is wrong."""
-    return render(request, "error.html.j2", status=status, user=None, problem=str(error))
+def error_page(request: Request, error: LncisError, status: int, *, back: str = "") -> Response:
+    """Return a page that says what is wrong, and leads `back`."""
+    return render(request, "error.html.j2", status=status, user=None, problem=str(error), back=back)
 
 
 def signin_page(request: Request, then: str, *, status: int, complaint: str = "") -> Response:

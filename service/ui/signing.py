@@ -30,7 +30,7 @@ async def signin(request: Request, runtime: At) -> Response:
         )
         refusal.headers["Retry-After"] = str(math.ceil(wait))
         return refusal
-    made = new_pass(secret, runtime.settings.tokens)
+    made = new_pass(secret, runtime.settings.tokens, acts="acts" in form)
     if made is None:
         runtime.signins.note_wrong(address)
         return signin_page(request, then, status=401, complaint="This is not a token of this service.")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.api import Configuration, Dependency, State
+from lncis.api import ENDED, Configuration, Dependency, State
 from lncis.studies.spec import StudySpec
 from service.api.links import run_url
 from service.api.submission.presets import presets
@@ -133,6 +133,7 @@ def study(
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
         "actions": found.legal,
+        "over": found.state in ENDED,
     }
 
 

@@ -29,9 +29,11 @@ function replace(old, now) {
   if (place >= 0) now.querySelectorAll(able)[place]?.focus({ preventScroll: true });
 }
 
-function selecting(part) {
+// What a reader selects or types in stays as it is.
+function busy(part) {
   const selection = document.getSelection();
-  return !selection.isCollapsed && selection.containsNode(part, true);
+  const typed = [...part.querySelectorAll("input:not([type=hidden])")].some((input) => input.value !== input.defaultValue);
+  return (!selection.isCollapsed && selection.containsNode(part, true)) || typed || document.activeElement?.matches(`#${part.id} input`);
 }
 
 async function refresh() {
@@ -41,7 +43,7 @@ async function refresh() {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const old of document.querySelectorAll("[data-live]")) {
     const now = page.getElementById(old.id);
-    if (!now || now.outerHTML === shown.get(old.id) || selecting(old)) continue;
+    if (!now || now.outerHTML === shown.get(old.id) || busy(old)) continue;
     shown.set(old.id, now.outerHTML);
     replace(old, document.adoptNode(now));
   }
