@@ -9,7 +9,7 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -22,8 +22,10 @@ from service.api.endpoints.system import check_mlflow
 from service.api.problems import Problem
 from service.api.runtime import At, Reader, root_of
 from service.store import studies as store
+from service.store.trial_table import Asked
 from service.ui import views
 from service.ui.rendering import FOLDER, HEADERS, render_page
+from service.ui.views import StudyPage
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,7 +37,9 @@ REPORT_HEADERS = {
 
 _SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
 ASSETS = {
-    **{name: FOLDER / "assets" / name for name in ("page.css", "live.js")},
+    **{name: FOLDER / "assets" / name for name in ("page.css", "live.js", "plot.js")},
+    "uplot.js": FOLDER / "vendor" / "uplot" / "uPlot.iife.min.js",
+    "uplot.css": FOLDER / "vendor" / "uplot" / "uPlot.min.css",
     **{name: _SWAGGER_UI / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")},
 }
 
@@ -61,12 +65,24 @@ async def overview(
 
 @router.get("/ui/studies/{study_id}")
 async def study(
-    study_id: StudyId, request: Request, runtime: At, page: Annotated[int, Query(ge=1, le=10**6)] = 1
+    study_id: StudyId,
+    request: Request,
+    runtime: At,
+    page: Annotated[int, Query(ge=1, le=10**6)] = 1,
+    sort: Annotated[str, Query(max_length=100)] = "number",
+    order: Literal["asc", "desc"] = "asc",
+    state: Literal["", "running", "finished", "pruned", "failed"] = "",
+    text: Annotated[str, Query(max_length=100)] = "",
+    curves: Annotated[str, Query(pattern=r"^([0-9]{1,9}(,[0-9]{1,9}){0,11})?$")] = "",
+    metric: Annotated[str, Query(pattern=r"^[A-Za-z0-9_/]{0,64}$")] = "",
 ) -> Response:
-    """Return the page of a study, with one page of its trials."""
+    """Return the page of a study: one page of its trials, sorted and filtered, and the curves that are picked."""
+    table = Asked(sort=sort, descending=order == "desc", state=state or None, text=text)
+    numbers = tuple(sorted({int(number) for number in curves.split(",") if number}))
+    asked = StudyPage(page=page, table=table, curves=numbers, metric=metric or None)
 
     def look(connection: Connection) -> dict[str, Any]:
-        return views.study(connection, runtime.settings, runtime.heartbeats.load(connection), study_id, page)
+        return views.study(connection, runtime.settings, runtime.heartbeats.load(connection), study_id, asked)
 
     return await render_page(request, runtime, "study.html.j2", look)
 

@@ -26,6 +26,8 @@ function replace(old, now) {
     const [left, top] = before[number] ?? [0, 0];
     box.scrollTo(left, top === Infinity ? box.scrollHeight : top);
   });
+  document.dispatchEvent(new CustomEvent("lncis:replaced", { detail: now.id }));
+  localTimes(now);
   if (place >= 0) now.querySelectorAll(able)[place]?.focus({ preventScroll: true });
 }
 
@@ -51,14 +53,32 @@ async function refresh() {
   say("");
 }
 
+// Beside UTC the reader's own time: as a hint everywhere, and as text where the page leaves room for it.
+function localTimes(root) {
+  if (document.getElementById("here").hidden) return;
+  for (const time of root.querySelectorAll("time")) {
+    const local = new Date(time.dateTime).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    time.title = `${local} here`;
+    if (time.closest(".facts, .head")) time.dataset.local = local;
+  }
+}
+
 async function forever() {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
     if (document.hidden || !wanted.checked) continue;
-    await refresh().catch(() => say("The service does not answer; this page shows its last answer."));
+    await lncisRefresh();
   }
 }
 
+window.lncisSay = say;
+window.lncisRefresh = () => refresh().catch(() => say("The service does not answer; this page shows its last answer."));
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+if (zone && new Date().getTimezoneOffset()) {
+  document.querySelector("#here span").textContent = zone;
+  document.getElementById("here").hidden = false;
+  localTimes(document);
+}
 document.querySelectorAll("[data-end]").forEach((box) => box.scrollTo(0, box.scrollHeight));
 if (shown.size) {
   document.getElementById("refresh").hidden = false;
