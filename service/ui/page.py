@@ -25,7 +25,7 @@ from service.store import studies as store
 from service.store.trial_table import Asked
 from service.ui import views
 from service.ui.rendering import FOLDER, HEADERS, render_page
-from service.ui.views import StudyPage
+from service.ui.views import StudyPage, Wanted
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,16 +49,18 @@ async def overview(
     request: Request,
     runtime: At,
     state: Annotated[State | None, Query()] = None,
+    text: Annotated[str, Query(max_length=100)] = "",
+    label: Annotated[str | None, Query(max_length=40)] = None,
+    archived: bool = False,
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
 ) -> Response:
-    """Return the page of all studies."""
-    states = [state] if state in ENDED else ENDED
+    """Return the page of all studies, or of those that are looked for."""
+    shown = state if state in ENDED else None
+    wanted = Wanted(state=shown, text=text.strip(), label=label or None, archived=archived, before=before)
     mlflow = await check_mlflow(runtime)
 
     def look(connection: Connection) -> dict[str, Any]:
-        status = runtime.heartbeats.load(connection)
-        found = views.overview(connection, runtime.settings, status, mlflow, states, before)
-        return {**found, "state": state if state in ENDED else None, "before": before, "ended_states": ENDED}
+        return views.overview(connection, runtime.settings, runtime.heartbeats.load(connection), mlflow, wanted)
 
     return await render_page(request, runtime, "overview.html.j2", look)
 

@@ -21,12 +21,15 @@ from service.settings import Settings
 from service.store import findings, tables
 from service.store import studies as store
 from service.store.best import best_configurations, configuration_yaml
+from service.store.studies import Which
 from service.store.tables import Study
 from service.store.trial_table import WHOLE_TABLE, Asked, read_table
 from service.ui import curves
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
 """Active studies; studies that are over, on a page; trials on a page."""
+QUEUE_LOOKED_AT = 500
+"""Active studies whose place in the queue a filtered page knows."""
 BEST_SHOWN = 5
 """Finished configurations, and as many unfinished ones."""
 RECENT_TRIALS = 60
@@ -59,24 +62,57 @@ FILES = {
 """The files in a study's folder that are served; no other file is."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which studies a reader wants to see: the query of the page of all studies."""
+
+    state: State | None = None
+    """Of those that are over."""
+    text: str = ""
+    label: str | None = None
+    archived: bool = False
+    before: int | None = None
+    """Those that are over and older than this number."""
+
+    @property
+    def which(self) -> Which:
+        """The studies in whatever state."""
+        return Which(text=self.text, label=self.label, archived=self.archived)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some are left out, beside those that usually are."""
+        return self.which != store.ALL
+
+    def query(self, **changes: Any) -> str:
+        """Return the query of the page with changes, for the first of the studies that are over."""
+        usual = {"state": self.state, "text": self.text or None, "label": self.label}
+        wanted = usual | {"archived": "true" if self.archived else None} | changes
+        given = {name: str(value) for name, value in wanted.items() if value is not None}
+        return f"?{urlencode(given)}" if given else ""
+
+
 def overview(
-    connection: Connection,
-    settings: Settings,
-    status: DispatcherStatus,
-    mlflow: Dependency,
-    states: Collection[State],
-    before: int | None,
+    connection: Connection, settings: Settings, status: DispatcherStatus, mlflow: Dependency, wanted: Wanted
 ) -> dict[str, Any]:
     """Return the active studies, why each one waits, and a page of the studies that are over."""
-    active, running = store.list_active_studies(connection, ACTIVE_SHOWN), store.list_studies_with_job(connection)
-    queue = waiting.describe_queue(active, running, status, settings)
-    ended = store.list_studies(connection, store.Which(states=states), before=before, limit=ENDED_SHOWN + 1)
-    counts = store.count_studies(connection, store.ALL)
+    running, which = store.list_studies_with_job(connection), wanted.which
+    in_line = store.list_active_studies(connection, QUEUE_LOOKED_AT if wanted.filtered else ACTIVE_SHOWN)
+    queue = waiting.describe_queue(in_line, running, status, settings)
+    shown = store.list_active_studies(connection, ACTIVE_SHOWN, which) if wanted.filtered else in_line
+    entries = {entry.id: entry for entry in queue.studies}
+    over = replace(which, states=[wanted.state] if wanted.state in ENDED else ENDED)
+    ended = store.list_studies(connection, over, before=wanted.before, limit=ENDED_SHOWN + 1)
+    counts, anywhere = store.count_studies(connection, which), store.count_studies(connection)
     return {
         "queue": queue,
         "active": [
-            {**_card(connection, settings, study), "position": entry.position, "why": entry.why}
-            for study, entry in zip(active, queue.studies, strict=True)
+            {
+                **_card(connection, settings, study),
+                "position": entries[study.id].position if study.id in entries else None,
+                "why": entries[study.id].why if study.id in entries else "it is far back in the queue",
+            }
+            for study in shown
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
         "ended": [
@@ -85,8 +121,12 @@ def overview(
         ],
         "older": ended[ENDED_SHOWN - 1].number if len(ended) > ENDED_SHOWN else None,
         "counts": counts,
+        "anywhere": sum(anywhere.values()),
+        "archived_total": sum(store.count_studies(connection, Which(archived=True)).values()),
+        "wanted": wanted,
+        "ended_states": ENDED,
         "presets": {name: str(spec.get("question", "")) for name, spec in presets(settings.presets).items()}
-        if not any(counts.values())
+        if not any(anywhere.values())
         else {},
         "mlflow": mlflow,
         "mlflow_server": uri if (uri := settings.mlflow_tracking_uri.rstrip("/")).startswith("http") else "",

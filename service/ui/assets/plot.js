@@ -63,7 +63,8 @@ function pick(box) {
   const address = new URL(location.href);
   const boxes = [...document.querySelectorAll(".pick input")];
   const onPage = new Set(boxes.map((one) => one.value));
-  const elsewhere = (address.searchParams.get("curves") ?? "").split(",").filter((number) => number && !onPage.has(number));
+  const drawn = address.searchParams.get("curves") ?? document.getElementById("by-epoch")?.dataset.picked ?? "";
+  const elsewhere = drawn.split(",").filter((number) => number && !onPage.has(number)); // on other pages of the table
   const numbers = [...elsewhere, ...boxes.filter((one) => one.checked).map((one) => one.value)];
   if (numbers.length > MOST) {
     box.checked = false;
