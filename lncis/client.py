@@ -197,6 +197,14 @@ class Client:
         """Return a paused study, now back in the queue; ServiceError if it is not paused."""
         return self._read(Study, self._ask("POST", _path(study_id, "resume"), retry=False))
 
+    def drain(self, study_id: str) -> Study:
+        """Return a running study after asking it to pause once its running trials have ended; no other begins."""
+        return self._read(Study, self._ask("POST", _path(study_id, "drain")))
+
+    def stop_trial(self, study_id: str, trial: str) -> Trial:
+        """Return a running trial after asking it to end; it counts as failed, with the user's name as the reason."""
+        return self._read(Trial, self._ask("POST", _path_of_trial(study_id, trial, "stop")))
+
     def archive(self, study_id: str) -> Study:
         """Return a study that lists leave out from now on; ServiceError where it is not over."""
         return self._read(Study, self._ask("POST", _path(study_id, "archive")))

@@ -48,7 +48,7 @@ def signed_in(url: str) -> Iterator[SignIn]:
     with ExitStack() as stack:
 
         def sign_in(secret: str = "secret-of-anna", *, acts: bool = True) -> httpx2.Client:
-            client = httpx2.Client(base_url=url, follow_redirects=True, trust_env=False)
+            client = httpx2.Client(timeout=60, base_url=url, follow_redirects=True, trust_env=False)
             browser = stack.enter_context(client)
             browser.post("/ui/signin", data={"token": secret, "then": "/"} | ({"acts": "on"} if acts else {}))
             assert browser.cookies
@@ -95,7 +95,7 @@ def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignI
     def buttons() -> set[str]:
         return set(re.findall(r'name="action" value="(\w+)"', browser.get(f"/ui/studies/{study.id}").text))
 
-    assert buttons() == {"pause", "cancel", "priority", "labels"}
+    assert buttons() == {"pause", "drain", "cancel", "priority", "labels"}
     client.cancel(study.id)
     eventually(lambda: client.get(study.id).over)
     assert buttons() == {"labels", "archive", "delete"}
@@ -199,7 +199,7 @@ def test_without_tokens_forms_have_a_key_too(tmp_path: Path, database: Database,
     ray.hold_after = 0
     with served(tmp_path, database, ray_address=ray.address) as url, Client(url) as client:
         study = running(client)
-        with httpx2.Client(base_url=url, follow_redirects=True, trust_env=False) as browser:
+        with httpx2.Client(timeout=60, base_url=url, follow_redirects=True, trust_env=False) as browser:
             assert browser.post(f"/ui/studies/{study.id}/act", data={"action": "cancel"}).status_code == 403
             assert press(browser, study, "cancel").status_code == 200
         eventually(lambda: client.get(study.id).state == "cancelled")

@@ -66,7 +66,7 @@ def study(client: Client, tmp_path: Path) -> Any:
 
 
 def test_the_best_checkpoint_comes_whole_with_its_digest(url: str, client: Client, study: Any) -> None:
-    answer = httpx2.get(f"{url}/studies/{study.id}/checkpoint")
+    answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint")
     assert answer.status_code == 200
     assert answer.content == CONTENT
     assert answer.headers["content-length"] == str(len(CONTENT))
@@ -74,10 +74,13 @@ def test_the_best_checkpoint_comes_whole_with_its_digest(url: str, client: Clien
     assert b64decode(answer.headers["repr-digest"][len("sha-256=:") : -1]) == hashlib.sha256(CONTENT).digest()
     trial = best_trial(client, study)
     assert answer.headers["content-disposition"] == f'attachment; filename="{study.id}-{trial.name}.pt"'
-    assert httpx2.get(f"{url}/studies/{study.id}/trials/{trial.name}/checkpoint").content == CONTENT
-    head = httpx2.head(f"{url}/studies/{study.id}/checkpoint")
+    assert httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/trials/{trial.name}/checkpoint").content == CONTENT
+    head = httpx2.head(timeout=60, url=f"{url}/studies/{study.id}/checkpoint")
     assert (head.headers["etag"], head.headers["content-length"], head.content) == (ETAG, str(len(CONTENT)), b"")
-    assert httpx2.get(f"{url}/studies/{study.id}/checkpoint", headers={"If-None-Match": ETAG}).status_code == 304
+    assert (
+        httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint", headers={"If-None-Match": ETAG}).status_code
+        == 304
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_the_best_checkpoint_comes_whole_with_its_digest(url: str, client: Clien
     ],
 )
 def test_a_part_comes_alone(url: str, study: Any, asked: str, first: int, last: int) -> None:
-    answer = httpx2.get(f"{url}/studies/{study.id}/checkpoint", headers={"Range": asked})
+    answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint", headers={"Range": asked})
     assert answer.status_code == 206
     assert answer.headers["content-range"] == f"bytes {first}-{last}/3000000"
     assert answer.content == CONTENT[first : last + 1]
@@ -100,11 +103,11 @@ def test_a_part_comes_alone(url: str, study: Any, asked: str, first: int, last: 
 
 def test_a_range_counts_only_for_the_file_that_it_is_of(url: str, study: Any) -> None:
     address = f"{url}/studies/{study.id}/checkpoint"
-    same = httpx2.get(address, headers={"Range": "bytes=10-", "If-Range": ETAG})
-    other = httpx2.get(address, headers={"Range": "bytes=10-", "If-Range": '"other"'})
+    same = httpx2.get(timeout=60, url=address, headers={"Range": "bytes=10-", "If-Range": ETAG})
+    other = httpx2.get(timeout=60, url=address, headers={"Range": "bytes=10-", "If-Range": '"other"'})
     assert (same.status_code, other.status_code) == (206, 200)
     assert other.content == CONTENT
-    beyond = httpx2.get(address, headers={"Range": "bytes=3000000-"})
+    beyond = httpx2.get(timeout=60, url=address, headers={"Range": "bytes=3000000-"})
     assert beyond.status_code == 416
     assert beyond.headers["content-range"] == "bytes */3000000"
     assert beyond.json()["detail"] == "the file has 3000000 bytes, so none from 3000000 on"
@@ -128,14 +131,14 @@ def test_a_training_that_goes_on_does_not_mix_two_checkpoints(
     url: str, client: Client, study: Any, tmp_path: Path
 ) -> None:
     stage = tmp_path / "runs" / study.id / "stages" / best_trial(client, study).stages[-1]
-    with httpx2.stream("GET", f"{url}/studies/{study.id}/checkpoint") as answer:
+    with httpx2.stream("GET", timeout=60, url=f"{url}/studies/{study.id}/checkpoint") as answer:
         chunks = answer.iter_bytes()
         received = next(chunks)
         (stage / "new").write_bytes(OTHER)
         (stage / "new").replace(stage / "checkpoint.pt")
         received += b"".join(chunks)
     assert received == CONTENT
-    assert httpx2.get(f"{url}/studies/{study.id}/checkpoint").content == OTHER
+    assert httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint").content == OTHER
 
 
 def test_one_that_the_study_dropped_comes_from_the_store(client: Client, tmp_path: Path) -> None:
@@ -184,7 +187,9 @@ def test_checkpoints_come_from_a_storage_too(
         stages = url_of_stages(root, found.id, sharing=sharing)
         storage.publish(tmp_path / "trained", storage.below(stages, trial.stages[-1]), epoch=4)
         assert client.checkpoint(found.id, tmp_path / "best.pt").read_bytes() == CONTENT
-        part = httpx2.get(f"{url}/studies/{found.id}/checkpoint", headers={"Range": "bytes=-5", "If-Range": ETAG})
+        part = httpx2.get(
+            timeout=60, url=f"{url}/studies/{found.id}/checkpoint", headers={"Range": "bytes=-5", "If-Range": ETAG}
+        )
         assert (part.status_code, part.content) == (206, CONTENT[-5:])
 
 
@@ -192,7 +197,7 @@ def test_a_storage_that_is_away_is_said(tmp_path: Path, database: Database, ray:
     with served(tmp_path, database, ray_address=ray.address, storage=url_of(s3)) as url, Client(url) as client:
         found = finished(client)
         with s3.failing(501):
-            answer = httpx2.get(f"{url}/studies/{found.id}/checkpoint", timeout=60)
+            answer = httpx2.get(url=f"{url}/studies/{found.id}/checkpoint", timeout=60)
         assert answer.status_code == 503
         assert "cannot be used" in answer.json()["detail"]
 
@@ -212,7 +217,7 @@ class _Breaking(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.headers.get("Range"))
         headers = {name: self.headers[name] for name in ("Range", "If-Range") if name in self.headers}
-        answer = httpx2.get(f"{self.server.target}{self.path}", headers=headers)
+        answer = httpx2.get(timeout=60, url=f"{self.server.target}{self.path}", headers=headers)
         self.send_response(answer.status_code)
         for name in ("content-length", "etag", "content-range", "content-type"):
             if name in answer.headers:

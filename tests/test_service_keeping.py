@@ -56,7 +56,7 @@ def test_an_archived_study_is_left_out_and_comes_back(url: str, client: Client) 
     assert [study.id for study in client.list()] == [second.id]
     assert [study.id for study in client.list(archived=True)] == [first.id]
     assert client.archive(first.id) == archived  # again: nothing changes
-    assert httpx2.get(url).text.count(first.id) == 0
+    assert httpx2.get(timeout=60, url=url).text.count(first.id) == 0
     assert client.get(first.id).state == "succeeded"
     assert not client.unarchive(first.id).archived
     assert [study.id for study in client.list()] == [second.id, first.id]
@@ -72,7 +72,7 @@ def test_only_what_is_over_is_put_away(client: Client, ray: FakeRay) -> None:
         ) as refused:
             put_away(study.id)
         assert refused.value.status == 409
-        assert refused.value.legal == ["cancel", "pause"]
+        assert refused.value.legal == ["cancel", "pause", "drain"]
 
 
 def test_studies_are_found_by_text_and_label(client: Client) -> None:
@@ -95,7 +95,7 @@ def test_studies_are_found_by_text_and_label(client: Client) -> None:
 )
 def test_labels_are_short_lines(url: str, client: Client, labels: Any) -> None:
     study = finished(client)
-    answer = httpx2.put(f"{url}/studies/{study.id}/labels", json={"labels": labels})
+    answer = httpx2.put(timeout=60, url=f"{url}/studies/{study.id}/labels", json={"labels": labels})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"].startswith("body.labels")
     assert client.get(study.id).labels == []
@@ -183,8 +183,8 @@ def test_readers_put_nothing_away(tmp_path: Path, database: Database, ray: FakeR
     with served(tmp_path, database, ray_address=ray.address, tokens=tokens) as url:
         headers = {"Authorization": "Bearer secret-of-bilal"}
         for method, path in (("POST", "/archive"), ("POST", "/unarchive"), ("PUT", "/labels"), ("DELETE", "")):
-            assert httpx2.request(method, f"{url}/studies/x{path}", headers=headers).status_code == 403
-            assert httpx2.request(method, f"{url}/studies/x{path}").status_code == 401
+            assert httpx2.request(method, timeout=60, url=f"{url}/studies/x{path}", headers=headers).status_code == 403
+            assert httpx2.request(method, timeout=60, url=f"{url}/studies/x{path}").status_code == 401
 
 
 def test_a_database_of_before_has_nothing_archived(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_log_comes_part_by_part(url: str, client: Client, tmp_path: Path) -> N
     log_of(tmp_path, study.id).write("".join(lines))
     at, found = 0, ""
     while True:
-        answer = httpx2.get(f"{url}/studies/{study.id}/log", params={"offset": at, "limit": 1024})
+        answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/log", params={"offset": at, "limit": 1024})
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert int(answer.headers["log-offset"]) == at
         assert answer.headers["log-end"] == "5000"
@@ -53,7 +53,9 @@ def test_a_log_comes_part_by_part(url: str, client: Client, tmp_path: Path) -> N
             break
         at, found = int(answer.headers["log-next"]), found + answer.text
     assert found == "".join(lines)
-    assert httpx2.get(f"{url}/studies/{study.id}/log", params={"limit": 1024}).text == "".join(lines[-102:])
+    assert httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/log", params={"limit": 1024}).text == "".join(
+        lines[-102:]
+    )
     assert "".join(client.log(study.id)) == found
 
 
@@ -75,7 +77,7 @@ def test_the_log_of_a_trial_is_that_of_its_stages(url: str, client: Client, tmp_
 
 def test_a_study_without_a_log_has_an_empty_one(url: str, client: Client) -> None:
     study = finished(client)
-    answer = httpx2.get(f"{url}/studies/{study.id}/log")
+    answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/log")
     assert (answer.status_code, answer.text, answer.headers["log-end"]) == (200, "", "0")
     assert list(client.follow_log(study.id)) == []
 
@@ -105,7 +107,9 @@ def test_a_log_is_followed_as_it_grows_and_to_the_end_of_the_study(
 def test_a_stream_goes_on_after_its_last_event(url: str, client: Client, tmp_path: Path) -> None:
     study = finished(client)
     log_of(tmp_path, study.id).write("first\nsecond\n")
-    with httpx2.stream("GET", f"{url}/studies/{study.id}/log/follow", headers={"Last-Event-ID": "6"}) as answer:
+    with httpx2.stream(
+        "GET", timeout=60, url=f"{url}/studies/{study.id}/log/follow", headers={"Last-Event-ID": "6"}
+    ) as answer:
         events = [(event.event, event.id, json.loads(event.data)) for event in httpx2.EventSource(answer)]
     assert events == [
         ("lines", "13", {"offset": 6, "text": "second\n"}),
@@ -118,10 +122,10 @@ def test_no_reader_obeys_what_stands_in_a_log(url: str, client: Client, tmp_path
     log_of(tmp_path, study.id).write("good\n")
     (file,) = (tmp_path / "runs" / study.id / LOGS / DRIVER).iterdir()
     file.write_bytes(b"\x1b[2J<script>alert(1)</script>\x07 \xff\n")  # as another program might write it
-    answer = httpx2.get(f"{url}/studies/{study.id}/log")
+    answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/log")
     assert answer.text == "<script>alert(1)</script>\ufffd \ufffd\n"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    page = httpx2.get(f"{url}/ui/studies/{study.id}/log")
+    page = httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}/log")
     assert "<script>alert" not in page.text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\ufffd" in page.text
 
@@ -142,17 +146,20 @@ def test_the_page_of_a_log_shows_its_end_and_leads_to_its_begin(url: str, client
     log = log_of(tmp_path, study.id)
     for begin in range(0, len(lines), 1000):
         log.write("".join(lines[begin : begin + 1000]))
-    page = httpx2.get(f"{url}/ui/studies/{study.id}/log").text
+    page = httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}/log").text
     assert lines[-1] in page
     assert lines[0] not in page
     assert "?offset=0" in page
-    first = httpx2.get(f"{url}/ui/studies/{study.id}/log?offset=0").text
+    first = httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}/log?offset=0").text
     assert lines[0] in first
     trial = next(client.trials(study.id))
     log_of(tmp_path, study.id, trial.stages[-1]).write("of the trial\n")
-    assert "of the trial" in httpx2.get(f"{url}/ui/studies/{study.id}/log?trial={trial.name}").text
-    assert f"/ui/studies/{study.id}/log?trial={trial.name}" in httpx2.get(f"{url}/ui/studies/{study.id}").text
-    assert httpx2.get(f"{url}/ui/studies/{study.id}/log?trial=none").status_code == 404
+    assert "of the trial" in httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}/log?trial={trial.name}").text
+    assert (
+        f"/ui/studies/{study.id}/log?trial={trial.name}"
+        in httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}").text
+    )
+    assert httpx2.get(timeout=60, url=f"{url}/ui/studies/{study.id}/log?trial=none").status_code == 404
 
 
 def test_a_reader_needs_a_token(tmp_path: Path, database: Database, ray: FakeRay) -> None:
@@ -160,7 +167,7 @@ def test_a_reader_needs_a_token(tmp_path: Path, database: Database, ray: FakeRay
 
     with served(tmp_path, database, ray_address=ray.address, tokens=parse_tokens("anna:write:secret-of-anna")) as url:
         for path in ("log", "log/follow", "trials/x/log", "trials/x/log/follow"):
-            assert httpx2.get(f"{url}/studies/x/{path}").status_code == 401
+            assert httpx2.get(timeout=60, url=f"{url}/studies/x/{path}").status_code == 401
         started = time.monotonic()
-        assert httpx2.get(f"{url}/ui/studies/x/log").status_code == 401
+        assert httpx2.get(timeout=60, url=f"{url}/ui/studies/x/log").status_code == 401
         assert time.monotonic() - started < 5

@@ -32,6 +32,8 @@ class Action(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    DRAIN = "drain"
+    """Pause it once the trials that run have ended; no other begins."""
 
 
 class Progress(Document):

@@ -175,6 +175,18 @@ def pause(study_id: Id, service: Service = None) -> None:
         print_state(client.pause(study_id))
 
 
+def drain(study_id: Id, service: Service = None) -> None:
+    """Pause a running study of the service once the trials that run have ended; no other begins."""
+    with clear_errors(), client_of(service) as client:
+        print_state(client.drain(study_id))
+
+
+def stop_trial(study_id: Id, trial: Annotated[str, typer.Argument(help="Its name.")], service: Service = None) -> None:
+    """End one trial of a running study; it counts as failed."""
+    with clear_errors(), client_of(service) as client:
+        print(plain(f"{client.stop_trial(study_id, trial).name}: ends after its epoch"))
+
+
 def resume(study_id: Id, service: Service = None) -> None:
     """Put a paused study of the service back into the queue."""
     with clear_errors(), client_of(service) as client:

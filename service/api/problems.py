@@ -15,7 +15,7 @@ from lncis import documents
 from lncis.errors import ConfigError, LncisError, StorageError, StudyError
 from service.api.methods import allowed
 from service.store.database import DatabaseAway
-from service.store.findings import UnknownTrial
+from service.store.findings import NotRunning, UnknownTrial
 from service.store.studies import IllegalAction, KeyTaken, NotOver, StaleRevision, StudyOver, UnknownStudy
 
 MEDIA_TYPE = "application/problem+json"
@@ -74,7 +74,7 @@ def _of(error: LncisError) -> Response:
             return response(409, str(error), state=error.study.state, legal=error.legal)
         case NotOver():
             return response(409, str(error), state=error.study.state, legal=error.study.legal)
-        case StudyError():
+        case StudyError() | NotRunning():
             return response(409, str(error))
         case StudyOver():
             return response(409, str(error), state=error.study.state, legal=[])

@@ -23,12 +23,14 @@ from lncis.api import ENDED, State
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
 from lncis.studies.logs import DRIVER, LOGS, Log
+from lncis.studies.requests import Requests, write_requests
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
 from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports, error_message
 from service.dispatch.outcome import Outcome, outcome
 from service.dispatch.progress import Follower
 from service.settings import Settings
+from service.store import findings
 from service.store import studies as store
 from service.store.database import Database, DatabaseAway, Leadership
 from service.store.states import Job, Wanted
@@ -153,7 +155,7 @@ class Dispatcher:
             if not isinstance(error, OSError):
                 self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
                 return
-        elif report is not None and study.wanted is not Wanted.RUN:
+        elif report is not None and study.wanted in (Wanted.PAUSE, Wanted.CANCEL):
             self._jobs.stop(report.job_id)
         if study.reason != (reason := f"its journal cannot be read: {error}"):
             self._change(study, reason=reason)
@@ -171,7 +173,10 @@ class Dispatcher:
             self._submit(study, others)
 
     def _runs(self, study: Study, report: JobReport) -> None:
-        if study.wanted is not Wanted.RUN:
+        self._pass_requests_on(study)
+        if study.wanted is Wanted.DRAIN:
+            reason = store.DRAINING
+        elif study.wanted is not Wanted.RUN:
             self._jobs.stop(report.job_id)
             reason = "is being paused" if study.wanted is Wanted.PAUSE else "is being cancelled"
         else:
@@ -235,6 +240,7 @@ class Dispatcher:
             return
         try:
             self._write_spec(study, spec)
+            self._pass_requests_on(study)
         except (ConfigError, OSError) as error:
             self._postpone(study, f"its folder cannot be written: {error}")
             return
@@ -253,6 +259,12 @@ class Dispatcher:
     def _write_spec(self, study: Study, spec: StudySpec) -> None:
         """Write the spec into the study's folder, where its job reads it."""
         folders.claim_folder(self._settings.runs, study.id, spec, update=True)
+
+    def _pass_requests_on(self, study: Study) -> None:
+        """Have the study's driver know what users ask of it."""
+        stop = self._database.read(lambda connection: findings.trials_to_stop(connection, study))
+        requests = Requests(drain=study.wanted is Wanted.DRAIN, stop=stop)
+        write_requests(self._settings.runs / study.id, requests)
 
     def _spec(self, study: Study) -> StudySpec:
         document = self._database.read(lambda connection: store.load_spec(connection, study))
@@ -299,6 +311,7 @@ class Dispatcher:
 
 _STOPPED: dict[Wanted, dict[str, Any]] = {
     Wanted.PAUSE: {"state": State.PAUSED, "reason": "paused"},
+    Wanted.DRAIN: {"state": State.PAUSED, "reason": "paused"},
     Wanted.CANCEL: {"state": State.CANCELLED, "reason": "cancelled"},
 }
 """Changes of a study that would return to the queue, although a user stopped it."""

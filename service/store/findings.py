@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api
-from lncis.api import State
+from lncis.api import ENDED, State
 from lncis.errors import LncisError
 from service.store import tables
 from service.store.tables import Study
@@ -34,6 +34,30 @@ def load_trial(connection: Connection, study: Study, name: str) -> api.Trial:
     if row is None:
         raise UnknownTrial(f"study {study.id} has no trial {name!r}; GET /studies/{study.id}/trials lists them")
     return api.Trial.model_validate(row)
+
+
+class NotRunning(LncisError):
+    """A trial does not run, so it cannot be stopped."""
+
+
+def stop_trial(connection: Connection, study: Study, name: str, user: str) -> None:
+    """Note that a user wants a trial to end; UnknownTrial, NotRunning. Asking again changes nothing."""
+    trial = load_trial(connection, study, name)
+    if trial.state != "running" or study.state in ENDED:
+        state = trial.state if study.state not in ENDED else f"of a study that is {study.state}"
+        raise NotRunning(f"trial {name} of study {study.id} is {state}; only one that runs can be stopped")
+    columns = tables.trials.c
+    mine = (columns.study == study.number) & (columns.name == name) & columns.stopped_by.is_(None)
+    connection.execute(tables.trials.update().where(mine).values(stopped_by=user))
+
+
+def trials_to_stop(connection: Connection, study: Study) -> dict[str, str]:
+    """Return the trials that are to end and still run, each with the user who asked for it."""
+    columns = tables.trials.c
+    query = sa.select(columns.name, columns.stopped_by).where(
+        columns.study == study.number, columns.state == "running", columns.stopped_by.is_not(None)
+    )
+    return {row.name: row.stopped_by for row in connection.execute(query)}
 
 
 def stage_of_epoch(connection: Connection, study: Study, keys: Sequence[str], epoch: int) -> list[str]:

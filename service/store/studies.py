@@ -30,14 +30,15 @@ class IllegalAction(LncisError):
         self.legal = study.legal
         asked = (
             f" and being {_UNDER_WAY[study.wanted]}"
-            if study.wanted is not Wanted.RUN and study.state not in ENDED
+            if study.wanted is not Wanted.RUN and study.state not in (*ENDED, State.PAUSED)
             else ""
         )
         now = ", ".join(self.legal) or "nothing: it is over"
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
 
 
-_UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled"}
+_UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled", Wanted.DRAIN: "drained"}
+DRAINING = "finishes the trials that run, and starts no other"
 
 
 class StudyOver(LncisError):
@@ -250,7 +251,8 @@ def request_action(connection: Connection, study_id: str, action: Action) -> Stu
         return study
     if action is Action.CANCEL and study.job is Job.NONE:
         return update_study(connection, study, state=State.CANCELLED, reason="cancelled", wanted=wanted)
-    return update_study(connection, study, wanted=wanted, reason=f"is being {_UNDER_WAY[wanted]}")
+    reason = DRAINING if wanted is Wanted.DRAIN else f"is being {_UNDER_WAY[wanted]}"
+    return update_study(connection, study, wanted=wanted, reason=reason)
 
 
 def adjust_study(

@@ -182,6 +182,7 @@ trials = Table(
     Column("epoch", Integer, nullable=False),  # finished
     Column("metrics", JSON, nullable=False),  # of the last epoch, and of the last evaluation before it
     Column("objective", Float),  # of the last evaluation
+    Column("stopped_by", String(64)),  # the user who asked for it to end; it ends when its driver has read that
     UniqueConstraint("study", "name"),
 )
 

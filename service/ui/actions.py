@@ -15,13 +15,14 @@ from sqlalchemy.engine import Connection
 
 from lncis.api import Action, Labels
 from lncis.errors import LncisError, StudyError
-from service.api.endpoints.keeping import archived_study, labelled_study, removed_study
+from service.api.endpoints.keeping import archived_study, labelled_study, removed_study, stopped_trial
 from service.api.endpoints.studies import StudyId
 from service.api.problems import Problem
 from service.api.runtime import At, Runtime, caller_of_request, root_of
 from service.auth import Caller
 from service.store import studies as store
 from service.store.database import DatabaseAway
+from service.store.findings import NotRunning, UnknownTrial
 from service.store.studies import IllegalAction, NotOver, StudyOver, UnknownStudy
 from service.ui.rendering import error_page, signin_page
 
@@ -73,6 +74,7 @@ def _check(caller: Caller, form: Form) -> None:
 async def _act(runtime: Runtime, study_id: str, caller: Caller, form: Form) -> None:
     acts: dict[str, Callable[[], Awaitable[object]]] = {
         **{str(action): lambda action=action: _ask(runtime, study_id, action) for action in Action},  # type: ignore[misc]
+        "stop": lambda: stopped_trial(runtime, study_id, form.get("trial", ""), caller.user),
         "priority": lambda: _set_priority(runtime, study_id, form.get("priority", "")),
         "labels": lambda: _set_labels(runtime, study_id, form.get("labels", "")),
         "archive": lambda: archived_study(runtime, study_id, archived=True),
@@ -117,9 +119,9 @@ def _status(error: LncisError) -> int:
     match error:
         case Problem():
             return error.status
-        case UnknownStudy():
+        case UnknownStudy() | UnknownTrial():
             return 404
-        case IllegalAction() | NotOver() | StudyOver() | StudyError():
+        case IllegalAction() | NotOver() | NotRunning() | StudyOver() | StudyError():
             return 409
         case DatabaseAway():
             return 503

@@ -7,8 +7,10 @@ Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do n
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError
@@ -21,8 +23,12 @@ from lncis.studies.driver.probing import SensitivityCheck
 from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
 from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
 from lncis.studies.logs import DRIVER, LOGS
+from lncis.studies.requests import Requests, read_requests
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
+
+REQUESTS_SECONDS = 1.0
+"""Between two looks at what users ask of the study."""
 
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
@@ -45,6 +51,8 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: Driv
     except RayError as error:
         stopped = f"Ray failed ({type(error).__name__})"
     if scheduler.unfinished:
+        if read_requests(run.folder).drain:
+            stopped = "a user asked to start no more"
         raise StudyError(
             f"{scheduler.unfinished} trials of study {run.study_id} did not end: {stopped} (more in "
             f"{run.folder / LOGS / DRIVER}); resume it with: lncis study run --resume {run.study_id}"
@@ -70,7 +78,7 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, l
             log.take_from(queue.actor)
             return pool.trials_at_once
 
-        follow(scheduler, trials, attend)
+        follow(scheduler, trials, attend, _Asked(run.folder).now)
 
 
 def _take_last_lines(log: DriverLog, queue: Any) -> None:
@@ -78,17 +86,37 @@ def _take_last_lines(log: DriverLog, queue: Any) -> None:
         log.take_from(queue, at_once=True)
 
 
-def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:
+class _Asked:
+    """What users ask of the study, looked up now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._next_look, self._found = folder, 0.0, Requests()
+
+    def now(self) -> Requests:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look, self._found = now + REQUESTS_SECONDS, read_requests(self._folder)
+        return self._found
+
+
+def follow(
+    scheduler: TrialScheduler,
+    trials: TuneTrials,
+    attend: Callable[[], int],
+    asked: Callable[[], Requests] = Requests,
+) -> None:
     """The loop: reports decide what happens to trials, and which trial is next.
 
-    `attend` starts missing workers, and returns how many trials to follow at once.
+    `attend` starts missing workers, and returns how many trials to follow at once; `asked`, what users want.
     """
     while scheduler.unfinished:
-        at_once = attend()
-        while trials.running < at_once and (trial := scheduler.start_next()):
+        at_once, requests = attend(), asked()
+        for name, user in requests.stop.items():
+            scheduler.stop(name, f"stopped by {user}")
+        while trials.running < at_once and (trial := scheduler.start_next(only_awaited=requests.drain)):
             trials.start(trial.name)
         if not trials.running:
-            return  # Tune has lost those that have not ended
+            return  # Tune has lost those that have not ended, or no more are to start
         for report in trials.reports():
             if report.record:
                 scheduler.epoch_finished(report.trial, report.record, reused=report.reused)

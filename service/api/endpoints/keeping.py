@@ -6,15 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.engine import Connection
 
-from lncis.api import Labels, Removed, Study
+from lncis.api import Labels, Removed, Study, Trial
 from lncis.execution.storage import shown
 from lncis.studies import folders
 from lncis.studies.store import url_of_stages
+from service.api.endpoints.logs import TrialName
 from service.api.endpoints.studies import ETAG, StudyId, small_body, tagged
 from service.api.openapi import LABELS_BODY
 from service.api.problems import documented
 from service.api.runtime import At, Runtime, Writer
-from service.store import removal
+from service.store import findings, removal
 from service.store import studies as store
 from service.store.removal import Stages
 from service.store.tables import Study as StudyRow
@@ -42,6 +43,25 @@ async def archived_study(runtime: Runtime, study_id: str, *, archived: bool) -> 
         return store.with_spec(connection, store.archive_study(connection, study_id, archived=archived))
 
     return await runtime.write(write)
+
+
+@router.post("/trials/{trial}/stop", status_code=202, response_model=Trial, responses=documented(404, 409))
+async def stop_trial(study_id: StudyId, trial: TrialName, runtime: At, caller: Writer) -> Trial:
+    """End one trial of a running study, after its epoch; it counts as failed, with the user's name as the reason."""
+    return await stopped_trial(runtime, study_id, trial, caller.user)
+
+
+async def stopped_trial(runtime: Runtime, study_id: str, trial: str, user: str) -> Trial:
+    """Return a trial that was asked to end."""
+
+    def write(connection: Connection) -> Trial:
+        study = store.load_study(connection, study_id, to_change=True)
+        findings.stop_trial(connection, study, trial, user)
+        return findings.load_trial(connection, study, trial)
+
+    found = await runtime.write(write)
+    runtime.wake()
+    return found
 
 
 async def _labels(request: Request) -> Labels:

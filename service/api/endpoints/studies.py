@@ -233,6 +233,7 @@ def _add_action(action: Action, description: str) -> None:
 
 _add_action(Action.CANCEL, "End a study for good; its results stay.")
 _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
+_add_action(Action.DRAIN, "Pause a running study once the trials that run have ended; no other begins.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
 
 
