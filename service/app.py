@@ -16,6 +16,7 @@ from service.api.runtime import Runtime
 from service.api.submission.plans import Planner
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
+from service.dispatch.notices import Notifier
 from service.settings import Settings, is_loopback
 from service.store.database import Database
 from service.ui import actions, log_page, page, signing
@@ -29,6 +30,7 @@ States: queued -> running -> succeeded | failed | cancelled; running <-> paused.
 def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     """Return the service; the caller made its database, and closes it."""
     dispatcher = Dispatcher(settings, database, jobs)
+    notifier = Notifier(settings, database, lambda: dispatcher.leads)
     runtime = Runtime(
         settings=settings,
         database=database,
@@ -40,8 +42,10 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         dispatcher.start()
+        notifier.start()
         yield
         runtime.stopping = True
+        notifier.stop()
         dispatcher.stop()
         await runtime.close()
 

@@ -60,6 +60,8 @@ class Dispatcher:
         self._seen = replace(waiting.NEVER_SEEN, holder=self._name, ray_since=time.time())
         self.heartbeats = waiting.HeartbeatWatch()
         self._followers: dict[str, Follower] = {}
+        self.leads = False
+        """Whether this service dispatches, and no other on its database."""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -81,7 +83,8 @@ class Dispatcher:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                if self._leadership.held():
+                self.leads = self._leadership.held()
+                if self.leads:
                     self.turn()
                 else:
                     self._followers.clear()  # another service copies the journals now

@@ -308,7 +308,7 @@ def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
         if state == State.RUNNING and study.started_at is None:
             changes["started_at"] = now
         if state in ENDED:
-            changes["finished_at"] = now
+            changes |= {"finished_at": now, "notice_due": now}
     if (state, reason) != (study.state, study.reason):
         changes["events"] = study.events + 1
         event = {"state": state, "reason": reason}
@@ -319,6 +319,11 @@ def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
     changes["revision"] = study.revision + 1
     query = _UPDATE.where(tables.studies.c.number == study.number).values(**changes)
     return Study(**connection.execute(query).one()._mapping)
+
+
+def studies_where(connection: Connection, condition: sa.ColumnElement[bool], *, order: Any, limit: int) -> list[Study]:
+    """Return up to `limit` studies of which a condition holds, in some order."""
+    return _studies(connection, _STUDIES.where(condition).order_by(order).limit(limit))
 
 
 def _studies(connection: Connection, query: sa.Select[Any]) -> list[Study]:

@@ -83,6 +83,7 @@ class Study(Base, kw_only=True):
     __table_args__ = (
         Index("studies_queue", "state", "priority", "number"),
         Index("studies_job", "job"),
+        Index("studies_notice", "notice_due"),
         {"sqlite_autoincrement": True},
     )
 
@@ -117,6 +118,11 @@ class Study(Base, kw_only=True):
     setbacks: Mapped[int] = mapped_column(insert_default=0)
     """Jobs in a row that died without finishing an epoch."""
     retry_at: Mapped[float] = mapped_column(insert_default=0.0)
+    notice_due: Mapped[float | None]
+    """When its end is to be sent to whom the service notifies; null: it has not ended, or that was sent."""
+    notice_attempts: Mapped[int] = mapped_column(insert_default=0, server_default="0")
+    waiting_noticed: Mapped[float | None]
+    """Since when it waited as that was sent."""
     epochs_at_start: Mapped[int] = mapped_column(insert_default=0)
     """`epochs_done` when its latest job began."""
 
