@@ -168,3 +168,26 @@ def test_studies_are_found_on_the_page(tmp_path: Path, database: Database) -> No
         assert re.findall(position, alone) == [
             re.findall(position, card)[0] for card in everything.split('<li class="card">') if waiting.id in card
         ]  # its place among all
+
+
+def test_two_studies_stand_side_by_side(tmp_path: Path, database: Database, browser: Browser) -> None:
+    filler().fill(database, 2, 80)
+    with served(tmp_path, database) as url, Client(url) as client:
+        a, b = client.list()
+        same = get(f"{url}/ui/compare?a={a.id}&b={b.id}")
+        assert "In nothing: both have the same spec." in same
+        spec = {**client.get(b.id).spec, "name": "other", "seeds": [7]}
+        other = client.submit(spec)
+        page = get(f"{url}/ui/compare?a={a.id}&b={other.id}")
+        assert "<code>seeds.0</code>" in page or "<code>seeds</code>" in page
+        assert f'<option value="{other.id}">' in get(f"{url}/ui/studies/{a.id}")
+        for wrong, status in ((f"a={a.id}", 422), (f"a={a.id}&b=none", 404), ("a=..%2Fx&b=y", 422)):
+            answer = httpx2.get(f"{url}/ui/compare?{wrong}", trust_env=False, timeout=60)
+            assert answer.status_code == status
+        for width in (1280, 390):
+            browser.look(width)
+            browser.open(f"{url}/ui/compare?a={a.id}&b={b.id}")
+            assert browser.js("document.documentElement.scrollWidth") <= width
+            assert browser.js("document.querySelectorAll('#by-epoch .u-series').length") == 1 + 6
+            assert {label[:2] for label in browser.js("plot.series.slice(1).map(s => s.label)")} == {"A:", "B:"}
+        assert browser.complaints == []

@@ -39,6 +39,8 @@ CURVES, EPOCHS_SHOWN = 6, 600
 MOST_CURVES = 12
 """That a reader may pick."""
 REASONS = 10
+OTHERS = 50
+"""Latest studies, with which one can be compared."""
 SORT_NAMES = {
     "number": "number",
     "label": "configuration",
@@ -238,6 +240,7 @@ def study(
         "pages": pages,
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
+        "others": [one for one in store.list_studies(connection, before=None, limit=OTHERS) if one.id != found.id],
         "actions": found.legal,
         "over": found.state in ENDED,
     }
