@@ -14,9 +14,11 @@ from browser import Browser
 from served import eventually as within
 from served import filler, served
 
+from lncis import documents
 from lncis.client import Client
+from lncis.studies.spec import StudySpec
 from service.store.database import Database
-from service.ui import curves
+from service.ui import curves, parallel
 
 
 def get(url: str) -> str:
@@ -191,3 +193,41 @@ def test_two_studies_stand_side_by_side(tmp_path: Path, database: Database, brow
             assert browser.js("document.querySelectorAll('#by-epoch .u-series').length") == 1 + 6
             assert {label[:2] for label in browser.js("plot.series.slice(1).map(s => s.label)")} == {"A:", "B:"}
         assert browser.complaints == []
+
+
+def space(**fields: Any) -> StudySpec:
+    document = {
+        "name": "s",
+        "search": {
+            "loss.gamma": {"type": "categorical", "choices": [8.0, 4.0, 6.0]},
+            "optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        },
+        "sampler": {"type": "random", "configurations": 3},
+        **fields,
+    }
+    return documents.parse(StudySpec, document, source="test")
+
+
+def test_parallel_coordinates_stand_where_their_values_are() -> None:
+    rows: list[parallel.Row] = [
+        ("worst", {"loss.gamma": 4.0, "optimizer.lr": 1e-4}, 10.0),
+        ("best", {"loss.gamma": 8.0, "optimizer.lr": 1e-2}, 30.0),
+        ("middle", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, 20.0),
+        ("broken", {"optimizer.lr": 1e-3}, 20.0),
+        ("none", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, float("nan")),
+    ]
+    drawing = parallel.parallel(rows, space())
+    assert drawing
+    assert [(axis.name, axis.top, axis.bottom) for axis in drawing.axes] == [
+        ("gamma", "8", "4"),
+        ("lr", "0.01", "0.0001"),
+        ("val/segm_AP", "30.0", "10.0"),
+    ]
+    heights = {line.says.partition(":")[0]: re.findall(r"[ML][\d.]+ ([\d.]+)", line.path) for line in drawing.lines}
+    assert list(heights) == ["worst", "middle", "broken", "best"], "the best is drawn last"
+    assert heights == {"worst": ["94"] * 3, "best": ["6"] * 3, "middle": ["50"] * 3, "broken": ["50"] * 2}
+    assert [line.fifth for line in drawing.lines] == [1, 2, 3, 4]
+    least = parallel.parallel(rows, space(objective={"metric": "val/segm_AP", "mode": "min"}))
+    assert least
+    assert least.lines[-1].says.startswith("worst")
+    assert parallel.parallel(rows[:1], space()) is None

@@ -24,7 +24,7 @@ from service.store.best import best_configurations, configuration_yaml
 from service.store.studies import Which
 from service.store.tables import Study
 from service.store.trial_table import WHOLE_TABLE, Asked, read_table
-from service.ui import curves
+from service.ui import curves, parallel
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
 """Active studies; studies that are over, on a page; trials on a page."""
@@ -38,6 +38,8 @@ CURVES, EPOCHS_SHOWN = 6, 600
 """Learning curves of a study; the last epochs of each."""
 MOST_CURVES = 12
 """That a reader may pick."""
+PARALLEL_TRIALS = 1500
+"""Latest trials whose configurations are drawn in parallel coordinates."""
 REASONS = 10
 OTHERS = 50
 """Latest studies, with which one can be compared."""
@@ -221,6 +223,7 @@ def study(
         "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
         "by_epoch": curves.by_epoch(drawn),
+        "parallel": parallel.parallel(_configurations(connection, found), spec),
         "plotted": curves.plotted(drawn),
         "metric": metric,
         "metrics": sorted(
@@ -294,6 +297,21 @@ def learning_curves(
         points = sorted((float(epoch), float(value)) for epoch, value in said if value is not None)
         found.append((f"{row.label}, seed {row.seed}", points))
     return found
+
+
+def _configurations(connection: Connection, study: Study) -> list[parallel.Row]:
+    """Return the latest searched configurations: label, values, and the mean of the objective so far."""
+    columns = tables.trials.c
+    rows = connection.execute(
+        sa.select(columns.configuration, columns.label, columns.overrides, columns.objective)
+        .where(columns.study == study.number, columns.baseline.is_(None), columns.objective.is_not(None))
+        .order_by(columns.number.desc())
+        .limit(PARALLEL_TRIALS)
+    ).all()
+    groups: dict[int, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row.configuration, []).append(row)
+    return [(of[0].label, of[0].overrides, sum(row.objective for row in of) / len(of)) for of in groups.values()]
 
 
 def _failures(connection: Connection, study: Study) -> list[Any]:

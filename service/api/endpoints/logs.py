@@ -113,7 +113,10 @@ async def _look(runtime: Runtime, study_id: str, trial: str | None) -> tuple[Sta
 
 def log_names(connection: Connection, study: Study, trial: str | None) -> list[str]:
     """Return the names of a trial's logs, or that of the driver; UnknownTrial."""
-    return [DRIVER] if trial is None else findings.load_trial(connection, study, trial).stages
+    if trial is None:
+        return [DRIVER]
+    keys = findings.load_trial(connection, study, trial).stages
+    return [key for key in keys if Path(key).name == key]  # they come from a journal
 
 
 async def _part(runtime: Runtime, study_id: str, trial: str | None, offset: int | None, limit: int) -> Part:
