@@ -231,3 +231,24 @@ def test_parallel_coordinates_stand_where_their_values_are() -> None:
     assert least
     assert least.lines[-1].says.startswith("worst")
     assert parallel.parallel(rows[:1], space()) is None
+
+
+def test_the_readers_own_time_stands_beside_utc(tmp_path: Path, filled: Database, browser: Browser) -> None:
+    with served(tmp_path, filled) as url, Client(url) as client:
+        (study,) = client.list()
+        address = f"{url}/ui/studies/{study.id}"
+        local = "[...document.querySelectorAll('.facts time')].map(time => time.dataset.local)"
+        browser.open(address)
+        assert browser.js("document.getElementById('here').hidden")  # of a reader in UTC
+        browser.call("Emulation.setTimezoneOverride", timezoneId="Asia/Tokyo")
+        try:
+            browser.open(address)
+            assert "Asia/Tokyo" in browser.js("document.querySelector('footer').innerText")
+            shown = browser.js(local)
+            hour = (study.created_at.hour + 9) % 24
+            assert len(shown) >= 3
+            assert f"{hour % 12 or 12}:{study.created_at.minute:02d}" in shown[0]
+            browser.js("lncisRefresh()")
+            assert browser.js(local) == shown
+        finally:
+            browser.call("Emulation.setTimezoneOverride", timezoneId="")
