@@ -241,7 +241,7 @@ def test_a_client_that_went_away_leaves_nothing(database):
     ("state", "legal"),
     [
         (State.QUEUED, {Action.CANCEL}),
-        (State.RUNNING, {Action.CANCEL, Action.PAUSE}),
+        (State.RUNNING, {Action.CANCEL, Action.PAUSE, Action.DRAIN}),
         (State.PAUSED, {Action.CANCEL, Action.RESUME}),
         (State.SUCCEEDED, set()),
         (State.FAILED, set()),

@@ -333,7 +333,7 @@ class TaskQueue:
                 self._waiting.pop(key, None)
 
     def log(self, key: str, text: str) -> None:
-        """Keep what a worker logs of a task until the driver takes it."""
+        """Keep what a worker logs of a task, or, without a key, of none of its own, until the driver takes it."""
         self._log.append((key, text))
 
     def take_log(self) -> list[tuple[str, str]]:

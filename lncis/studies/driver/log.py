@@ -79,6 +79,9 @@ class DriverLog(Observer):
         for key, text in ray.get(queue.take_log.remote()):
             texts.setdefault(key, []).append(text)
         for key, lines in texts.items():
-            log = Log(self._folder, key)
-            log.write("".join(f"{line}\n" for line in lines))
-            log.close()
+            text = "".join(f"{line}\n" for line in lines)
+            if not key or Path(key).name != key:  # of the check of parameters, whose tasks are no stages
+                self.text.write(text)
+                continue
+            with Log(self._folder, key) as log:
+                log.write(text)
