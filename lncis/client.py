@@ -14,6 +14,8 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,6 +31,7 @@ from lncis.api import (
     ProblemDocument,
     Queue,
     QueueEntry,
+    Removed,
     State,
     Study,
     StudyPage,
@@ -37,6 +40,7 @@ from lncis.api import (
     TrialPage,
 )
 from lncis.backoff import backoff
+from lncis.downloads import download
 from lncis.errors import ConfigError, ServiceError
 from lncis.studies.spec import StudySpec
 
@@ -46,7 +50,7 @@ Page = TypeVar("Page", StudyPage, TrialPage)
 URL, TOKEN = "LNCIS_SERVICE_URL", "LNCIS_TOKEN"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-PAGE_SIZE = 200
+PAGE_SIZE, LOG_BYTES = 200, 2**20
 HEARTBEAT_TIMEOUT_SECONDS = 45.0
 """A stream of events sends something every 15 seconds; after so long without, it is broken."""
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -104,9 +108,21 @@ class Client:
         """Return a study as it is now."""
         return self._read(Study, self._ask("GET", _path(study_id)))
 
-    def list(self, *, state: State | None = None, owner: str | None = None) -> Iterator[StudySummary]:
-        """Yield the studies, newest first; pages are requested as the caller iterates."""
-        for page in self._pages(StudyPage, "/studies", {"state": state, "owner": owner}):
+    def list(
+        self,
+        *,
+        state: State | None = None,
+        owner: str | None = None,
+        archived: bool = False,
+        text: str = "",
+        label: str | None = None,
+    ) -> Iterator[StudySummary]:
+        """Yield the studies, newest first; pages are requested as the caller iterates.
+
+        With `archived` those that are archived, in place of the others; `text` is part of a name, id, owner or label.
+        """
+        asked = {"state": state, "owner": owner, "text": text or None, "label": label}
+        for page in self._pages(StudyPage, "/studies", asked | {"archived": "true" if archived else None}):
             yield from page.studies
 
     def trials(self, study_id: str) -> Iterator[Trial]:
@@ -127,6 +143,48 @@ class Client:
         """Return the studies that are not over, in the order in which they start, and why each one is not running."""
         return self._read(Queue, self._ask("GET", "/queue")).studies
 
+    def checkpoint(
+        self, study_id: str, path: Path, *, trial: str | None = None, rank: int = 1, timeout: float = 300.0
+    ) -> Path:
+        """Download the checkpoint of the best configuration, of the one with another `rank`, or of a trial, to `path`.
+
+        What an earlier call received is not received again, unless the file has changed; the whole is compared with its
+        digest. ServiceError where there is none, or nothing has come for `timeout` seconds.
+        """
+        where = _path(study_id, "checkpoint") if trial is None else _path_of_trial(study_id, trial, "checkpoint")
+
+        @contextmanager
+        def ask(headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
+            params = {} if trial else {"rank": rank}
+            with self._http.stream("GET", where, params=params, headers=headers) as answer:
+                if answer.status_code != 416:
+                    self._raise_for_problem(answer)
+                yield answer
+
+        return download(ask, path, source=self.url, timeout=timeout)
+
+    def log(self, study_id: str, trial: str | None = None) -> Iterator[str]:
+        """Yield the log of a study's driver from its beginning, or that of a trial, part by part; no line is cut."""
+        offset, path = 0, _log_path(study_id, trial)
+        while True:
+            answer = self._ask("GET", path, params={"offset": offset, "limit": LOG_BYTES})
+            try:
+                after, end = int(answer.headers["Log-Next"]), int(answer.headers["Log-End"])
+            except (LookupError, ValueError) as error:
+                raise ServiceError(f"{self.url} answered without Log-Next; is it this version of lncis?") from error
+            yield answer.text
+            if after >= end or after == offset:
+                return
+            offset = after
+
+    def follow_log(
+        self, study_id: str, trial: str | None = None, *, after: int = 0, timeout: float = 300.0
+    ) -> Iterator[str]:
+        """Yield the log of a study's driver, or of a trial, as it grows, until the study is over; as `watch` does."""
+        for event in self._follow(f"{_log_path(study_id, trial)}/follow", after, timeout, study_id):
+            if event.type == "lines":
+                yield str(event.data["text"])
+
     def cancel(self, study_id: str) -> Study:
         """Return a study after asking it to end for good; its results stay. Asking again changes nothing."""
         return self._read(Study, self._ask("POST", _path(study_id, "cancel")))
@@ -139,18 +197,46 @@ class Client:
         """Return a paused study, now back in the queue; ServiceError if it is not paused."""
         return self._read(Study, self._ask("POST", _path(study_id, "resume"), retry=False))
 
+    def drain(self, study_id: str) -> Study:
+        """Return a running study after asking it to pause once its running trials have ended; no other begins."""
+        return self._read(Study, self._ask("POST", _path(study_id, "drain")))
+
+    def stop_trial(self, study_id: str, trial: str) -> Trial:
+        """Return a running trial after asking it to end; it counts as failed, with the user's name as the reason."""
+        return self._read(Trial, self._ask("POST", _path_of_trial(study_id, trial, "stop")))
+
+    def archive(self, study_id: str) -> Study:
+        """Return a study that lists leave out from now on; ServiceError where it is not over."""
+        return self._read(Study, self._ask("POST", _path(study_id, "archive")))
+
+    def unarchive(self, study_id: str) -> Study:
+        """Return a study that lists show again."""
+        return self._read(Study, self._ask("POST", _path(study_id, "unarchive")))
+
+    def label(self, study_id: str, labels: Sequence[str]) -> Study:
+        """Return a study with these labels in place of those that it had."""
+        return self._read(Study, self._ask("PUT", _path(study_id, "labels"), json={"labels": [*labels]}))
+
+    def delete(self, study_id: str) -> Removed:
+        """Delete a study that is over, with its results and checkpoints, and return what is left of it."""
+        return self._read(Removed, self._ask("DELETE", _path(study_id), retry=False))
+
     def watch(self, study_id: str, *, after: int = 0, timeout: float = 300.0) -> Iterator[Event]:
         """Yield the events of a study until it is over, beginning after an event; each event comes once.
 
         After a lost connection it continues with the next event. ServiceError if the service has not answered for
         `timeout` seconds; the study keeps running.
         """
+        yield from self._follow(_path(study_id, "events"), after, timeout, study_id)
+
+    def _follow(self, path: str, after: int, timeout: float, study_id: str) -> Iterator[Event]:
+        """Yield the events of a stream after one of them, to its end, however often the connection breaks."""
         pauses, last_answer, trouble = backoff(BACKOFF_SECONDS), time.monotonic(), ""
         while True:
             try:
                 with self._http.stream(
                     "GET",
-                    _path(study_id, "events"),
+                    path,
                     headers={"Last-Event-ID": str(after)},
                     timeout=httpx2.Timeout(HEARTBEAT_TIMEOUT_SECONDS, connect=5.0),
                 ) as answer:
@@ -234,3 +320,12 @@ def _path(study_id: str, part: str = "") -> str:
     if not (study_id.isascii() and study_id and all(c.isalnum() or c in "._-" for c in study_id)) or ".." in study_id:
         raise ConfigError("study", [f"an id has letters, digits, dots, dashes and underscores but got {study_id!r}"])
     return f"/studies/{study_id}" + (f"/{part}" if part else "")
+
+
+def _path_of_trial(study_id: str, trial: str, part: str) -> str:
+    """Return a path of a trial."""
+    return f"{_path(study_id, 'trials')}{_path(trial, part).removeprefix('/studies')}"
+
+
+def _log_path(study_id: str, trial: str | None) -> str:
+    return _path(study_id, "log") if trial is None else _path_of_trial(study_id, trial, "log")

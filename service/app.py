@@ -6,18 +6,20 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 import lncis
-from service.api import openapi, problems, results, studies, system
+from service.api import openapi, problems
+from service.api.endpoints import checkpoints, keeping, logs, results, studies, system
 from service.api.guard import Guard
 from service.api.methods import include
 from service.api.metrics import Measured
-from service.api.plans import Planner
 from service.api.queries import only_known_queries
 from service.api.runtime import Runtime
+from service.api.submission.plans import Planner
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.jobs import Jobs
+from service.dispatch.notices import Notifier
 from service.settings import Settings, is_loopback
 from service.store.database import Database
-from service.ui import page
+from service.ui import actions, comparison, log_page, page, signing
 
 DESCRIPTION = """Queues lncis studies on a shared cluster, and reports their best configurations.
 
@@ -28,6 +30,7 @@ States: queued -> running -> succeeded | failed | cancelled; running <-> paused.
 def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     """Return the service; the caller made its database, and closes it."""
     dispatcher = Dispatcher(settings, database, jobs)
+    notifier = Notifier(settings, database, lambda: dispatcher.leads)
     runtime = Runtime(
         settings=settings,
         database=database,
@@ -39,8 +42,10 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         dispatcher.start()
+        notifier.start()
         yield
         runtime.stopping = True
+        notifier.stop()
         dispatcher.stop()
         await runtime.close()
 
@@ -62,5 +67,9 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
     openapi.install(app)
-    include(app, [part.router for part in (studies, results, system, page)])
+    endpoints, pages = (
+        (studies, keeping, results, logs, checkpoints, system),
+        (signing, actions, comparison, log_page, page),
+    )
+    include(app, [part.router for part in (*endpoints, *pages)])
     return app

@@ -1,4 +1,8 @@
-"""Authentication: bearer tokens with a scope, compared in constant time; for browsers a signed pass to read."""
+"""Authentication: bearer tokens with a scope, compared in constant time; for browsers a signed pass.
+
+A pass reads. It changes studies only by the forms of our pages, which carry a key that no other site knows, and only if
+its user asked for that when signing in, with a token that may write.
+"""
 
 import hashlib
 import hmac
@@ -39,6 +43,8 @@ class Caller:
     may_write: bool
     pass_id: str = ""
     """Of the pass of a browser; empty for a token."""
+    form_key: str = ""
+    """What the forms of this user's pages carry; empty where they change nothing."""
 
 
 _TOKEN = re.compile(r"(?P<user>[A-Za-z0-9._-]{1,64}):(?P<scope>read|write):(?P<secret>[\x21-\x2b\x2d-\x7e]{8,})")
@@ -78,29 +84,41 @@ PASS_COOKIE, PASS_SECONDS = "lncis_pass", 12 * 3600
 """The cookie of a signed-in browser, and how long it is valid."""
 
 
-def new_pass(secret: str, tokens: Sequence[Token]) -> str | None:
+def new_pass(secret: str, tokens: Sequence[Token], *, acts: bool = False) -> str | None:
     """Return a pass for the secret of a token, None if there is no such token.
 
-    A browser sends its cookies to every port of a host, so to an MLflow beside this service too. Therefore a pass is
-    not the token: it expires, it ends with its token, and it never writes.
+    With `acts` the forms of its pages change studies, if the token may write. A browser sends its cookies to every port
+    of a host, so to an MLflow beside this service too. Therefore a pass is not the token: it expires, it ends with its
+    token, and by the API it never writes.
     """
-    if not tokens or caller_of(f"Bearer {secret}", tokens) is None:
+    caller = caller_of(f"Bearer {secret}", tokens) if tokens else None
+    if caller is None:
         return None
-    return _signer(_digest(secret.strip())).sign(secrets.token_hex(16)).decode()
+    signer = _signer(_digest(secret.strip()), acts=acts and caller.may_write)
+    return signer.sign(secrets.token_hex(16)).decode()
 
 
 def caller_of_pass(shown: str | None, tokens: Sequence[Token]) -> Caller | None:
     """Return the user of a valid pass, None if it is unknown or expired; whether it was ended the database knows."""
     found = None
     for token in tokens:
-        with suppress(BadSignature):
-            pass_id = _signer(token.digest).unsign((shown or "").encode("utf-8", "replace"), max_age=PASS_SECONDS)
-            found = Caller(user=token.user, may_write=False, pass_id=pass_id.decode())
+        for acts in (False, True):
+            with suppress(BadSignature):
+                signer = _signer(token.digest, acts=acts)
+                pass_id = signer.unsign((shown or "").encode("utf-8", "replace"), max_age=PASS_SECONDS).decode()
+                key = form_key(token.digest, pass_id) if acts and token.scope == "write" else ""
+                found = Caller(user=token.user, may_write=False, pass_id=pass_id, form_key=key)
     return found
 
 
-def _signer(key: bytes) -> TimestampSigner:
-    return TimestampSigner(key, salt="lncis pass with id", digest_method=hashlib.sha256)
+def form_key(secret: bytes, pass_id: str) -> str:
+    """Return what the forms of a pass carry; who has the pass alone cannot make it."""
+    return hmac.new(secret, f"lncis form {pass_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def _signer(key: bytes, *, acts: bool) -> TimestampSigner:
+    salt = "lncis pass that acts" if acts else "lncis pass with id"
+    return TimestampSigner(key, salt=salt, digest_method=hashlib.sha256)
 
 
 def _digest(secret: str) -> bytes:

@@ -80,6 +80,21 @@ class Settings:
     mlflow_tracking_uri: str = ""
     """`$MLFLOW_TRACKING_URI`, without credentials; an http address is linked to."""
 
+    notify_url: str = field(default="", repr=False)
+    """Where the service sends a signed POST when a study has ended, failed, or waits too long; empty: nowhere."""
+    notify_secret: str = field(default="", repr=False)
+    """The key of those signatures, at least 16 characters."""
+    notify_waiting_seconds: float = Field(default=3600.0, gt=0)
+    """A study that has been in the queue for so long waits too long."""
+
+    @model_validator(mode="after")
+    def _notices_signed(self) -> "Settings":
+        if self.notify_url and not self.notify_url.startswith(("http://", "https://")):
+            raise ValueError("notify_url must be an http address such as https://hooks.example/lncis")
+        if self.notify_url and len(self.notify_secret) < 16:
+            raise ValueError("notify_secret must have at least 16 characters, as LNCIS_NOTIFY_URL is set")
+        return self
+
     @model_validator(mode="after")
     def _loopback_without_tokens(self) -> "Settings":
         if not self.tokens and not is_loopback(self.host):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from browser import Browser
     from fake_ray import FakeRay
     from small_study import Watch
 
@@ -262,3 +263,24 @@ def database(tmp_path: Path, migrated: Path) -> Iterator[Database]:
     made = Database(f"sqlite:///{shutil.copy(migrated, tmp_path)}")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Browser]:
+    """A tab of a real Chromium; where there is none, skip."""
+    import browser as chromium
+    from browser import Browser
+
+    if chromium.BINARY is None:
+        pytest.skip("no chromium, google-chrome or chromium-browser here")
+    opened = Browser()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def browser(tab: Browser) -> Iterator[Browser]:
+    tab.call("Network.clearBrowserCookies")
+    tab.complaints.clear()
+    yield tab
+    tab.open("about:blank")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
+from lncis.studies.requests import read_requests
 from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import StageTree
 
@@ -192,6 +193,9 @@ class FakeRay:
             for trial in spec.trials(configuration, overrides):
                 if trial.name in over:
                     continue
+                if read_requests(folder).drain:
+                    journal.close()
+                    return False
                 if trial.name not in begun:
                     journal.append(
                         TrialStarted(
@@ -204,11 +208,16 @@ class FakeRay:
                             reused=[],
                         )
                     )
+                stopped = ""
                 for epoch in range(1, trial.config.schedule.epochs + 1):
                     if (trial.name, epoch) in done:
                         continue
-                    while self._holds(study_id) and not job.stopped.wait(0.01):
-                        pass
+                    asked = read_requests(folder).stop
+                    while self._holds(study_id) and not job.stopped.wait(0.01) and trial.name not in asked:
+                        asked = read_requests(folder).stop
+                    if trial.name in asked:
+                        stopped = f"stopped by {asked[trial.name]}"
+                        break
                     if job.stopped.wait(self.epoch_seconds):
                         journal.close()
                         return False
@@ -216,7 +225,8 @@ class FakeRay:
                     journal.append(
                         EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch), reused=False)
                     )
-                journal.append(TrialEnded(trial=trial.name, end=End.FINISHED, reason=""))
+                end = End.FAILED if stopped else End.FINISHED
+                journal.append(TrialEnded(trial=trial.name, end=end, reason=stopped))
         journal.append(SessionEnded(reason="", lost_seconds=0.0))
         journal.close()
         return True

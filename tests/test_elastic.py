@@ -93,7 +93,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("grown")
     print("two studies on a cluster that grows: about two minutes on two cores")
     script = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=1100)
-    logs = "".join(log.read_text()[-5000:] for log in folder.glob("runs/*/ray.log"))
+    logs = "".join(log.read_text()[-5000:] for log in folder.glob("runs/*/logs/driver/*.log"))
     assert script.returncode == 0, script.stdout + script.stderr + logs
     return json.loads((folder / "told.json").read_text())
 

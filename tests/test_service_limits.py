@@ -15,8 +15,9 @@ from lncis import documents
 from lncis.config import TrainConfig
 from lncis.config.model import _absolute_file
 from lncis.errors import ConfigError
-from service.api import limits, plans, presets, problems, submissions
-from service.api.named_files import WEIGHTS
+from service.api import problems
+from service.api.submission import bodies, limits, plans, presets
+from service.api.submission.named_files import WEIGHTS
 from service.settings import Settings
 
 COCO = {"type": "coco", "images": "in/images", "train": "in/train.json", "test": "in/test.json"}
@@ -34,7 +35,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def refusals(document: Any, **settings: Any) -> dict[str, str]:
     """Return the problems of a study by their paths; none if it is taken."""
     try:
-        submissions.to_spec(document, Settings(**settings))
+        bodies.to_spec(document, Settings(**settings))
     except ConfigError as error:
         return {entry["path"]: entry["problem"] for entry in problems.field_errors(error)}
     return {}
@@ -175,14 +176,14 @@ def test_a_space_of_many_values_is_no_study_of_many_trials():
     search = {f"optimizer.{name}": choices(*(n / 2000 for n in range(1, 1001))) for name in ("lr", "weight_decay")}
     study = {**SPEC, "search": search, "sampler": {"type": "tpe", "configurations": 5}, "seeds": list(range(20))}
     assert refusals(study) == {}
-    assert submissions.takes_long(study)
-    assert not submissions.takes_long(SPEC)
+    assert bodies.takes_long(study)
+    assert not bodies.takes_long(SPEC)
 
 
 def test_each_of_two_thousand_mistakes_costs_little_and_few_are_listed():
     begun = time.process_time()
     with pytest.raises(ConfigError) as caught:
-        submissions.to_spec({f"k{n}": "x" * 100 for n in range(2000)}, Settings())
+        bodies.to_spec({f"k{n}": "x" * 100 for n in range(2000)}, Settings())
     answer = problems._of(caught.value)
     assert time.process_time() - begun < 0.5
     told = json.loads(bytes(answer.body))
@@ -207,7 +208,7 @@ def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkey
     giant = {**SPEC, "search": {"loss.gamma": choices(*range(1, 1001))}, "seeds": list(range(10))}
     giant["base"] = {"schedule": {"epochs": 10_000, "evaluate_every": 10_000}}
     planner = plans.Planner(tmp_path)
-    specs = {name: submissions.to_spec(body, Settings()) for name, body in (("giant", giant), ("small", SPEC))}
+    specs = {name: bodies.to_spec(body, Settings()) for name, body in (("giant", giant), ("small", SPEC))}
 
     async def plan(name: str, user: str) -> tuple[str, float]:
         spec, begun = specs[name], time.monotonic()

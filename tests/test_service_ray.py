@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from served import Service, eventually
 
+from lncis.client import Client
+from lncis.studies import trained
 from service import serve
 from service.dispatch.jobs import RayJobs
 from service.settings import Settings
@@ -56,10 +58,18 @@ def test_a_study_goes_through_ray_and_mlflow_and_its_best_trains(tmp_path: Path)
             eventually(lambda: RayJobs(Settings(ray_address=ray)).reports() == {})  # it is over, and forgotten
             with urllib.request.urlopen(f"{service.address}{path}/best?format=yaml", timeout=30) as answer:
                 (tmp_path / "best.yaml").write_bytes(answer.read())
+            with Client(service.address) as client:
+                log = "".join(client.log(study["id"]))
+                of_trial = "".join(client.log(study["id"], best["trials"][0]))
+                client.checkpoint(study["id"], tmp_path / "best.pt")
         finally:
             service.kill()
     assert best["status"] == "finished"
+    assert "drives 2 trials" in log
+    assert log.endswith("nothing is left to do\n")
+    assert "epoch 2: train/loss" in of_trial
+    assert trained.find(tmp_path / "best.pt", tmp_path / "best.yaml").state.epoch == 2
     command = [sys.executable, "-m", "lncis", "train", "best.yaml", "--out", "best", "--num-workers", "0"]
-    trained = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert trained.returncode == 0, trained.stderr
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
     assert (tmp_path / "best" / "checkpoint.pt").exists()

@@ -14,7 +14,7 @@ from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec, judge, judging
 from lncis.studies.spec.files import load_spec, portable_spec_document
 from lncis.studies.spec.space import Categorical
-from service.api import plans, submissions
+from service.api.submission import bodies, plans
 from service.settings import Settings
 
 GOOD = {"name": "s", "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}}}
@@ -38,14 +38,14 @@ def from_yaml_changed() -> StudySpec:
 
 
 def from_request() -> StudySpec:
-    return submissions.to_spec(BAD, Settings(runs=RUNS))
+    return bodies.to_spec(BAD, Settings(runs=RUNS))
 
 
 def from_preset() -> StudySpec:
     Path("presets").mkdir()
     Path("presets/good.yaml").write_text(json.dumps(GOOD))
     changes = {"search": BAD["search"], "seeds": [1, 1]}
-    return submissions.to_spec({"preset": "good", "set": changes}, Settings(runs=RUNS, presets=Path("presets")))
+    return bodies.to_spec({"preset": "good", "set": changes}, Settings(runs=RUNS, presets=Path("presets")))
 
 
 def planned_in_python() -> None:
@@ -93,7 +93,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_request_is_judged_once_on_its_whole_way(judged: list[str]) -> None:
-    spec = submissions.to_spec(GOOD, Settings(runs=RUNS))
+    spec = bodies.to_spec(GOOD, Settings(runs=RUNS))
     stored = documents.plain(documents.dump(spec))
     again = documents.parse(StudySpec, stored, source="the database")
     for number in (2, 3):  # as the dispatcher does, before each attempt

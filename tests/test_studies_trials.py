@@ -74,6 +74,8 @@ class Session:
         ]
         self.relays = worker_groups if spec.pruner.type == "none" else worker_groups + len(spec.replicates) - 1
         self.followed: dict[str, int] = {}
+        self.drain_after: int | None = None
+        """After so many epochs nothing more is to start but what others wait for."""
 
     def submit(self, owner, chain):
         self.submitted.append((owner, [task.key for task in chain]))
@@ -101,7 +103,8 @@ class Session:
         return self
 
     def _start(self) -> bool:
-        while len(self.followed) < self.relays and (trial := self.trials.start_next()):
+        drains = self.drain_after is not None and self.trained.total() >= self.drain_after
+        while len(self.followed) < self.relays and (trial := self.trials.start_next(only_awaited=drains)):
             self.followed[trial.name] = 0
         return bool(self.followed)
 
@@ -153,6 +156,9 @@ class Session:
     @property
     def ends(self) -> dict[str, End | None]:
         return {name: end for name, (end, _) in self.outcome.items()}
+
+    def history_reasons(self) -> dict[str, str]:
+        return {e.trial: e.reason for e in self.journal.events if isinstance(e, TrialEnded) and e.reason}
 
     def epochs_of(self, name: str) -> int:
         return len({e.record["epoch"] for e in self.journal.events if isinstance(e, EpochFinished) and e.trial == name})
@@ -472,3 +478,48 @@ def test_with_several_worker_groups_it_ends_with_the_same_trials(tmp_path, name)
     assert one.ends.keys() == three.ends.keys()
     if spec.pruner.type == "none":
         assert one.outcome == three.outcome
+
+
+@pytest.mark.parametrize("drain_after", [0, 1, 5, 9, 40])
+@pytest.mark.parametrize("worker_groups", [1, 3])
+def test_a_drained_study_ends_what_runs_and_goes_on_as_if_undisturbed(tmp_path, drain_after, worker_groups):
+    spec = study(seeds=[0, 1], baselines={"ce": {"loss.type": "cross_entropy"}})
+    drained = Session(spec, tmp_path / "drained", worker_groups=worker_groups)
+    drained.drain_after = drain_after
+    drained.run()
+    assert all(end is End.FINISHED for end in drained.ends.values()), "what runs ends"
+    assert drained.trained.total() <= drain_after + 6 * worker_groups
+    done = len(drained.ends)
+    whole = Session(spec, tmp_path / "whole", worker_groups=worker_groups).run()
+    resumed = Session(spec, tmp_path / "drained", worker_groups=worker_groups).run()
+    assert (done < len(whole.ends)) is (drain_after < 40)
+    assert resumed.outcome == whole.outcome
+    assert resumed.trained.total() + drained.trained.total() == whole.trained.total()
+
+
+@pytest.mark.parametrize("pruner", [ASHA, MEDIAN], ids=lambda pruner: pruner["type"])
+@pytest.mark.parametrize("drain_after", [1, 3, 8])
+def test_a_drained_study_starts_the_seeds_that_a_pruner_waits_for_and_no_others(tmp_path, pruner, drain_after):
+    spec = study(seeds=[0, 1, 2], pruner=pruner)
+    drained = Session(spec, tmp_path / "drained")
+    drained.drain_after = drain_after
+    drained.run()
+    assert all(end is not None for end in drained.ends.values()), "nothing waits for ever"
+    begun = {name.split("-")[0] for name in drained.ends}
+    assert len(drained.ends) == 3 * len(begun) < spec.total_trials
+    resumed = Session(spec, tmp_path / "drained").run()
+    assert len(resumed.ends) == spec.total_trials
+    assert None not in resumed.ends.values()
+
+
+def test_a_trial_that_a_user_stops_has_failed_and_the_others_go_on(tmp_path):
+    spec = study(seeds=[0, 1])
+    session = Session(spec, tmp_path / "s", worker_groups=2)
+    session.trials.stop("0000-seed0", "too early")  # it has not begun: no effect
+    assert session._start()
+    session.trials.stop("0000-seed0", "stopped by anna")
+    session.trials.stop("0000-seed0", "stopped by bilal")  # it has ended: no effect
+    session.run()
+    assert [end for name, end in session.ends.items() if name != "0000-seed0"] == 5 * [End.FINISHED]
+    assert session.ends["0000-seed0"] is End.FAILED
+    assert session.history_reasons() == {"0000-seed0": "stopped by anna"}

@@ -23,6 +23,9 @@ from lncis.execution import storage, worker
 from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
+from lncis.studies.driver import log as driver_log
+from lncis.studies.driver.log import DriverLog
+from lncis.studies.logs import DRIVER, LOGS, read
 
 
 @pytest.fixture
@@ -212,3 +215,52 @@ def test_ranks_that_see_different_checkpoints_begin_anew_and_the_task_has_not_fa
     for _ in range(MAX_ATTEMPTS):
         queue.take("worker_group")
     assert "share the folder between nodes: ['2 epochs', '1 epochs']" in queue.progress("anna").reason
+
+
+def test_what_a_worker_does_is_in_the_log_of_its_task(
+    tiny: TrainConfig, tmp_path: Path, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(key="stage", config=tiny, until=1, directory=tmp_path / "stage")
+    train(queue, task, lambda: None, monkeypatch)
+    logged = queue.take_log()
+    assert {key for key, _ in logged} == {"stage"}
+    begun, epoch = [text for _, text in logged]
+    assert "epochs 1 to 1, process" in begun
+    assert "epoch 1: train/loss" in epoch
+    assert queue.take_log() == []
+
+
+def test_the_log_of_a_task_has_the_traceback_of_a_fault(
+    tiny: TrainConfig, tmp_path: Path, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a fault of this process")
+
+    monkeypatch.setattr(engine, "train_epoch", broken)
+    task = Task(key="stage", config=tiny, until=1, directory=tmp_path / "stage")
+    with pytest.raises(RuntimeError, match="a fault"):
+        train(queue, task, lambda: None, monkeypatch)
+    text = queue.take_log()[-1][1]
+    assert "stopped; new workers take it again\nTraceback" in text
+    assert "RuntimeError: a fault of this process" in text
+
+
+def test_a_probe_logs_for_the_driver_and_for_no_stage(
+    tiny: TrainConfig, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Task(key="probe x = ../../y", config=tiny, until=1, directory=Path(), probe=True)
+    train(queue, probe, lambda: None, monkeypatch)
+    ((key, text),) = queue.take_log()
+    assert key == ""
+    assert "the check of its parameters, process" in text
+
+
+def test_no_line_of_a_worker_leaves_the_folder_of_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = DriverLog(tmp_path / "study")
+    monkeypatch.setattr(driver_log, "ray", SimpleNamespace(get=lambda found: found))
+    sent = [("stage", "of a stage"), ("", "of none"), ("../../outside", "of elsewhere")]
+    log.take_from(SimpleNamespace(take_log=SimpleNamespace(remote=lambda: sent)), at_once=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
+    logs = tmp_path / "study" / LOGS
+    assert sorted(path.name for path in logs.iterdir()) == [DRIVER, "stage"]
+    assert read(logs, [DRIVER], offset=0, limit=2000).text == "of none\nof elsewhere\n"

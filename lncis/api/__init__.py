@@ -26,9 +26,11 @@ from lncis.api.study import BestConfigurations as BestConfigurations
 from lncis.api.study import BestSoFar as BestSoFar
 from lncis.api.study import Configuration as Configuration
 from lncis.api.study import Event as Event
+from lncis.api.study import Labels as Labels
 from lncis.api.study import Links as Links
 from lncis.api.study import OverSeeds as OverSeeds
 from lncis.api.study import Progress as Progress
+from lncis.api.study import Removed as Removed
 from lncis.api.study import Stage as Stage
 from lncis.api.study import StagePage as StagePage
 from lncis.api.study import State as State

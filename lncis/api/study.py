@@ -1,9 +1,9 @@
 """The wire schema of studies: their states, trials, stages, best configurations and events."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import computed_field
+from pydantic import ConfigDict, Field, computed_field
 
 from lncis.api.document import Document, Time
 
@@ -32,6 +32,8 @@ class Action(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    DRAIN = "drain"
+    """Pause it once the trials that run have ended; no other begins."""
 
 
 class Progress(Document):
@@ -70,6 +72,10 @@ class OverSeeds(Document):
         spread = "" if self.ci95 is None else f" ± {self.ci95:.1f}"
         return "-" if self.mean is None else f"{self.mean:.1f}{spread}"
 
+
+_ANY, _INK = r"[^\x00-\x1f\x7f-\x9f]", r"[^\s\x00-\x1f\x7f-\x9f]"
+Label = Annotated[str, Field(pattern=f"^{_INK}(?:{_ANY}{{0,38}}{_INK})?$")]
+"""1 to 40 characters, no control characters, no blanks at the ends."""
 
 Status = Literal["finished", "running", "unfinished"]
 
@@ -113,6 +119,9 @@ class StudySummary(Document):
     """What may be asked of it now."""
     progress: Progress
     best: BestSoFar | None
+    archived: bool
+    """Whether lists leave it out."""
+    labels: list[str]
     mlflow_url: str | None
     """Its run in MLflow."""
     last_event: int
@@ -137,6 +146,27 @@ class Study(StudySummary):
     cost: dict[str, Any] | None
     """Epochs and seconds (lncis.studies.report.cost); null before its journal has any."""
     spec: dict[str, Any]
+
+
+class Removed(Document):
+    """A study that was deleted, and what is left of it."""
+
+    id: str
+    bytes_freed: int
+    """On the disk of LNCIS_RUNS; files that others have links to are not among them."""
+    stages: int
+    stages_of_others: int
+    """How many of them other studies use too: nothing of theirs was deleted."""
+    left: list[str]
+    """What was not deleted, and what becomes of it."""
+
+
+class Labels(Document):
+    """Words by which people find a study again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"labels": ["paper", "table 6"]}]})
+
+    labels: list[Label] = Field(max_length=20)
 
 
 class StudyPage(Document):

@@ -6,6 +6,7 @@ from lncis.commands import (
     beside,
     cluster,
     data,
+    keeping,
     model,
     noise,
     noise_join,
@@ -37,9 +38,17 @@ study_app.command("submit")(service.submit)
 study_app.command("list")(service.list_studies)
 study_app.command("watch")(service.watch)
 study_app.command("best")(service.best)
+study_app.command("checkpoint")(service.checkpoint)
+study_app.command("logs")(service.logs)
 study_app.command("cancel")(service.cancel)
 study_app.command("pause")(service.pause)
+study_app.command("drain")(service.drain)
+study_app.command("stop-trial")(service.stop_trial)
 study_app.command("resume")(service.resume)
+study_app.command("archive")(keeping.archive)
+study_app.command("unarchive")(keeping.unarchive)
+study_app.command("label")(keeping.label)
+study_app.command("delete")(keeping.delete)
 app.command()(model.evaluate)
 app.command()(model.predict)
 app.command()(model.weights)

@@ -1,8 +1,8 @@
-"""lncis study submit, list, watch, best, cancel, pause, resume: the service from a terminal."""
+"""lncis study submit, list, watch, best, checkpoint, logs, cancel, pause, resume: the service from a terminal."""
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +51,7 @@ def submit(
     """Queue a study at the service, and print its id."""
     with clear_errors():
         study = _study(file, preset, changes_of(changes or []))
-        with _client(service) as client:
+        with client_of(service) as client:
             made = client.submit(study, priority=priority)
             print(made.id, flush=True)
             if watched:
@@ -63,14 +63,20 @@ def submit(
 def list_studies(
     state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only studies of this user.")] = None,
+    text: Annotated[str, typer.Option(help="Only studies with this in the name, id, owner or a label.")] = "",
+    label: Annotated[str | None, typer.Option(help="Only studies with this label.")] = None,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Those that are archived, in place of the others.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Number of studies, newest first.")] = 20,
     service: Service = None,
 ) -> None:
     """Print the newest studies of the service: state, progress, best so far, and why each one is not running."""
     from itertools import islice
 
-    with clear_errors(), _client(service) as client:
-        found = list(islice(client.list(state=state, owner=owner), limit))  # type: ignore[arg-type]
+    with clear_errors(), client_of(service) as client:
+        asked = client.list(state=state, owner=owner, text=text, label=label, archived=archived)  # type: ignore[arg-type]
+        found = list(islice(asked, limit))
         why = {w.id: w.why for w in client.queue()} if any(not study.over for study in found) else {}
         table = Table(box=None, pad_edge=False)
         for heading in ("study", "state", "trials", "done", "best so far", "reason"):
@@ -86,13 +92,13 @@ def list_studies(
                 _shown(f"{best.objective}  {best.label}" if best else "-"),
                 _shown(why.get(study.id, study.reason)),
             )
-        none = "no such study" if state or owner else "no study yet"
+        none = "no such study" if state or owner or text or label or archived else "no study yet"
         console_of_plain_text(width=160).print(table if found else none)
 
 
 def watch(study_id: Id, service: Service = None) -> None:
     """Follow a study of the service until it is over."""
-    with clear_errors(), _client(service) as client:
+    with clear_errors(), client_of(service) as client:
         _follow(client, study_id)
 
 
@@ -105,7 +111,7 @@ def best(
     service: Service = None,
 ) -> None:
     """Print the best configurations of a study of the service so far."""
-    with clear_errors(), _client(service) as client:
+    with clear_errors(), client_of(service) as client:
         if as_yaml:
             sys.stdout.write(client.best_yaml(study_id))
             return
@@ -130,25 +136,65 @@ def best(
         console_of_plain_text(width=160).print(table)
 
 
+def checkpoint(
+    study_id: Id,
+    out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    trial: Annotated[str | None, typer.Option(help="That of this trial.", metavar="NAME")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="That of the configuration with this rank.")] = 1,
+    service: Service = None,
+) -> None:
+    """Download the checkpoint of the best configuration, or of a trial; a broken download goes on."""
+    with clear_errors(), client_of(service) as client:
+        if not out.absolute().parent.is_dir():
+            raise ConfigError("--out", [f"must lie in a folder that exists but got {out}"])
+        print(client.checkpoint(study_id, out, trial=trial, rank=rank))
+
+
+def logs(
+    study_id: Id,
+    trial: Annotated[str | None, typer.Option(help="The log of this trial instead of the driver's.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the study is over.")] = False,
+    service: Service = None,
+) -> None:
+    """Print the log of a study of the service, or of one of its trials."""
+    with clear_errors(), client_of(service) as client, _left_running(study_id) if follow else nullcontext():
+        for text in client.follow_log(study_id, trial) if follow else client.log(study_id, trial):
+            sys.stdout.write("".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))
+            sys.stdout.flush()
+
+
 def cancel(study_id: Id, service: Service = None) -> None:
     """End a study of the service for good; its results stay."""
-    with clear_errors(), _client(service) as client:
-        _print_state(client.cancel(study_id))
+    with clear_errors(), client_of(service) as client:
+        print_state(client.cancel(study_id))
 
 
 def pause(study_id: Id, service: Service = None) -> None:
     """Stop a running study of the service; its finished epochs stay."""
-    with clear_errors(), _client(service) as client:
-        _print_state(client.pause(study_id))
+    with clear_errors(), client_of(service) as client:
+        print_state(client.pause(study_id))
+
+
+def drain(study_id: Id, service: Service = None) -> None:
+    """Pause a running study of the service once the trials that run have ended; no other begins."""
+    with clear_errors(), client_of(service) as client:
+        print_state(client.drain(study_id))
+
+
+def stop_trial(study_id: Id, trial: Annotated[str, typer.Argument(help="Its name.")], service: Service = None) -> None:
+    """End one trial of a running study; it counts as failed."""
+    with clear_errors(), client_of(service) as client:
+        print(plain(f"{client.stop_trial(study_id, trial).name}: ends after its epoch"))
 
 
 def resume(study_id: Id, service: Service = None) -> None:
     """Put a paused study of the service back into the queue."""
-    with clear_errors(), _client(service) as client:
-        _print_state(client.resume(study_id))
+    with clear_errors(), client_of(service) as client:
+        print_state(client.resume(study_id))
 
 
-def _client(service: str | None) -> "Client":
+def client_of(service: str | None) -> "Client":
+    """Return the client of a service, by its address or by the environment."""
     from lncis.client import Client  # imports an HTTP library that other commands do not need
 
     return Client(service)
@@ -180,7 +226,7 @@ def _follow(client: "Client", study_id: str) -> None:
                 bar.update(task, completed=done)
     study = client.get(study_id)
     if study.state != "succeeded":
-        raise StudyError(_plain(f"study {study_id} {study.state}" + (f": {study.reason}" if study.reason else "")))
+        raise StudyError(plain(f"study {study_id} {study.state}" + (f": {study.reason}" if study.reason else "")))
     summary = (
         f"best: {study.best.label}, {study.best.metric} {study.best.objective}"
         if study.best
@@ -232,16 +278,17 @@ def _metric(study: "Study") -> str:
     return str(study.spec.get("objective", {}).get("metric", "val/segm_AP"))
 
 
-def _print_state(study: "Study") -> None:
+def print_state(study: "Study") -> None:
+    """Print the state of a study, and why it is in it."""
     console_of_plain_text(width=160).print(
         _shown(f"{study.id}: {study.state}" + (f", {study.reason}" if study.reason else "")), soft_wrap=True
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text of other users without the control characters that a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _shown(text: str) -> Text:
-    return Text(_plain(text))
+    return Text(plain(text))

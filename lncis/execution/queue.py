@@ -7,6 +7,7 @@ its key, is trained once. Worker groups take one ready task after another. Plain
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +28,9 @@ NO_WORKER_TIMEOUT_SECONDS = 1200.0
 
 HEARTBEAT_TIMEOUT_SECONDS = 120.0
 """After so long without a heartbeat a worker group's task may go to another group: its node is gone."""
+
+MAX_LOG_LINES = 10_000
+"""Lines of logs that wait for the driver, at most: the latest ones."""
 
 IDLE_TIMEOUT_SECONDS = 60.0
 """After so long without a task a worker group gives its workers back: about what it takes to start one again."""
@@ -133,6 +137,7 @@ class TaskQueue:
         self._scaled, self._idle_seconds, self._waits = scaled, idle_seconds, waits
         self._known: set[str] = set()  # worker groups that ever took a task
         self._lost_seconds = 0.0
+        self._log = deque[tuple[str, str]](maxlen=MAX_LOG_LINES)
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
         """Request a chain of tasks, each after the one before it; a task that others requested already is shared.
@@ -186,7 +191,7 @@ class TaskQueue:
             return ""
         return (
             f"no worker has sent a heartbeat for {NO_WORKER_TIMEOUT_SECONDS / 60:.0f} minutes: the cluster has no room "
-            "for one, or cannot start it; see `ray status` and the study's ray.log"
+            "for one, or cannot start it; see `ray status` and the study's logs/driver"
         )
 
     def _ready(self) -> Iterator[str]:
@@ -326,6 +331,16 @@ class TaskQueue:
             self._tasks[key].owners.discard(owner)
             if not self._tasks[key].owners:
                 self._waiting.pop(key, None)
+
+    def log(self, key: str, text: str) -> None:
+        """Keep what a worker logs of a task, or, without a key, of none of its own, until the driver takes it."""
+        self._log.append((key, text))
+
+    def take_log(self) -> list[tuple[str, str]]:
+        """Return what workers have logged since the last call: the key of the task, and the text."""
+        taken = list(self._log)
+        self._log.clear()
+        return taken
 
     def lost_seconds(self) -> float:
         """Return for how long workers trained what was lost when they died or were postponed, restarts included."""

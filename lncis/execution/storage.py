@@ -150,6 +150,41 @@ def fetch(url: str, folder: Path, only: Collection[str] | None = None) -> int | 
     raise AssertionError("the last pause is None")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A published file, open: it can be read from any byte on, until a later epoch takes its place."""
+
+    epoch: int
+    sha256: str
+    bytes: int
+    content: Any
+    """With seek, read and close."""
+
+
+def open_published(url: str, name: str) -> PublishedFile | None:
+    """Return a file of the folder that is published at `url`, open; None where there is none of that name.
+
+    For those who wait: without the retries of `fetch`. Raises StorageAwayError, StorageError.
+    """
+    place = _place(url)
+    for pause in (*REREAD_SECONDS, None):
+        try:
+            epoch = max(_epochs(place), default=None)
+            entry = _manifest(place, epoch).files.get(name) if epoch is not None else None
+            if epoch is None or entry is None:
+                return None
+            return PublishedFile(
+                epoch=epoch, sha256=entry.sha256, bytes=entry.bytes, content=_open(place, entry.object)
+            )
+        except _Away as error:
+            raise _unusable(url, error) from None
+        except _Unlike as error:  # a later epoch takes its place just now
+            if pause is None:
+                raise StorageError(f"{shown(url)}: {error}; delete what lies below that URL") from error
+            time.sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
 def check(url: str) -> None:
     """Raise StorageError, saying why, unless objects can be written, listed, read and deleted at `url`."""
     place, name = _place(url), f"probe-{secrets.token_hex(8)}"
@@ -253,12 +288,19 @@ def _put(place: _Place, name: str, content: BinaryIO) -> None:
             place.file_system.move(written, path)
 
 
-def _chunks(place: _Place, name: str) -> Iterator[bytes]:
+def _open(place: _Place, name: str) -> Any:
     with _requests(place):
         try:
-            with place.file_system.open_input_file(place.at(name)) as stream:
-                while chunk := stream.read(CHUNK_BYTES):
-                    yield chunk
+            return place.file_system.open_input_file(place.at(name))
+        except FileNotFoundError:
+            raise _Unlike(f"{name} is gone") from None
+
+
+def _chunks(place: _Place, name: str) -> Iterator[bytes]:
+    with _requests(place), _open(place, name) as stream:
+        try:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
         except FileNotFoundError:
             raise _Unlike(f"{name} is gone") from None
 

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from lncis.errors import DivergedError, LncisError, StorageAwayError, StudyError
 from lncis.execution import storage
 from lncis.execution.queue import POLL_SECONDS, Task
 from lncis.execution.scratch import Copy, Scratch
+from lncis.execution.task_log import log, shown_record, task_log
 from lncis.metrics import Record
 from lncis.noise import NOISE_MANIFEST
 
@@ -85,24 +88,37 @@ def take_and_train(queue: Any, worker_group: str, scratch: Scratch, loading_proc
         if task == "wait":
             time.sleep(POLL_SECONDS)
             continue
-        try:
-            _train(task, queue, loaded, scratch, loading_processes)
-        except DivergedError as error:  # agreed on by all ranks
-            _from_rank_zero(partial(_call, queue.fail, task.key, str(error)))
-        except StorageAwayError as error:
-            _call(queue.postpone, task.key, str(error))
-            time.sleep(STORAGE_RETRY_SECONDS)
-            if not alone:
-                raise  # other ranks may be waiting for this one
-        except Exception as error:
-            reason = _why_untrainable(task, error)
-            if reason is None:
-                _call(queue.note, task.key, repr(error))
-                raise
-            _call(queue.fail, task.key, reason)
-            if not alone:
-                raise  # other ranks may be waiting for this one
-            torch.cuda.empty_cache()
+        context = ray.train.get_context()
+        with task_log(partial(_call, queue.log, "" if task.probe else task.key), _rank(), context.get_world_size()):
+            _take_through(task, queue, loaded, scratch, loading_processes, alone=alone)
+
+
+def _take_through(
+    task: Task, queue: Any, loaded: "_LoadedData", scratch: Scratch, loading_processes: int, *, alone: bool
+) -> None:
+    """Train a task; tell the queue where it fails, and raise what this process or its group cannot go on after."""
+    try:
+        _train(task, queue, loaded, scratch, loading_processes)
+    except DivergedError as error:  # agreed on by all ranks
+        log.error("failed: %s", error)
+        _from_rank_zero(partial(_call, queue.fail, task.key, str(error)))
+    except StorageAwayError as error:
+        log.warning("waits %d s: %s", STORAGE_RETRY_SECONDS, error)
+        _call(queue.postpone, task.key, str(error))
+        time.sleep(STORAGE_RETRY_SECONDS)
+        if not alone:
+            raise  # other ranks may be waiting for this one
+    except Exception as error:
+        reason = _why_untrainable(task, error)
+        if reason is None:
+            log.exception("stopped; new workers take it again")
+            _call(queue.note, task.key, repr(error))
+            raise
+        log.error("failed: %s", reason)
+        _call(queue.fail, task.key, reason)
+        if not alone:
+            raise  # other ranks may be waiting for this one
+        torch.cuda.empty_cache()
 
 
 def _why_untrainable(task: Task, error: Exception) -> str | None:
@@ -135,6 +151,9 @@ def _data_of(config: TrainConfig) -> tuple[object, ...]:
 
 def _train(task: Task, queue: Any, loaded: _LoadedData, scratch: Scratch, loading_processes: int) -> None:
     """Train a task, or probe it, and tell the queue of each epoch and of the end."""
+    first = task.after.until + 1 if task.after else 1
+    what = "the check of its parameters" if task.probe else f"epochs {first} to {task.until}"
+    log.info("%s, process %d on %s, %s", what, os.getpid(), socket.gethostname(), get_device())
     data = loaded.get(task.config)
     if task.probe:
         record = engine.probe(task.config, data, get_device())
@@ -173,6 +192,7 @@ def _epoch_finished(task: Task, copy: Copy, queue: Any, record: Record) -> Any:
     found = record["epoch"] <= copy.epoch
     if task.shared and not found:
         storage.publish(copy.directory, task.shared, int(record["epoch"]))
+    log.info("%s%s", shown_record(record), ", found finished" if found else "")
     return _call(queue.report, task.key, record, found)
 
 

@@ -57,6 +57,35 @@ def read_spec(runs: Path, study_id: str) -> StudySpec:
     return load_stored_spec(runs / study_id / SPEC)
 
 
+REMOVED = ".removed-"
+"""Begins the name of a study's folder that is being deleted."""
+
+
+def hide_study(runs: Path, study_id: str) -> Path | None:
+    """Give the folder of a study a hidden name, to be deleted, and return it; None where there is no folder.
+
+    Raises StudyError where a process drives the study, OSError.
+    """
+    folder = runs / study_id
+    if not folder.exists():
+        return None
+    with journal.sole_driver(folder):
+        return folder.rename(runs / f"{REMOVED}{study_id}.{secrets.token_hex(4)}")
+
+
+def delete_hidden(runs: Path) -> int:
+    """Delete all folders with a hidden name, those that a killed process left too; return the bytes that this frees.
+
+    Files that other studies or the store of stages have links to are theirs still, and free nothing.
+    """
+    freed = 0
+    for folder in runs.glob(f"{REMOVED}*"):
+        statuses = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
+        freed += sum(status.st_size for status in statuses if status.st_nlink == 1)
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
 def read_result(runs: Path, study_id: str) -> StudyResult:
     """Return what a study has found so far; it may be running."""
     spec, folder = read_spec(runs, study_id), (runs / study_id).absolute()

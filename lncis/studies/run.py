@@ -1,7 +1,9 @@
 """run_study: from a spec to a result, on Ray Tune trials and Ray Train workers; a study that was killed goes on."""
 
 import logging
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +17,10 @@ from lncis.data_identity import Identity, changed
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
-from lncis.execution.storage import below, resolved, shown
+from lncis.execution.storage import shown
 from lncis.noise import NOISE_MANIFEST
 from lncis.studies import folders
+from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.loop import drive
 from lncis.studies.driver.mirror import Mirror
 from lncis.studies.driver.tuning import StudyQueue
@@ -31,13 +34,14 @@ from lncis.studies.journal import (
     WarmStarted,
     sole_driver,
 )
+from lncis.studies.logs import Log
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.stages import STAGES, StageTree, code_digest
-from lncis.studies.store import PublishedStages, StageStore
+from lncis.studies.store import PublishedStages, StageStore, url_of_stages
 from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.terminal import PROGRESS_DELAY_SECONDS, progress
@@ -59,8 +63,8 @@ def run_study(
 ) -> StudyResult:
     """Run a study to its end, or go on with it if `runs/<study_id>` holds it unfinished, and return what it found.
 
-    Everything goes to `runs/<study_id>`: spec, journal, stages with their checkpoints, results, table, plots, report
-    and best configuration; the curves also to MLflow. Finished stages go to the store `runs/stages`, up to
+    Everything goes to `runs/<study_id>`: spec, journal, logs, stages with their checkpoints, results, table, plots,
+    report and best configuration; the curves also to MLflow. Finished stages go to the store `runs/stages`, up to
     `store_bytes`; or, with `storage`, a URL, stages are published there, and what the study reads of them comes to its
     folder (lncis.execution.storage). A trial that fails does not end the study; `retry_failed` runs those of earlier
     sessions again.
@@ -78,12 +82,13 @@ def run_study(
     folder = folders.claim_folder(runs, study_id, spec)
     store = published or (StageStore(runs.absolute() / STAGES, store_bytes) if spec.sharing else None)
     with _a_full_disk_explained(study_id), sole_driver(folder):
+        log = DriverLog(folder)
         run = StudyRun(
             spec=spec,
             folder=folder,
             tree=StageTree(spec, folder / STAGES, published.url if published else ""),
             journal=Journal(folder),
-            observers=[*observers, folders.DropBeatenCheckpoints(spec)],
+            observers=[*observers, folders.DropBeatenCheckpoints(spec), log],
             published=published,
         )
         if earlier and not run.journal.events:
@@ -102,8 +107,9 @@ def run_study(
                 for note in (*remarks, _other_storage(before, run.url)):
                     if note:
                         run.note(note)
-                with _session(run, queue, scheduler), _ray_log(folder, verbose=verbose):
-                    drive(run, scheduler, queue, verbose=verbose)
+                begins = f"process {os.getpid()} on {socket.gethostname()} drives {scheduler.unfinished} trials"
+                with log.session(begins), _session(run, queue, scheduler), _printed(log.text, verbose=verbose):
+                    drive(run, scheduler, queue, log, verbose=verbose)
             result = from_journal(study_id, spec, folder, run.journal.events)
             if published and result.searched:
                 _bring_best(result, published)
@@ -144,7 +150,7 @@ def _check_inputs(spec: StudySpec) -> list[str]:
 
 def _published(spec: StudySpec, study_id: str, storage: str) -> PublishedStages:
     """Return where workers publish the stages: for all studies, or, where trials share nothing, for this one alone."""
-    url = below(resolved(storage), STAGES if spec.sharing else study_id)
+    url = url_of_stages(storage, study_id, sharing=spec.sharing)
     return PublishedStages(url, read=(histograms.FILE, NOISE_MANIFEST), reused=spec.sharing)
 
 
@@ -242,18 +248,14 @@ def _figures(result: StudyResult) -> dict[str, float]:
 
 
 @contextmanager
-def _ray_log(folder: Path, *, verbose: bool) -> Iterator[None]:
-    """Within the block what this process prints goes to ray.log, unless `verbose`: Ray prints much, even when quiet."""
+def _printed(log: Log, *, verbose: bool) -> Iterator[None]:
+    """Within the block what this process prints goes to its log, unless `verbose`: Ray prints much, even when quiet."""
     if verbose:
         yield
         return
     handlers = [handler for handler in logging.getLogger("ray").handlers if isinstance(handler, logging.StreamHandler)]
-    with (
-        (folder / "ray.log").open("a", buffering=1, encoding="utf-8") as file,
-        redirect_stdout(file),
-        redirect_stderr(file),
-    ):
-        streams = [handler.setStream(file) for handler in handlers]
+    with redirect_stdout(log), redirect_stderr(log):
+        streams = [handler.setStream(log) for handler in handlers]
         try:
             yield
         finally:

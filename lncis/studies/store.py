@@ -16,6 +16,7 @@ from pathlib import Path
 from lncis.errors import StorageError
 from lncis.execution import storage
 from lncis.execution.queue import Task
+from lncis.studies.stages import STAGES
 
 ABANDONED_SECONDS = 3600
 """Age at which an unfinished copy counts as left by a process that was killed."""
@@ -61,6 +62,11 @@ class StageStore:
             stage.rename(hidden)  # so that other studies never see a part of it
             shutil.rmtree(hidden)
             surplus -= size
+
+
+def url_of_stages(url: str, study_id: str, *, sharing: bool) -> str:
+    """Return the URL below which the stages of a study are published: for all studies, or, without sharing, its own."""
+    return storage.below(storage.resolved(url), STAGES if sharing else study_id)
 
 
 class PublishedStages:

@@ -88,6 +88,7 @@ class TrialScheduler:
         self._begun: set[str] = set()  # keys of the tasks that are trained here
         self._rejected = 0
         self._waiting = deque[Trial]()
+        self._at_work: set[str] = set()  # trials that were given to the queue in this session
 
     def resume(self, *, retry_failed: bool = False) -> None:
         """Replay the journal, and finish what a killed session left half done; `retry_failed` reopens failed trials."""
@@ -114,15 +115,16 @@ class TrialScheduler:
         ended = sum(state.end is not None for state in self._states.values())
         return self._spec.total_trials - self._rejected * len(self._spec.replicates) - ended
 
-    def start_next(self) -> Trial | None:
-        """Give the next trial to the queue and return it; None when there is none left to start."""
-        while True:
-            while not self._waiting:
-                if not self._propose():
-                    return None
-            trial = self._waiting.popleft()
-            if not self._ended(trial):  # one of an earlier session may have been pruned before its turn
-                break
+    def start_next(self, *, only_awaited: bool = False) -> Trial | None:
+        """Give the next trial to the queue and return it; None when there is none left to start.
+
+        With `only_awaited` it is one without which others that were started could not go on: a pruner waits at a rung
+        for all seeds of a configuration.
+        """
+        trial = self._next_awaited() if only_awaited else self._next()
+        if trial is None:
+            return None
+        self._at_work.add(trial.name)
         if trial.name not in self._states:
             tasks = self._tree.chain(trial)
             self._happened(
@@ -138,6 +140,28 @@ class TrialScheduler:
             )
         self._submit(self._states[trial.name])
         return trial
+
+    def _next(self) -> Trial | None:
+        while True:
+            while not self._waiting:
+                if not self._propose():
+                    return None
+            trial = self._waiting.popleft()
+            if not self._ended(trial):  # one of an earlier session may have been pruned before its turn
+                return trial
+
+    def _next_awaited(self) -> Trial | None:
+        for trial in self._waiting if self._tree.rungs else ():
+            others = (state.trial.name for state in self._of(trial.configuration) if state.end is None)
+            if not trial.baseline and not self._ended(trial) and self._at_work.intersection(others):
+                self._waiting.remove(trial)
+                return trial
+        return None
+
+    def stop(self, name: str, reason: str) -> None:
+        """End a trial as failed, for a reason; no effect on one that has ended, or has not begun."""
+        if name in self._states:
+            self.trial_ended(name, reason)
 
     def epoch_finished(self, name: str, record: Record, *, reused: bool = False) -> None:
         """Note an epoch of a trial, and decide about its configuration; an epoch that is known already is ignored."""

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from lncis.api import Adjustment, ProblemDocument
+from lncis.api import Adjustment, Labels, ProblemDocument
 from lncis.studies.spec import StudySpec
 
 _STUDY = {
@@ -51,6 +51,11 @@ ADJUSTMENT_BODY: dict[str, Any] = {
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Adjustment"}}},
 }
 
+LABELS_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Labels"}}},
+}
+
 
 def install(app: FastAPI) -> None:
     """Give an app its OpenAPI document."""
@@ -61,6 +66,7 @@ def install(app: FastAPI) -> None:
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schemas |= _with_parts("ProblemDocument", ProblemDocument.model_json_schema(ref_template=_REF))
             schemas |= _with_parts("Adjustment", Adjustment.model_json_schema(ref_template=_REF))
+            schemas |= _with_parts("Labels", Labels.model_json_schema(ref_template=_REF))
             schemas |= _with_parts("StudyDocument", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
             _require(made, "/studies/{study_id}", "patch", "if-match")

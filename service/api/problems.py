@@ -12,10 +12,11 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from lncis import documents
-from lncis.errors import ConfigError, LncisError
+from lncis.errors import ConfigError, LncisError, StorageError, StudyError
 from service.api.methods import allowed
 from service.store.database import DatabaseAway
-from service.store.studies import IllegalAction, KeyTaken, StaleRevision, StudyOver, UnknownStudy
+from service.store.findings import NotRunning, UnknownTrial
+from service.store.studies import IllegalAction, KeyTaken, NotOver, StaleRevision, StudyOver, UnknownStudy
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -67,10 +68,14 @@ def _of(error: LncisError) -> Response:
             return response(error.status, str(error), headers=error.headers, **error.more)
         case ConfigError():
             return response(422, counted(len(error.problems), "study"), errors=field_errors(error))
-        case UnknownStudy():
+        case UnknownStudy() | UnknownTrial():
             return response(404, str(error))
         case IllegalAction():
             return response(409, str(error), state=error.study.state, legal=error.legal)
+        case NotOver():
+            return response(409, str(error), state=error.study.state, legal=error.study.legal)
+        case StudyError() | NotRunning():
+            return response(409, str(error))
         case StudyOver():
             return response(409, str(error), state=error.study.state, legal=[])
         case KeyTaken():
@@ -78,6 +83,9 @@ def _of(error: LncisError) -> Response:
             return response(409, str(error), study=error.study_id, differing=[_shown(field) for field in fields])
         case StaleRevision():
             return response(412, str(error))
+        case StorageError():
+            log.error("%s", error)
+            return response(503, str(error), headers={"Retry-After": "60"})
         case DatabaseAway():
             log.error("%s", error)
             return response(503, str(error), headers={"Retry-After": "5"})

@@ -1,9 +1,11 @@
 """What the endpoints of one app work with, and which user sends a request."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, TypeVar
 
 import httpx2
@@ -13,9 +15,9 @@ from sqlalchemy.engine import Connection
 
 from service.api.attempts import Attempts
 from service.api.metrics import Metrics
-from service.api.plans import Planner
 from service.api.problems import Problem
-from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass
+from service.api.submission.plans import Planner
+from service.auth import PASS_COOKIE, Caller, caller_of, caller_of_pass, form_key
 from service.dispatch.waiting import HeartbeatWatch
 from service.settings import Settings
 from service.store.database import Database
@@ -27,6 +29,8 @@ READERS = 4
 """Threads that read the database; Python runs them in turns, so more of them would only wait."""
 JUDGES, JUDGES_OF_LARGE = 2, 1
 """Threads that judge studies: those of small ones never wait for a large one."""
+LOOKERS = 8
+"""Threads that read the files of studies."""
 MLFLOW_TIMEOUT_SECONDS = 2.0
 
 
@@ -43,12 +47,15 @@ class Runtime:
     metrics: Metrics = field(default_factory=Metrics)
     signins: Attempts = field(default_factory=Attempts)
     """Sign-ins with a wrong token."""
+    secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
+    """Of this process: makes the keys of forms where there are no tokens."""
     streams: int = 0
     """Event streams that are open."""
     stopping: bool = False
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "database-reader"))
     judges: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES, "judge"))
     judges_of_large: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(JUDGES_OF_LARGE, "judge-l"))
+    lookers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(LOOKERS, "files"))
     http: httpx2.AsyncClient = field(default_factory=lambda: httpx2.AsyncClient(timeout=MLFLOW_TIMEOUT_SECONDS))
 
     async def read(self, work: Callable[[Connection], Answer]) -> Answer:
@@ -60,10 +67,14 @@ class Runtime:
         threads = self.judges_of_large if large else self.judges
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
+    async def look(self, work: Callable[[], Answer]) -> Answer:
+        """Return the result of a function that works with files, or with a storage, which may be slow."""
+        return await asyncio.get_running_loop().run_in_executor(self.lookers, work)
+
     async def close(self) -> None:
         """End all threads, and connections to others."""
         self.planner.close()
-        for threads in (self.readers, self.judges, self.judges_of_large):
+        for threads in (self.readers, self.judges, self.judges_of_large, self.lookers):
             threads.shutdown(cancel_futures=True)
         await self.http.aclose()
 
@@ -92,7 +103,7 @@ async def caller_of_request(request: Request) -> Caller | None:
     """Return the user of a request, by its token or by the pass of a signed-in browser; None if neither is valid."""
     runtime = runtime_of(request)
     if found := caller_of_token(request):
-        return found
+        return found if runtime.settings.tokens else replace(found, form_key=form_key(runtime.secret, ""))
     found = caller_of_pass(request.cookies.get(PASS_COOKIE), runtime.settings.tokens)
     if found is None or await runtime.read(lambda connection: is_ended(connection, found.pass_id)):
         return None

@@ -22,12 +22,15 @@ from lncis import documents
 from lncis.api import ENDED, State
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
+from lncis.studies.logs import DRIVER, LOGS, Log
+from lncis.studies.requests import Requests, write_requests
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
-from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports
+from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports, error_message
 from service.dispatch.outcome import Outcome, outcome
 from service.dispatch.progress import Follower
 from service.settings import Settings
+from service.store import findings
 from service.store import studies as store
 from service.store.database import Database, DatabaseAway, Leadership
 from service.store.states import Job, Wanted
@@ -43,6 +46,8 @@ RETRY_SECONDS = 30.0
 """Until a study that could not be submitted is submitted again."""
 FORGET_BATCH_SIZE = 10
 """Jobs that Ray is told to forget in one turn: each is a request, and there may be many after a restart."""
+OUTPUT_CHARACTERS = 16_384
+"""Of what a job printed that died, kept in the study's log."""
 
 
 class Dispatcher:
@@ -55,6 +60,8 @@ class Dispatcher:
         self._seen = replace(waiting.NEVER_SEEN, holder=self._name, ray_since=time.time())
         self.heartbeats = waiting.HeartbeatWatch()
         self._followers: dict[str, Follower] = {}
+        self.leads = False
+        """Whether this service dispatches, and no other on its database."""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -76,7 +83,8 @@ class Dispatcher:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                if self._leadership.held():
+                self.leads = self._leadership.held()
+                if self.leads:
                     self.turn()
                 else:
                     self._followers.clear()  # another service copies the journals now
@@ -150,7 +158,7 @@ class Dispatcher:
             if not isinstance(error, OSError):
                 self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
                 return
-        elif report is not None and study.wanted is not Wanted.RUN:
+        elif report is not None and study.wanted in (Wanted.PAUSE, Wanted.CANCEL):
             self._jobs.stop(report.job_id)
         if study.reason != (reason := f"its journal cannot be read: {error}"):
             self._change(study, reason=reason)
@@ -168,7 +176,10 @@ class Dispatcher:
             self._submit(study, others)
 
     def _runs(self, study: Study, report: JobReport) -> None:
-        if study.wanted is not Wanted.RUN:
+        self._pass_requests_on(study)
+        if study.wanted is Wanted.DRAIN:
+            reason = store.DRAINING
+        elif study.wanted is not Wanted.RUN:
             self._jobs.stop(report.job_id)
             reason = "is being paused" if study.wanted is Wanted.PAUSE else "is being cancelled"
         else:
@@ -181,13 +192,26 @@ class Dispatcher:
         follower = self._catch_up(study, final=True)
         study = self._database.read(lambda connection: store.load_study(connection, study.id))
         failed = report is not None and report.status is JobStatus.FAILED
-        message = self._jobs.error_message(report.job_id) if report is not None and failed else ""
+        output = self._jobs.output(report.job_id) if report is not None and failed else ""
         progressed = follower.epochs > study.epochs_at_start
         decided: Outcome = outcome(
-            study, report, message, complete=follower.complete, progressed=progressed, settings=self._settings
+            study,
+            report,
+            error_message(output),
+            complete=follower.complete,
+            progressed=progressed,
+            settings=self._settings,
         )
+        if report is not None and failed:
+            self._keep_output(study, report.job_id, output)
         self._change(study, job=Job.NONE, **decided)
         del self._followers[study.id]
+
+    def _keep_output(self, study: Study, job_id: str, output: str) -> None:
+        """Write what a job printed before it died into the study's log: Ray forgets it, and a mistake may be there."""
+        with Log(self._settings.runs / study.id / LOGS, DRIVER) as log:
+            log.line(f"job {job_id} failed; the end of what it printed:")
+            log.write(f"{output[-OUTPUT_CHARACTERS:].rstrip()}\n")
 
     def _start(self, reports: Reports) -> None:
         """Submit queued studies within the limits, by priority and then first come."""
@@ -219,6 +243,7 @@ class Dispatcher:
             return
         try:
             self._write_spec(study, spec)
+            self._pass_requests_on(study)
         except (ConfigError, OSError) as error:
             self._postpone(study, f"its folder cannot be written: {error}")
             return
@@ -237,6 +262,12 @@ class Dispatcher:
     def _write_spec(self, study: Study, spec: StudySpec) -> None:
         """Write the spec into the study's folder, where its job reads it."""
         folders.claim_folder(self._settings.runs, study.id, spec, update=True)
+
+    def _pass_requests_on(self, study: Study) -> None:
+        """Have the study's driver know what users ask of it."""
+        stop = self._database.read(lambda connection: findings.trials_to_stop(connection, study))
+        requests = Requests(drain=study.wanted is Wanted.DRAIN, stop=stop)
+        write_requests(self._settings.runs / study.id, requests)
 
     def _spec(self, study: Study) -> StudySpec:
         document = self._database.read(lambda connection: store.load_spec(connection, study))
@@ -283,6 +314,7 @@ class Dispatcher:
 
 _STOPPED: dict[Wanted, dict[str, Any]] = {
     Wanted.PAUSE: {"state": State.PAUSED, "reason": "paused"},
+    Wanted.DRAIN: {"state": State.PAUSED, "reason": "paused"},
     Wanted.CANCEL: {"state": State.CANCELLED, "reason": "cancelled"},
 }
 """Changes of a study that would return to the queue, although a user stopped it."""

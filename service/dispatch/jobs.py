@@ -79,8 +79,8 @@ class Jobs(Protocol):
     def forget(self, job_id: str) -> None:
         """Drop the record of a job that is over."""
 
-    def error_message(self, job_id: str) -> str:
-        """Return the error that a job printed, or its last line; empty if it printed nothing."""
+    def output(self, job_id: str) -> str:
+        """Return what a job printed; empty if it printed nothing, or is unknown."""
 
 
 ATTEMPT = "lncis_attempt"
@@ -140,12 +140,9 @@ class RayJobs:
         """Drop Ray's record of a job that is over."""
         self._ask("DELETE", f"/api/jobs/{quote(job_id)}", missing=None)
 
-    def error_message(self, job_id: str) -> str:
-        """Return the error that a job printed, or its last line."""
-        logs = self._ask("GET", f"/api/jobs/{quote(job_id)}/logs", missing={}).get("logs") or ""
-        lines = [line.strip() for line in logs.splitlines() if line.strip()]
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        return (errors or lines or [""])[-1][:2000]
+    def output(self, job_id: str) -> str:
+        """Return what a job printed."""
+        return str(self._ask("GET", f"/api/jobs/{quote(job_id)}/logs", missing={}).get("logs") or "")
 
     def _ask(self, method: str, path: str, body: Any = None, *, missing: Any = RayAway) -> Any:
         if not self._address:
@@ -164,6 +161,13 @@ class RayJobs:
         if "already exists" in message:
             raise JobThere(message.splitlines()[-1])
         raise RayAway(f"{self._address} answers {answer.status_code}: {message.splitlines()[-1] if message else ''}")
+
+
+def error_message(output: str) -> str:
+    """Return the error that a job printed, or its last line; empty if it printed nothing."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1][:2000]
 
 
 def _report(job: Mapping[str, Any]) -> JobReport:

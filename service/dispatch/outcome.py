@@ -48,7 +48,7 @@ def outcome(
     hopeless = complete and (study.best is None or study.best["status"] != "finished")  # no result to report
     if report is not None and (hopeless or report.exit_code == USER_MISTAKE):
         return {"state": State.FAILED, "reason": why}
-    if study.wanted is Wanted.PAUSE:
+    if study.wanted in (Wanted.PAUSE, Wanted.DRAIN):
         return {"state": State.PAUSED, "reason": "paused"}
     rest = "its report is still to be written" if complete else "it continues after its last epochs"
     if report is None:

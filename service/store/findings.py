@@ -1,12 +1,14 @@
 """What studies found, from the database: trials, stages, events, page by page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api
-from lncis.api import State
+from lncis.api import ENDED, State
+from lncis.errors import LncisError
 from service.store import tables
 from service.store.tables import Study
 from service.times import iso
@@ -18,6 +20,56 @@ def list_trials(connection: Connection, study: Study, *, after: int, limit: int)
     """Return up to `limit` trials, each with its number, those after a number."""
     rows = connection.execute(_page(tables.trials, study, after, limit))
     return [(row.number, api.Trial.model_validate(row)) for row in rows]
+
+
+class UnknownTrial(LncisError):
+    """A study has no trial of that name."""
+
+
+def load_trial(connection: Connection, study: Study, name: str) -> api.Trial:
+    """Return a trial by its name; UnknownTrial where it has not begun, or there is none of that name."""
+    columns = tables.trials.c
+    query = sa.select(tables.trials).where(columns.study == study.number, columns.name == name)
+    row = connection.execute(query).first()
+    if row is None:
+        raise UnknownTrial(f"study {study.id} has no trial {name!r}; GET /studies/{study.id}/trials lists them")
+    return api.Trial.model_validate(row)
+
+
+class NotRunning(LncisError):
+    """A trial does not run, so it cannot be stopped."""
+
+
+def stop_trial(connection: Connection, study: Study, name: str, user: str) -> None:
+    """Note that a user wants a trial to end; UnknownTrial, NotRunning. Asking again changes nothing."""
+    trial = load_trial(connection, study, name)
+    if trial.state != "running" or study.state in ENDED:
+        state = trial.state if study.state not in ENDED else f"of a study that is {study.state}"
+        raise NotRunning(f"trial {name} of study {study.id} is {state}; only one that runs can be stopped")
+    columns = tables.trials.c
+    mine = (columns.study == study.number) & (columns.name == name) & columns.stopped_by.is_(None)
+    connection.execute(tables.trials.update().where(mine).values(stopped_by=user))
+
+
+def trials_to_stop(connection: Connection, study: Study) -> dict[str, str]:
+    """Return the trials that are to end and still run, each with the user who asked for it."""
+    columns = tables.trials.c
+    query = sa.select(columns.name, columns.stopped_by).where(
+        columns.study == study.number, columns.state == "running", columns.stopped_by.is_not(None)
+    )
+    return {row.name: row.stopped_by for row in connection.execute(query)}
+
+
+def stage_of_epoch(connection: Connection, study: Study, keys: Sequence[str], epoch: int) -> list[str]:
+    """Return the key of the one of some stages that has an epoch; none before the first one."""
+    columns = tables.stages.c
+    query = sa.select(columns.key).where(
+        columns.study == study.number,
+        columns.key.in_(keys),
+        columns.first_epoch <= epoch,
+        columns.last_epoch >= epoch,
+    )
+    return list(connection.execute(query).scalars())
 
 
 def list_stages(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Stage]]:

@@ -20,6 +20,7 @@ class Wanted(StrEnum):
     RUN = "run"
     PAUSE = "pause"
     CANCEL = "cancel"
+    DRAIN = "drain"
 
 
 def legal(state: State, wanted: Wanted) -> list[Action]:
@@ -28,8 +29,9 @@ def legal(state: State, wanted: Wanted) -> list[Action]:
         return []
     if wanted is Wanted.CANCEL:
         return [Action.CANCEL]
+    running = [Action.CANCEL, Action.PAUSE, *([] if wanted is Wanted.PAUSE else [Action.DRAIN])]
     return {
         State.QUEUED: [Action.CANCEL],
-        State.RUNNING: [Action.CANCEL, Action.PAUSE],
+        State.RUNNING: running,
         State.PAUSED: [Action.CANCEL, Action.RESUME],
     }[state]

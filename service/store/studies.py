@@ -30,14 +30,15 @@ class IllegalAction(LncisError):
         self.legal = study.legal
         asked = (
             f" and being {_UNDER_WAY[study.wanted]}"
-            if study.wanted is not Wanted.RUN and study.state not in ENDED
+            if study.wanted is not Wanted.RUN and study.state not in (*ENDED, State.PAUSED)
             else ""
         )
         now = ", ".join(self.legal) or "nothing: it is over"
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
 
 
-_UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled"}
+_UNDER_WAY = {Wanted.PAUSE: "paused", Wanted.CANCEL: "cancelled", Wanted.DRAIN: "drained"}
+DRAINING = "finishes the trials that run, and starts no other"
 
 
 class StudyOver(LncisError):
@@ -46,6 +47,15 @@ class StudyOver(LncisError):
     def __init__(self, study: Study) -> None:
         self.study = study
         super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; submit it anew")
+
+
+class NotOver(LncisError):
+    """A study is not over, or is still needed, so it cannot be put away."""
+
+    def __init__(self, study: Study, what: str, why: str = "") -> None:
+        self.study = study
+        why = why or f"is {study.state}; only one that is over can be {what}: cancel it first"
+        super().__init__(f"study {study.id} {why}")
 
 
 class StaleRevision(LncisError):
@@ -145,25 +155,51 @@ def with_spec(connection: Connection, study: Study) -> Study:
     return replace(study, spec=load_spec(connection, study))
 
 
-def list_studies(
-    connection: Connection, *, states: Collection[State], owner: str | None, before: int | None, limit: int
-) -> list[Study]:
-    """Return up to `limit` studies in some states, newest first, those older than number `before`."""
-    query = _STUDIES.order_by(tables.studies.c.number.desc()).limit(limit)
-    if len(states) < len(State):
-        query = query.where(tables.studies.c.state.in_(states))
-    if owner is not None:
-        query = query.where(tables.studies.c.owner == owner)
+@dataclass(frozen=True, kw_only=True)
+class Which:
+    """Which studies a list has."""
+
+    states: Collection[State] = tuple(State)
+    owner: str | None = None
+    archived: bool = False
+    """Those that are archived, in place of the others."""
+    text: str = ""
+    """Part of the name, the id, the owner or a label; in any case."""
+    label: str | None = None
+    """One of its labels, whole; in any case."""
+
+    def of(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Return a query of studies for these alone."""
+        columns = tables.studies.c
+        query = query.where(columns.archived.is_(self.archived))
+        if len(self.states) < len(State):
+            query = query.where(columns.state.in_(self.states))
+        if self.owner is not None:
+            query = query.where(columns.owner == self.owner)
+        if self.text:
+            texts = (columns.name, columns.id, columns.owner, columns.labels.cast(sa.Text))
+            query = query.where(sa.or_(*(column.icontains(self.text, autoescape=True) for column in texts)))
+        if self.label is not None:
+            query = query.where(columns.labels.cast(sa.Text).icontains(f"\n{self.label}\n", autoescape=True))
+        return query
+
+
+ALL = Which()
+
+
+def list_studies(connection: Connection, which: Which = ALL, *, before: int | None, limit: int) -> list[Study]:
+    """Return up to `limit` studies, newest first, those older than number `before`."""
+    query = which.of(_STUDIES).order_by(tables.studies.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.studies.c.number < before)
     return _studies(connection, query)
 
 
-def list_active_studies(connection: Connection, limit: int) -> list[Study]:
+def list_active_studies(connection: Connection, limit: int, which: Which = ALL) -> list[Study]:
     """Return up to `limit` studies that are not over, in the order of the queue: by priority, then first come."""
     columns = tables.studies.c
-    query = _STUDIES.where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number).limit(limit)
-    return _studies(connection, query)
+    query = which.of(_STUDIES).where(columns.state.in_(ACTIVE)).order_by(columns.priority.desc(), columns.number)
+    return _studies(connection, query.limit(limit))
 
 
 def list_studies_with_job(connection: Connection) -> list[Study]:
@@ -192,10 +228,11 @@ def next_queued_study(connection: Connection, *, without_owners: Collection[str]
     return next(iter(_studies(connection, query)), None)
 
 
-def count_studies(connection: Connection) -> dict[State, int]:
-    """Return how many studies are in each state."""
+def count_studies(connection: Connection, which: Which | None = None) -> dict[State, int]:
+    """Return how many studies are in each state, of some or of all."""
     column = tables.studies.c.state
-    found = connection.execute(sa.select(column, sa.func.count()).group_by(column))
+    query = sa.select(column, sa.func.count()).group_by(column)
+    found = connection.execute(query if which is None else which.of(query))
     return dict.fromkeys(State, 0) | {state: int(number) for state, number in found}
 
 
@@ -214,7 +251,8 @@ def request_action(connection: Connection, study_id: str, action: Action) -> Stu
         return study
     if action is Action.CANCEL and study.job is Job.NONE:
         return update_study(connection, study, state=State.CANCELLED, reason="cancelled", wanted=wanted)
-    return update_study(connection, study, wanted=wanted, reason=f"is being {_UNDER_WAY[wanted]}")
+    reason = DRAINING if wanted is Wanted.DRAIN else f"is being {_UNDER_WAY[wanted]}"
+    return update_study(connection, study, wanted=wanted, reason=reason)
 
 
 def adjust_study(
@@ -245,6 +283,21 @@ def adjust_study(
     return update_study(connection, study, **changes) if changes else study
 
 
+def archive_study(connection: Connection, study_id: str, *, archived: bool) -> Study:
+    """Return a study that lists leave out from now on, or show again; UnknownStudy, NotOver."""
+    study = load_study(connection, study_id, to_change=True)
+    if archived and (study.state not in ENDED or study.job is not Job.NONE):
+        raise NotOver(study, "archived")
+    return study if study.archived is archived else update_study(connection, study, archived=archived)
+
+
+def label_study(connection: Connection, study_id: str, labels: Collection[str]) -> Study:
+    """Return a study with other labels; UnknownStudy."""
+    study = load_study(connection, study_id, to_change=True)
+    ordered = sorted(set(labels))
+    return study if study.labels == ordered else update_study(connection, study, labels=ordered)
+
+
 def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
     """Return a study with columns changed; a new state or reason becomes an event, with its time."""
     now = time.time()
@@ -255,7 +308,7 @@ def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
         if state == State.RUNNING and study.started_at is None:
             changes["started_at"] = now
         if state in ENDED:
-            changes["finished_at"] = now
+            changes |= {"finished_at": now, "notice_due": now}
     if (state, reason) != (study.state, study.reason):
         changes["events"] = study.events + 1
         event = {"state": state, "reason": reason}
@@ -266,6 +319,11 @@ def update_study(connection: Connection, study: Study, **columns: Any) -> Study:
     changes["revision"] = study.revision + 1
     query = _UPDATE.where(tables.studies.c.number == study.number).values(**changes)
     return Study(**connection.execute(query).one()._mapping)
+
+
+def studies_where(connection: Connection, condition: sa.ColumnElement[bool], *, order: Any, limit: int) -> list[Study]:
+    """Return up to `limit` studies of which a condition holds, in some order."""
+    return _studies(connection, _STUDIES.where(condition).order_by(order).limit(limit))
 
 
 def _studies(connection: Connection, query: sa.Select[Any]) -> list[Study]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     inspect,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
@@ -44,6 +45,21 @@ class NumberOrAuto(TypeDecorator[Any]):
         return "auto" if value == 0 else value
 
 
+class Words(TypeDecorator[Any]):
+    """A list of words without newlines, which the database keeps as lines: `LIKE` finds one by its ends."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """Return what the database keeps."""
+        return "".join(f"\n{word}" for word in value) + "\n" if value else ""
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """Return what it means."""
+        return [word for word in value.split("\n") if word]
+
+
 def _words(kind: type[StrEnum], length: int) -> Enum:
     """Return the type of a column that keeps a member of an enum as text."""
     return Enum(kind, native_enum=False, length=length, values_callable=lambda members: [str(m) for m in members])
@@ -67,6 +83,7 @@ class Study(Base, kw_only=True):
     __table_args__ = (
         Index("studies_queue", "state", "priority", "number"),
         Index("studies_job", "job"),
+        Index("studies_notice", "notice_due"),
         {"sqlite_autoincrement": True},
     )
 
@@ -85,6 +102,9 @@ class Study(Base, kw_only=True):
     max_concurrent_trials: Mapped[int | Literal["auto"]] = mapped_column(NumberOrAuto)
     spec: Mapped[dict[str, Any]] = mapped_column(JSON, default_factory=dict, compare=False, repr=False)
     """Long, and seldom needed: empty unless it was read too (`store.studies.with_spec`)."""
+    archived: Mapped[bool] = mapped_column(insert_default=False, server_default=false())
+    """Whether lists leave it out."""
+    labels: Mapped[list[str]] = mapped_column(Words, default_factory=list, server_default="")
     revision: Mapped[int] = mapped_column(insert_default=1)
     """Counts the changes that a reader can see."""
     events: Mapped[int] = mapped_column(insert_default=0)
@@ -98,6 +118,11 @@ class Study(Base, kw_only=True):
     setbacks: Mapped[int] = mapped_column(insert_default=0)
     """Jobs in a row that died without finishing an epoch."""
     retry_at: Mapped[float] = mapped_column(insert_default=0.0)
+    notice_due: Mapped[float | None]
+    """When its end is to be sent to whom the service notifies; null: it has not ended, or that was sent."""
+    notice_attempts: Mapped[int] = mapped_column(insert_default=0, server_default="0")
+    waiting_noticed: Mapped[float | None]
+    """Since when it waited as that was sent."""
     epochs_at_start: Mapped[int] = mapped_column(insert_default=0)
     """`epochs_done` when its latest job began."""
 
@@ -163,6 +188,7 @@ trials = Table(
     Column("epoch", Integer, nullable=False),  # finished
     Column("metrics", JSON, nullable=False),  # of the last epoch, and of the last evaluation before it
     Column("objective", Float),  # of the last evaluation
+    Column("stopped_by", String(64)),  # the user who asked for it to end; it ends when its driver has read that
     UniqueConstraint("study", "name"),
 )
 

@@ -1,5 +1,6 @@
 """Curves of the pages, as SVG paths in a box of fixed size that the page stretches; numbers are text beside it."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,14 @@ def by_epoch(curves: Iterable[tuple[str, Sequence[Point]]]) -> Chart | None:
         for label, points in there
     ]
     return Chart(lines=lines, x=x, y=y)
+
+
+def plotted(curves: Iterable[tuple[str, Sequence[Point]]]) -> str:
+    """Return the same curves as JSON for uPlot: `x`, and for each line `label` and `y`, null where it has no value."""
+    there = [(label, {x: y for x, y in points if math.isfinite(y)}) for label, points in curves]
+    across = sorted({x for _, points in there for x in points})
+    lines = [{"label": label, "y": [points.get(x) for x in across]} for label, points in there if points]
+    return json.dumps({"x": across, "lines": lines}, separators=(",", ":"), allow_nan=False)
 
 
 def _ends(values: Iterable[float]) -> tuple[float, float]:

@@ -2,37 +2,61 @@
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import documents
-from lncis.api import Configuration, Dependency, State
+from lncis.api import ENDED, Configuration, Dependency, State
 from lncis.studies.report.intervals import ONE_DRAW
 from lncis.studies.report.result import of_one_draw
 from lncis.studies.spec import StudySpec
 from service.api.links import run_url
-from service.api.presets import presets
+from service.api.submission.presets import presets
 from service.dispatch import waiting
 from service.dispatch.waiting import DispatcherStatus
 from service.settings import Settings
 from service.store import findings, tables
 from service.store import studies as store
 from service.store.best import best_configurations, configuration_yaml
+from service.store.studies import Which
 from service.store.tables import Study
-from service.ui import curves
+from service.store.trial_table import WHOLE_TABLE, Asked, read_table
+from service.ui import curves, parallel
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
 """Active studies; studies that are over, on a page; trials on a page."""
+QUEUE_LOOKED_AT = 500
+"""Active studies whose place in the queue a filtered page knows."""
 BEST_SHOWN = 5
 """Finished configurations, and as many unfinished ones."""
 RECENT_TRIALS = 60
 """In the small curve of a study."""
 CURVES, EPOCHS_SHOWN = 6, 600
 """Learning curves of a study; the last epochs of each."""
+MOST_CURVES = 12
+"""That a reader may pick."""
+PARALLEL_TRIALS = 1500
+"""Latest trials whose configurations are drawn in parallel coordinates."""
 REASONS = 10
+OTHERS = 50
+"""Latest studies, with which one can be compared."""
+SORT_NAMES = {
+    "number": "number",
+    "label": "configuration",
+    "seed": "seed",
+    "state": "state",
+    "epoch": "epoch",
+    "objective": "objective",
+    "test": "test AP",
+    "started_at": "start",
+}
+TRIAL_STATES = ("running", "finished", "pruned", "failed")
+NOT_PLOTTED = {"epoch"}
 
 FILES = {
     "report.html": "text/html; charset=utf-8",
@@ -44,24 +68,57 @@ FILES = {
 """The files in a study's folder that are served; no other file is."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which studies a reader wants to see: the query of the page of all studies."""
+
+    state: State | None = None
+    """Of those that are over."""
+    text: str = ""
+    label: str | None = None
+    archived: bool = False
+    before: int | None = None
+    """Those that are over and older than this number."""
+
+    @property
+    def which(self) -> Which:
+        """The studies in whatever state."""
+        return Which(text=self.text, label=self.label, archived=self.archived)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some are left out, beside those that usually are."""
+        return self.which != store.ALL
+
+    def query(self, **changes: Any) -> str:
+        """Return the query of the page with changes, for the first of the studies that are over."""
+        usual = {"state": self.state, "text": self.text or None, "label": self.label}
+        wanted = usual | {"archived": "true" if self.archived else None} | changes
+        given = {name: str(value) for name, value in wanted.items() if value is not None}
+        return f"?{urlencode(given)}" if given else ""
+
+
 def overview(
-    connection: Connection,
-    settings: Settings,
-    status: DispatcherStatus,
-    mlflow: Dependency,
-    states: Collection[State],
-    before: int | None,
+    connection: Connection, settings: Settings, status: DispatcherStatus, mlflow: Dependency, wanted: Wanted
 ) -> dict[str, Any]:
     """Return the active studies, why each one waits, and a page of the studies that are over."""
-    active, running = store.list_active_studies(connection, ACTIVE_SHOWN), store.list_studies_with_job(connection)
-    queue = waiting.describe_queue(active, running, status, settings)
-    ended = store.list_studies(connection, states=states, owner=None, before=before, limit=ENDED_SHOWN + 1)
-    counts = store.count_studies(connection)
+    running, which = store.list_studies_with_job(connection), wanted.which
+    in_line = store.list_active_studies(connection, QUEUE_LOOKED_AT if wanted.filtered else ACTIVE_SHOWN)
+    queue = waiting.describe_queue(in_line, running, status, settings)
+    shown = store.list_active_studies(connection, ACTIVE_SHOWN, which) if wanted.filtered else in_line
+    entries = {entry.id: entry for entry in queue.studies}
+    over = replace(which, states=[wanted.state] if wanted.state in ENDED else ENDED)
+    ended = store.list_studies(connection, over, before=wanted.before, limit=ENDED_SHOWN + 1)
+    counts, anywhere = store.count_studies(connection, which), store.count_studies(connection)
     return {
         "queue": queue,
         "active": [
-            {**_card(connection, settings, study), "position": entry.position, "why": entry.why}
-            for study, entry in zip(active, queue.studies, strict=True)
+            {
+                **_card(connection, settings, study),
+                "position": entries[study.id].position if study.id in entries else None,
+                "why": entries[study.id].why if study.id in entries else "it is far back in the queue",
+            }
+            for study in shown
         ],
         "active_total": sum(counts[state] for state in store.ACTIVE),
         "ended": [
@@ -70,8 +127,12 @@ def overview(
         ],
         "older": ended[ENDED_SHOWN - 1].number if len(ended) > ENDED_SHOWN else None,
         "counts": counts,
+        "anywhere": sum(anywhere.values()),
+        "archived_total": sum(store.count_studies(connection, Which(archived=True)).values()),
+        "wanted": wanted,
+        "ended_states": ENDED,
         "presets": {name: str(spec.get("question", "")) for name, spec in presets(settings.presets).items()}
-        if not any(counts.values())
+        if not any(anywhere.values())
         else {},
         "mlflow": mlflow,
         "mlflow_server": uri if (uri := settings.mlflow_tracking_uri.rstrip("/")).startswith("http") else "",
@@ -99,8 +160,41 @@ def _card(connection: Connection, settings: Settings, study: Study) -> dict[str,
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyPage:
+    """What a reader wants to see on the page of a study: the query of its address."""
+
+    page: int = 1
+    """Of the table of trials."""
+    table: Asked = WHOLE_TABLE
+    curves: tuple[int, ...] = ()
+    """Numbers of the trials whose curves are drawn; none: those of the best configurations, and the newest ones."""
+    metric: str | None = None
+    """What the curves are of; None: the objective."""
+
+    def query(self, **changes: Any) -> str:
+        """Return the query of the page with changes; what is usual stands in none."""
+        given = {name: value for name, value in (self._values() | changes).items() if value is not None}
+        return f"?{urlencode(given, safe=',/')}" if given else "?"
+
+    def fields(self, without: Collection[str]) -> list[tuple[str, Any]]:
+        """Return what a form of this page must send beside its own fields."""
+        return [(name, value) for name, value in self._values().items() if value is not None and name not in without]
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "page": self.page if self.page > 1 else None,
+            "sort": self.table.sort if self.table.sort != "number" else None,
+            "order": "desc" if self.table.descending else None,
+            "state": self.table.state,
+            "text": self.table.text or None,
+            "curves": ",".join(map(str, self.curves)) or None,
+            "metric": self.metric,
+        }
+
+
 def study(
-    connection: Connection, settings: Settings, status: DispatcherStatus, study_id: str, page: int
+    connection: Connection, settings: Settings, status: DispatcherStatus, study_id: str, asked: StudyPage
 ) -> dict[str, Any]:
     """Return what the page of a study shows, with one page of its trials; UnknownStudy."""
     found = store.load_study(connection, study_id)
@@ -108,13 +202,19 @@ def study(
     spec = documents.parse(StudySpec, document, source=found.id)
     queue = waiting.describe_queue([found], store.list_studies_with_job(connection), status, settings)
     entries = best_configurations(connection, found, spec, BEST_SHOWN)
-    pages = max(1, math.ceil(found.trials_started / TRIALS_SHOWN))
-    page = min(page, pages)
-    trials = findings.list_trials(connection, found, after=(page - 1) * TRIALS_SHOWN, limit=TRIALS_SHOWN)
+    skip = (asked.page - 1) * TRIALS_SHOWN
+    table = read_table(connection, found, spec, asked.table, skip=skip, limit=TRIALS_SHOWN)
+    pages = max(1, math.ceil(table.total / TRIALS_SHOWN))
+    if asked.page > pages:
+        asked, skip = replace(asked, page=pages), (pages - 1) * TRIALS_SHOWN
+        table = read_table(connection, found, spec, asked.table, skip=skip, limit=TRIALS_SHOWN)
     columns = tables.trials.c
     objectives = connection.execute(
         sa.select(columns.number, columns.objective).where(columns.study == found.number).order_by(columns.number)
     )
+    metric = asked.metric or spec.objective.metric
+    picked = list(asked.curves) or usual_curves(connection, found, entries)
+    drawn = learning_curves(connection, found, picked, metric)
     return {
         "study": found,
         "mlflow_url": run_url(settings, found),
@@ -125,17 +225,30 @@ def study(
         "one_draw": ONE_DRAW if of_one_draw(spec) else "",
         "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
-        "by_epoch": curves.by_epoch(_learning_curves(connection, found, spec, entries)),
+        "by_epoch": curves.by_epoch(drawn),
+        "parallel": parallel.parallel(_configurations(connection, found), spec),
+        "plotted": curves.plotted(drawn),
+        "metric": metric,
+        "metrics": sorted(
+            {metric, spec.objective.metric} | {key for _, trial in table.rows for key in trial.metrics} - NOT_PLOTTED
+        ),
+        "picked": picked,
         "failures": _failures(connection, found),
         "trials_shown": TRIALS_SHOWN,
-        "trials": [trial for _, trial in trials],
-        "first": trials[0][0] if trials else 0,
-        "last": trials[-1][0] if trials else 0,
-        "page": page,
+        "trials": table.rows,
+        "matching": table.total,
+        "first": skip + 1 if table.rows else 0,
+        "last": skip + len(table.rows),
+        "asked": asked,
+        "sorts": {**SORT_NAMES, **{path: path for path in spec.search}},
+        "trial_states": TRIAL_STATES,
+        "page": asked.page,
         "pages": pages,
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
+        "others": [one for one in store.list_studies(connection, before=None, limit=OTHERS) if one.id != found.id],
         "actions": found.legal,
+        "over": found.state in ENDED,
     }
 
 
@@ -155,18 +268,24 @@ def path_of(settings: Settings, study: Study, name: str) -> Path | None:
     return path if name in FILES and path.parent == folder and path.is_file() else None
 
 
-def _learning_curves(
-    connection: Connection, study: Study, spec: StudySpec, entries: Sequence[Configuration]
-) -> list[tuple[str, list[curves.Point]]]:
-    """Return the objective over the epochs of a trial of each of the best configurations, and of the newest trials."""
-    columns, events = tables.trials.c, tables.events.c
+def usual_curves(connection: Connection, study: Study, entries: Sequence[Configuration]) -> list[int]:
+    """Return the numbers of a trial of each of the best configurations, and of the newest trials."""
+    columns = tables.trials.c
     names = [entry.trials[0] for entry in entries][:BEST_SHOWN]
     chosen = sa.select(columns.number).where(columns.study == study.number, columns.name.in_(names))
     numbers = sorted(connection.execute(chosen).scalars())
     newest = [n for n in range(study.trials_started, max(0, study.trials_started - CURVES), -1) if n not in numbers]
+    return sorted([*numbers, *newest[: max(0, CURVES - len(numbers))]])
+
+
+def learning_curves(
+    connection: Connection, study: Study, numbers: Sequence[int], metric: str
+) -> list[tuple[str, list[curves.Point]]]:
+    """Return a metric over the epochs of some trials, each with its label."""
+    columns, events = tables.trials.c, tables.events.c
     rows = connection.execute(
         sa.select(columns.number, columns.label, columns.seed)
-        .where(columns.study == study.number, columns.number.in_([*numbers, *newest[: CURVES - len(numbers)]]))
+        .where(columns.study == study.number, columns.number.in_(numbers))
         .order_by(columns.number)
     ).all()
     found = []
@@ -177,10 +296,25 @@ def _learning_curves(
             .order_by(events.number.desc())
             .limit(EPOCHS_SHOWN)
         ).scalars()
-        said = [(data["epoch"], data["metrics"].get(spec.objective.metric)) for data in epochs]
+        said = [(data["epoch"], data["metrics"].get(metric)) for data in epochs]
         points = sorted((float(epoch), float(value)) for epoch, value in said if value is not None)
         found.append((f"{row.label}, seed {row.seed}", points))
     return found
+
+
+def _configurations(connection: Connection, study: Study) -> list[parallel.Row]:
+    """Return the latest searched configurations: label, values, and the mean of the objective so far."""
+    columns = tables.trials.c
+    rows = connection.execute(
+        sa.select(columns.configuration, columns.label, columns.overrides, columns.objective)
+        .where(columns.study == study.number, columns.baseline.is_(None), columns.objective.is_not(None))
+        .order_by(columns.number.desc())
+        .limit(PARALLEL_TRIALS)
+    ).all()
+    groups: dict[int, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row.configuration, []).append(row)
+    return [(of[0].label, of[0].overrides, sum(row.objective for row in of) / len(of)) for of in groups.values()]
 
 
 def _failures(connection: Connection, study: Study) -> list[Any]:

@@ -7,22 +7,31 @@ Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do n
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
 
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
 
 from ray.exceptions import RayActorError, RayError
 
 from lncis.errors import StudyError
 from lncis.execution import cluster
 from lncis.execution.worker_groups import start_queue
+from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.probing import SensitivityCheck
 from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
 from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
+from lncis.studies.logs import DRIVER, LOGS
+from lncis.studies.requests import Requests, read_requests
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 
+REQUESTS_SECONDS = 1.0
+"""Between two looks at what users ask of the study."""
 
-def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbose: bool) -> None:
+
+def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
     """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
 
     Raises StudyError where that cannot go on; what was trained is in the journal, and the study can be resumed.
@@ -34,7 +43,7 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
     at_once = 1 if resources.max_concurrent_trials == "auto" else resources.at_a_time(scheduler.unfinished)
     try:
         with cluster.connected(resources, at_once, verbose=verbose):
-            _drive_on_ray(run, scheduler, queue)
+            _drive_on_ray(run, scheduler, queue, log)
     except StudyStopped as error:
         stopped = str(error)
     except RayActorError:
@@ -42,19 +51,22 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, *, verbos
     except RayError as error:
         stopped = f"Ray failed ({type(error).__name__})"
     if scheduler.unfinished:
+        if read_requests(run.folder).drain:
+            stopped = "a user asked to start no more"
         raise StudyError(
             f"{scheduler.unfinished} trials of study {run.study_id} did not end: {stopped} (more in "
-            f"{run.folder / 'ray.log'}); resume it with: lncis study run --resume {run.study_id}"
+            f"{run.folder / LOGS / DRIVER}); resume it with: lncis study run --resume {run.study_id}"
         )
 
 
-def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -> None:
+def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog) -> None:
     """Start the queue, the probes and the workers; follow the trials; stop all that was started."""
     queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
     with ExitStack() as at_the_end:  # the last one first, and each one, also after another Ctrl-C
         trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
         at_the_end.callback(trials.stop)
         pool = WorkerPool(run, scheduler.unfinished, queue.actor)
+        at_the_end.callback(_take_last_lines, log, queue.actor)
         at_the_end.callback(pool.stop)
         at_the_end.callback(queue.note_losses)
         check = SensitivityCheck(run, queue.actor)
@@ -63,22 +75,48 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue) -
         def attend() -> int:
             check.attend()
             pool.attend()
+            log.take_from(queue.actor)
             return pool.trials_at_once
 
-        follow(scheduler, trials, attend)
+        follow(scheduler, trials, attend, _Asked(run.folder).now)
 
 
-def follow(scheduler: TrialScheduler, trials: TuneTrials, attend: Callable[[], int]) -> None:
+def _take_last_lines(log: DriverLog, queue: Any) -> None:
+    with suppress(RayError):  # the queue may be gone
+        log.take_from(queue, at_once=True)
+
+
+class _Asked:
+    """What users ask of the study, looked up now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._next_look, self._found = folder, 0.0, Requests()
+
+    def now(self) -> Requests:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look, self._found = now + REQUESTS_SECONDS, read_requests(self._folder)
+        return self._found
+
+
+def follow(
+    scheduler: TrialScheduler,
+    trials: TuneTrials,
+    attend: Callable[[], int],
+    asked: Callable[[], Requests] = Requests,
+) -> None:
     """The loop: reports decide what happens to trials, and which trial is next.
 
-    `attend` starts missing workers, and returns how many trials to follow at once.
+    `attend` starts missing workers, and returns how many trials to follow at once; `asked`, what users want.
     """
     while scheduler.unfinished:
-        at_once = attend()
-        while trials.running < at_once and (trial := scheduler.start_next()):
+        at_once, requests = attend(), asked()
+        for name, user in requests.stop.items():
+            scheduler.stop(name, f"stopped by {user}")
+        while trials.running < at_once and (trial := scheduler.start_next(only_awaited=requests.drain)):
             trials.start(trial.name)
         if not trials.running:
-            return  # Tune has lost those that have not ended
+            return  # Tune has lost those that have not ended, or no more are to start
         for report in trials.reports():
             if report.record:
                 scheduler.epoch_finished(report.trial, report.record, reused=report.reused)

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 
 from lncis.api import Dependency, Preset, Presets, Queue, Readiness, State
 from lncis.documents import plain
-from service.api.presets import Stamps, presets, stamps_of
 from service.api.problems import documented, refusals
 from service.api.runtime import At, Reader, Runtime, caller_of_token
+from service.api.submission.presets import Stamps, presets, stamps_of
 from service.dispatch import waiting
 from service.store import studies as store
 from service.store.database import DatabaseAway

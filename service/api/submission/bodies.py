@@ -13,10 +13,10 @@ from lncis.errors import ConfigError
 from lncis.studies.spec import StudySpec, judge
 from lncis.studies.spec import files as spec_files
 from lncis.yaml_text import parse_yaml
-from service.api import limits
-from service.api.named_files import FileRule
-from service.api.presets import preset
 from service.api.problems import Problem
+from service.api.submission import limits
+from service.api.submission.named_files import FileRule
+from service.api.submission.presets import preset
 from service.settings import Settings
 
 JSON, YAML = "application/json", ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")

@@ -1,6 +1,6 @@
 """Limits of a shared service on a study: how much it counts before it is validated, and how large it is.
 
-Its schema has no such limits. service.api.named_files has those on the files that it names.
+Its schema has no such limits. service.api.submission.named_files has those on the files that it names.
 """
 
 import math

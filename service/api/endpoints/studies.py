@@ -1,11 +1,11 @@
 """/studies: submit, list, look at, change."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.engine import Connection
 
 from lncis import documents
@@ -13,10 +13,11 @@ from lncis.api import Action, Adjustment, Plan, State, Study, StudyPage
 from lncis.document_text import parse_json
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
-from service.api import links, submissions
+from service.api import links
 from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime, Writer
+from service.api.submission import bodies
 from service.store import studies as store
 from service.store.tables import Study as StudyRow
 
@@ -41,7 +42,7 @@ MAX_ADJUSTMENT_BYTES = 4096
 PRIORITY = "?priority"
 """Where a request is kept: its body, and beside it this key, as no body that is a study has it."""
 
-_ETAG = {"headers": {"ETag": {"schema": {"type": "string"}}}}
+ETAG: dict[str, Any] = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
 
 @router.post(
@@ -78,13 +79,13 @@ async def submit(
     long = len(content) > QUICK_BYTES
 
     def read() -> tuple[dict[str, Any], bool]:
-        body = submissions.read_body(content, kind)
-        return body, long or submissions.takes_long(body)
+        body = bodies.read_body(content, kind)
+        return body, long or bodies.takes_long(body)
 
     body, large = await runtime.judge(read, large=long)
 
     def judged() -> tuple[StudySpec, store.NewStudy]:
-        spec = submissions.to_spec(body, runtime.settings)
+        spec = bodies.to_spec(body, runtime.settings)
         trials = spec.total_trials
         return spec, store.NewStudy(
             name=spec.name,
@@ -113,7 +114,7 @@ async def submit(
     else:
         response.status_code = 200
     response.headers["Location"] = f"{runtime.settings.root_path}/studies/{study.id}"
-    return _tagged(study, response, runtime)
+    return tagged(study, response, runtime)
 
 
 @router.get("/studies", responses=documented())
@@ -122,15 +123,17 @@ async def list_studies(
     caller: Reader,
     state: Annotated[State | None, Query()] = None,
     owner: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None,
+    archived: Annotated[bool, Query(description="Those that are archived, in place of the others.")] = False,
+    text: Annotated[str, Query(max_length=100, description="Part of the name, id, owner or a label.")] = "",
+    label: Annotated[str | None, Query(max_length=40, description="One of its labels, whole.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> StudyPage:
     """Return studies, newest first."""
     before = None if cursor is None else int(cursor)
     states = list(State) if state is None else [state]
-    found = await runtime.read(
-        lambda connection: store.list_studies(connection, states=states, owner=owner, before=before, limit=limit + 1)
-    )
+    which = store.Which(states=states, owner=owner, archived=archived, text=text, label=label)
+    found = await runtime.read(lambda connection: store.list_studies(connection, which, before=before, limit=limit + 1))
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
     return StudyPage(studies=[links.summary(study, runtime.settings) for study in shown], next_cursor=more)
@@ -139,7 +142,7 @@ async def list_studies(
 @router.get(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404)},
+    responses={200: ETAG, 304: {"description": "Not changed since If-None-Match"}, **documented(404)},
 )
 async def get_study(
     study_id: StudyId,
@@ -157,18 +160,25 @@ async def get_study(
     known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     if study.etag in known or known == ["*"]:
         return Response(status_code=304, headers={"ETag": study.etag})
-    return _tagged(study, response, runtime)
+    return tagged(study, response, runtime)
 
 
 async def _adjustment(request: Request) -> Adjustment:
+    return await small_body(request, Adjustment)
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def small_body(request: Request, model: type[Body]) -> Body:
     """Return the changes in a body, read as the body of a study is; FastAPI would take the last one of two keys."""
     body, kind = await request.body(), request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != submissions.JSON:
-        raise Problem(415, f"Content-Type must be {submissions.JSON} but is {kind[:80] or 'missing'}")
+    if kind.partition(";")[0].strip().lower() != bodies.JSON:
+        raise Problem(415, f"Content-Type must be {bodies.JSON} but is {kind[:80] or 'missing'}")
     if len(body) > MAX_ADJUSTMENT_BYTES:
         raise Problem(413, f"the body has {len(body)} bytes, and a change of a study at most {MAX_ADJUSTMENT_BYTES}")
     try:
-        return Adjustment.model_validate(parse_json(body, source=submissions.SOURCE))
+        return model.model_validate(parse_json(body, source=bodies.SOURCE))
     except ValidationError as error:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
 
@@ -176,7 +186,7 @@ async def _adjustment(request: Request) -> Adjustment:
 @router.patch(
     "/studies/{study_id}",
     response_model=Study,
-    responses={200: _ETAG, **documented(404, 409, 412, 415, 428)},
+    responses={200: ETAG, **documented(404, 409, 412, 415, 428)},
     openapi_extra={"requestBody": ADJUSTMENT_BODY},
 )
 async def adjust_study(
@@ -197,7 +207,7 @@ async def adjust_study(
 
     study = await runtime.write(write)
     runtime.wake()
-    return _tagged(study, response, runtime)
+    return tagged(study, response, runtime)
 
 
 def _add_action(action: Action, description: str) -> None:
@@ -209,7 +219,7 @@ def _add_action(action: Action, description: str) -> None:
 
         study = await runtime.write(write)
         runtime.wake()
-        return _tagged(study, response, runtime)
+        return tagged(study, response, runtime)
 
     ask.__doc__ = description
     router.post(
@@ -223,10 +233,11 @@ def _add_action(action: Action, description: str) -> None:
 
 _add_action(Action.CANCEL, "End a study for good; its results stay.")
 _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
+_add_action(Action.DRAIN, "Pause a running study once the trials that run have ended; no other begins.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
 
 
-def _tagged(study: StudyRow, response: Response, runtime: Runtime) -> Study:
-    """Return what is answered, after setting its entity tag."""
+def tagged(study: StudyRow, response: Response, runtime: Runtime) -> Study:
+    """Return what is answered of a study, after setting its entity tag."""
     response.headers["ETag"] = study.etag
     return links.shown(study, runtime.settings)

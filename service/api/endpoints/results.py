@@ -1,24 +1,20 @@
 """/studies/{id}/...: what a study found, finished or so far."""
 
-import asyncio
-import json
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from fastapi.sse import format_sse_event
 from sqlalchemy.engine import Connection
-from starlette.types import Receive, Scope, Send
 
 from lncis import documents
 from lncis.api import ENDED, BestConfigurations, Event, StagePage, TrialPage
 from lncis.studies.spec import StudySpec
-from service.api.methods import is_head
+from service.api.endpoints.studies import Cursor, Limit, StudyId
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime
-from service.api.studies import Cursor, Limit, StudyId
+from service.api.streams import EVENT_CONTENT, Pace, compact, end_of_stream, streamed
 from service.store import findings
 from service.store import studies as store
 from service.store.best import best_configurations, configuration_of_rank, configuration_yaml
@@ -26,11 +22,7 @@ from service.store.tables import Study
 
 router = APIRouter(prefix="/studies/{study_id}", tags=["results"])
 
-_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
 EVENTS_BATCH_SIZE = 500
-EVENT_POLL_SECONDS = 0.5
-KEEP_ALIVE_SECONDS = 15.0
-"""A stream without events sends a comment so often; lncis.client waits three times as long."""
 
 Part = TypeVar("Part")
 
@@ -112,7 +104,7 @@ async def get_best(
     responses={
         200: {
             "description": "Events: state, trial_started, epoch_finished, trial_ended, trial_retried; at last end",
-            "content": {"text/event-stream": {"schema": _EVENT}},
+            "content": EVENT_CONTENT,
         },
         204: {"description": "The study is over and Last-Event-ID was its last event: do not come back"},
         **documented(404, 429),
@@ -133,37 +125,12 @@ async def follow_events(
     study = await runtime.read(lambda connection: store.load_study(connection, study_id))
     if study.state in ENDED and after >= study.events:
         return Response(status_code=204)
-    if runtime.streams >= runtime.settings.max_event_streams:
-        raise Problem(
-            429, f"{runtime.streams} event streams are open, which is the most", headers={"Retry-After": "10"}
-        )
-    if is_head(request):
-        return Response(media_type="text/event-stream")
-    return _Stream(study.id, after, runtime)
-
-
-class _Stream(StreamingResponse):
-    """A stream of events, which counts from the request on: others may ask before it sends its first event."""
-
-    def __init__(self, study_id: str, after: int, runtime: Runtime) -> None:
-        super().__init__(_events(study_id, after, runtime), media_type="text/event-stream")
-        self._runtime = runtime
-        self._count(1)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self._runtime.streams += change
-        self._runtime.metrics.streams.set(self._runtime.streams)
+    return streamed(request, runtime, lambda: _events(study.id, after, runtime))
 
 
 async def _events(study_id: str, after: int, runtime: Runtime) -> AsyncIterator[bytes]:
-    until, sent = time.monotonic() + runtime.settings.event_stream_seconds, time.monotonic()
-    while not runtime.stopping:
+    pace = Pace(runtime)
+    while pace.goes_on:
 
         def read(connection: Connection, after: int = after) -> tuple[Study, list[Event]]:
             study = store.load_study(connection, study_id)
@@ -171,21 +138,13 @@ async def _events(study_id: str, after: int, runtime: Runtime) -> AsyncIterator[
 
         study, found = await runtime.read(read)
         for event in found:
-            yield format_sse_event(data_str=_compact(event.data), event=event.type, id=str(event.number))
+            yield format_sse_event(data_str=compact(event.data), event=event.type, id=str(event.number))
             after = event.number
         if found:
-            sent = time.monotonic()
+            pace.sent()
         elif study.state in ENDED:
-            yield format_sse_event(data_str=_compact({"state": study.state}), event="end")
-            return
-        elif time.monotonic() > until:
+            yield end_of_stream(study.state)
             return
         else:
-            if time.monotonic() - sent > KEEP_ALIVE_SECONDS:
-                yield KEEPALIVE_COMMENT
-                sent = time.monotonic()
-            await asyncio.sleep(EVENT_POLL_SECONDS)
-
-
-def _compact(document: Any) -> str:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+            async for comment in pace.wait():
+                yield comment
