@@ -23,7 +23,6 @@ from lncis.execution import storage, worker
 from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
-from lncis.studies.driver import log as driver_log
 from lncis.studies.driver.log import DriverLog
 from lncis.studies.logs import DRIVER, LOGS, read
 
@@ -255,11 +254,10 @@ def test_a_probe_logs_for_the_driver_and_for_no_stage(
     assert "the check of its parameters, process" in text
 
 
-def test_no_line_of_a_worker_leaves_the_folder_of_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_line_of_a_worker_leaves_the_folder_of_the_logs(tmp_path: Path) -> None:
     log = DriverLog(tmp_path / "study")
-    monkeypatch.setattr(driver_log, "ray", SimpleNamespace(get=lambda found: found))
     sent = [("stage", "of a stage"), ("", "of none"), ("../../outside", "of elsewhere")]
-    log.take_from(SimpleNamespace(take_log=SimpleNamespace(remote=lambda: sent)), at_once=True)
+    log.take(lambda: sent, at_once=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
     logs = tmp_path / "study" / LOGS
     assert sorted(path.name for path in logs.iterdir()) == [DRIVER, "stage"]

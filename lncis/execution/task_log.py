@@ -6,9 +6,7 @@ So it is there when the worker's node is gone, and needs no folder that all see.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-
-from ray.exceptions import RayError
+from contextlib import contextmanager
 
 from lncis.metrics import Record
 
@@ -22,7 +20,7 @@ log = logging.getLogger("lncis.worker")
 def task_log(send: Callable[[str], object], rank: int, world: int) -> Iterator[None]:
     """Within the block what our code logs, and warnings, are sent as text with the time; errors with their traceback.
 
-    A queue that is gone costs the lines and nothing else.
+    `send` must not raise: a queue that is gone costs the lines and nothing else.
     """
     handler = _Sender(send)
     of_rank = f"rank {rank}: " if world > 1 else ""
@@ -57,5 +55,4 @@ class _Sender(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(RayError):
-            self._send(self.format(record))
+        self._send(self.format(record))

@@ -89,8 +89,13 @@ def take_and_train(queue: Any, worker_group: str, scratch: Scratch, loading_proc
             time.sleep(POLL_SECONDS)
             continue
         context = ray.train.get_context()
-        with task_log(partial(_call, queue.log, "" if task.probe else task.key), _rank(), context.get_world_size()):
+        with task_log(partial(_send_line, queue, task), _rank(), context.get_world_size()):
             _take_through(task, queue, loaded, scratch, loading_processes, alone=alone)
+
+
+def _send_line(queue: Any, task: Task, text: str) -> None:
+    with suppress(RayError):
+        _call(queue.log, "" if task.probe else task.key, text)
 
 
 def _take_through(

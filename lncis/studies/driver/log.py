@@ -2,12 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import ray
 
 from lncis.errors import LncisError
 from lncis.execution.queue import Task
@@ -69,14 +66,17 @@ class DriverLog(Observer):
         finally:
             self.text.close()
 
-    def take_from(self, queue: Any, *, at_once: bool = False) -> None:
-        """Write what workers have logged: every LOOK_SECONDS, however often this is called, unless `at_once`."""
+    def take(self, ask: Callable[[], Sequence[tuple[str, str]]], *, at_once: bool = False) -> None:
+        """Write what workers have logged, as `ask` returns it: key of the task, or none, and text.
+
+        It is asked every LOOK_SECONDS, however often this is called, unless `at_once`.
+        """
         now = time.monotonic()
         if not at_once and now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
         texts: dict[str, list[str]] = {}
-        for key, text in ray.get(queue.take_log.remote()):
+        for key, text in ask():
             texts.setdefault(key, []).append(text)
         for key, lines in texts.items():
             text = "".join(f"{line}\n" for line in lines)

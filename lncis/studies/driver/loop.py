@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from ray.exceptions import RayActorError, RayError
 
@@ -66,7 +65,7 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, l
         trials = TuneTrials(queue.actor, run.study_id, scheduler.unfinished)
         at_the_end.callback(trials.stop)
         pool = WorkerPool(run, scheduler.unfinished, queue.actor)
-        at_the_end.callback(_take_last_lines, log, queue.actor)
+        at_the_end.callback(_take_last_lines, log, queue)
         at_the_end.callback(pool.stop)
         at_the_end.callback(queue.note_losses)
         check = SensitivityCheck(run, queue.actor)
@@ -75,15 +74,15 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, l
         def attend() -> int:
             check.attend()
             pool.attend()
-            log.take_from(queue.actor)
+            log.take(queue.take_log)
             return pool.trials_at_once
 
         follow(scheduler, trials, attend, _Asked(run.folder).now)
 
 
-def _take_last_lines(log: DriverLog, queue: Any) -> None:
+def _take_last_lines(log: DriverLog, queue: StudyQueue) -> None:
     with suppress(RayError):  # the queue may be gone
-        log.take_from(queue, at_once=True)
+        log.take(queue.take_log, at_once=True)
 
 
 class _Asked:

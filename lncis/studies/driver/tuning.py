@@ -50,6 +50,11 @@ class StudyQueue:
             with suppress(RayActorError):  # it died with all its tasks
                 ray.get(self.actor.withdraw.remote(owner, reason))
 
+    def take_log(self) -> list[tuple[str, str]]:
+        """Return what workers have logged since the last call: the key of the task, and the text."""
+        taken: list[tuple[str, str]] = ray.get(self.actor.take_log.remote())
+        return taken
+
     def note_losses(self) -> None:
         """Keep what the actor knows of lost time, before it goes."""
         with suppress(RayError):
