@@ -381,7 +381,9 @@ def test_a_rectangle_among_masks_in_rle_is_a_mask():
     assert loaded(document).remarks == []
 
 
-@pytest.mark.parametrize(("content", "byte"), [(gzip.compress(b"{}", mtime=0), "0x8b"), ('{"ä": 1}'.encode("latin1"), "0xe4")])
+@pytest.mark.parametrize(
+    ("content", "byte"), [(gzip.compress(b"{}", mtime=0), "0x8b"), ('{"ä": 1}'.encode("latin1"), "0xe4")]
+)
 def test_a_file_that_is_not_utf_8_is_told_how_to_become_it(content, byte):
     Path("file.json").write_bytes(content)
     with pytest.raises(DataError, match=rf"file.json: byte {byte} at .* is not UTF-8; unpack it if .*iconv -f ISO-885"):

@@ -43,6 +43,7 @@ def test_the_papers_tables_are_there():
         "first",
         "gamma_sweep",
         "own_data",
+        "suspects",
         *(f"{data}_{part}" for data in ("digits", "voc") for part in ("table1", "table4", "table6", "figure5")),
         *(f"{data}_table5_{epochs}" for data in ("digits", "voc") for epochs in (12, 18)),
         "coco_table2",
