@@ -136,7 +136,7 @@ def plan(root: Path, text: str) -> None:
     assert not (root / "runs").exists()
 
 
-@settings(max_examples=25, derandomize=True, **fuzz.RELAXED)
+@settings(max_examples=12, derandomize=True, **fuzz.RELAXED)
 @given(text=bent_studies())
 def test_a_bent_study_is_planned_or_refused(folder, text):
     plan(folder, text)

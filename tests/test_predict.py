@@ -38,6 +38,7 @@ from lncis.studies.stages import STAGES, StageTree
 
 CONFIG = TrainConfig(
     dataset=DigitsData(train_scenes=24, val_scenes=4, test_scenes=6),
+    model=DigitsRCNN(weights="letters"),
     schedule=Schedule(epochs=4, evaluate_every=4),
     optimizer=AdamWOptimizer(lr=2e-3),
     batch_size=2,
