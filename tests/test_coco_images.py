@@ -104,7 +104,7 @@ def test_whatever_pillow_raises_for_a_damaged_file_is_said(tmp_path):
     content = bytearray(path.read_bytes())
     content[104:108] = struct.pack("<f", 1)  # an image of a stack that is none: AttributeError
     path.write_bytes(content)
-    with pytest.raises(images.UnusableImage, match=r"image.spi: (cannot be read as an image|has the mode F)"):
+    with pytest.raises(images.UnusableImage, match=r"image.spi: cannot be read as an image"):
         images.read(path, 60, 48)
 
 

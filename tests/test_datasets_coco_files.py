@@ -516,7 +516,10 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_one_line(flipping, 
 def test_a_file_in_two_splits_is_refused(tree, split, other, said):
     """Else the clean test could be selected on as val, or trained on."""
     with pytest.raises(DataError) as error:
-        datasets.load(training(replace(tree, **{split: getattr(tree, other)})))
+        datasets.inspect(
+            training(replace(tree, **{split: getattr(tree, other)})).dataset,
+            datasets.load(training(replace(tree, **{split: getattr(tree, other)}))),
+        )
     assert str(error.value).startswith(said)
     assert str(error.value).endswith(f"so leave them out of {said.split()[4][:-1]} or of {said.split()[0]}")
 

@@ -72,9 +72,11 @@ def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda 
         inspection.look_at_masks(split.document, tallies[path], on_progress, of_boxes=of_boxes)
     splits = {"test": data.test.images, "val": data.val.images, "train": data.train.images}
     of_files = {split: images for split, images in splits.items() if isinstance(images, ImageFiles)}
+    paths = {split: images.paths for split, images in reversed(of_files.items())}
+    shared_images.refuse_same_files(paths)
     entries = [entry for images in of_files.values() for entry in images.entries]
     as_stored = decoding.require(entries, lambda done, total: on_progress("decoding images", done, total))
-    shared = shared_images.refuse_same_content({split: images.paths for split, images in reversed(of_files.items())})
+    shared = shared_images.refuse_same_content(paths)
     remarks = [f"{path}: {finding}" for path, tally in tallies.items() for finding in tally.findings()]
     if as_stored:
         remarks.append(str(warning(USED_AS_STORED, [str(path) for path, _, _ in as_stored])))

@@ -8,7 +8,6 @@ from lncis.coco.exporters import ORIGINAL_ID
 from lncis.coco.findings import note
 from lncis.coco.images import RESPELLED, ImageFiles, Images
 from lncis.config import CocoData
-from lncis.datasets import shared_images
 from lncis.errors import DataError
 from lncis.noise import Document
 
@@ -28,8 +27,7 @@ def load(config: CocoData) -> Sources:
     """Return the three splits of a user's files. Nothing is decoded.
 
     Without a file for val, it is a share of train's images, drawn before any noise. Only train loses degenerate
-    instances and images without any. Raises DataError where files are missing, corrupt or do not belong together, and
-    where splits share image files.
+    instances and images without any. Raises DataError where files are missing, corrupt or do not belong together.
     """
     paths = dict.fromkeys(path for path in (config.train, config.test, config.val) if path is not None)
     readings = annotations.with_classes_of_each_other(annotations.read(path, config.box_masks) for path in paths)
@@ -71,7 +69,6 @@ def load(config: CocoData) -> Sources:
     folders = {"train": config.images, "val": val_images, "test": config.test_images or config.images}
     documents = {"train": train, "val": val, "test": test}
     images_of = {split: ImageFiles(folders[split], d["images"]) for split, d in documents.items()}
-    shared_images.refuse_same_files({split: images.paths for split, images in images_of.items()})
     for split, images in images_of.items():
         if images.respelled:
             remarks[f"{images.folder} ({split}): {note(RESPELLED, images.respelled)}"] = None
