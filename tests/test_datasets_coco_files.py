@@ -525,17 +525,32 @@ def test_a_file_in_two_splits_is_refused(tree, split, other, said):
 
 
 def test_a_few_copies_among_many_are_said_alone(tmp_path):
+    rng = np.random.default_rng(0)
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         for number in range(200):
-            (tmp_path / split / f"{number}.png").write_bytes(f"{split} {number:03d}".encode().ljust(12))
+            Image.fromarray(rng.integers(0, 255, (2, 3, 3), dtype=np.uint8)).save(tmp_path / split / f"{number}.png")
     for number in (3, 4):
         shutil.copy(tmp_path / f"train/{number}.png", tmp_path / f"test/{number}.png")
-        images = {split: sorted((tmp_path / split).iterdir()) for split in ("train", "test")}
+    images = {split: sorted((tmp_path / split).iterdir()) for split in ("train", "test")}
     (said,) = shared_images.refuse_same_content(images)
     assert said.startswith("test shares images with train: 2 of its 200, such as ")
     shutil.copy(tmp_path / "train/5.png", tmp_path / "test/5.png")
     with pytest.raises(DataError, match="test shares images with train: 3 of its 200"):
+        shared_images.refuse_same_content(images)
+
+
+def test_images_of_one_colour_may_be_alike(tmp_path):
+    """Such as the empty tiles of a large image; a single pixel of another colour makes it a picture again."""
+    pixels = np.full((4, 6, 3), 7, dtype=np.uint8)
+    images = {split: [tmp_path / f"{split}.png"] for split in ("train", "test")}
+    for (path,) in images.values():
+        Image.fromarray(pixels).save(path)
+    assert shared_images.refuse_same_content(images) == []
+    pixels[3, 5, 2] = 8
+    for (path,) in images.values():
+        Image.fromarray(pixels).save(path)
+    with pytest.raises(DataError, match="test shares images with train: 1 of its 1"):
         shared_images.refuse_same_content(images)
 
 
