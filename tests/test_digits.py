@@ -1,7 +1,9 @@
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
@@ -124,7 +126,7 @@ def test_labels_are_the_digits_drawn(monkeypatch):
     # a rigged glyph, one place and one digit a turn: what is drawn is what the document says
     drawn = []
 
-    def glyph(rng, split):
+    def glyph(rng, split, signs):
         place = len(drawn) % 8
         drawn.append(place)
         alpha = np.zeros((128, 128))
@@ -141,19 +143,18 @@ def test_labels_are_the_digits_drawn(monkeypatch):
         assert (ink == ink[0, 0]).all()
 
 
-def test_nine_tenths_of_each_digit_stay_visible(monkeypatch):
+def test_nine_tenths_of_each_digit_stay_visible():
     glyph, drawn = digits._glyph, []
 
-    def remember(rng, split):
-        drawn.append(glyph(rng, split))
+    def remember(rng):
+        drawn.append(glyph(rng, "train"))
         return drawn[-1]
 
-    monkeypatch.setattr(digits, "_glyph", remember)
     rng = np.random.default_rng(3)
     covered = 0
     for _ in range(60):
         drawn.clear()
-        _, placed = digits._scene(rng, "train")
+        _, placed = scenes.scene(rng, remember, "train")
         for digit, visible in placed:
             full = [alpha > 0.5 for d, alpha in drawn if d == digit and (visible <= (alpha > 0.5)).all()]
             assert any(visible.sum() >= 0.9 * mask.sum() for mask in full)
@@ -179,8 +180,9 @@ def test_folder_is_named_by_all_that_decides_its_content(tmp_path, monkeypatch):
         DigitsData(train_scenes=6, val_scenes=4, test_scenes=3),
         DigitsData(train_scenes=6, val_scenes=3, test_scenes=4),
         DigitsData(train_scenes=6, val_scenes=3, test_scenes=3, seed=1),
+        DigitsData(train_scenes=6, val_scenes=3, test_scenes=3, signs=1),
     ]
-    assert len({digits.prepare(config, tmp_path) for config in configs}) == 5
+    assert len({digits.prepare(config, tmp_path) for config in configs}) == 6
     monkeypatch.setattr(digits, "FORMAT", digits.FORMAT + 1)
     assert not digits.prepare(TINY, tmp_path / "other").name.startswith("digits-v1-")
 
@@ -255,3 +257,26 @@ def test_damaged_cache_says_what_to_delete(tmp_path, damage):
 def test_arrays_hold_no_pickle(prepared):
     for split in digits.SPLITS:
         assert np.load(prepared / f"{split}.npy", allow_pickle=False).dtype == np.uint8
+
+
+def test_signs_are_classes_as_frequent_as_digits_in_fonts_of_their_split():
+    config = DigitsData(train_scenes=400, val_scenes=1, test_scenes=1, signs=10)
+    images, document = digits.compose(config, "train")
+    assert [category["name"] for category in document["categories"]] == [*map(str, range(10)), *digits.SIGNS]
+    counts = np.bincount([annotation["category_id"] for annotation in document["annotations"]], minlength=21)[1:]
+    assert counts.sum() > 1000
+    expected = counts.sum() / 20
+    assert ((counts - expected) ** 2 / expected).sum() < scipy.stats.chi2.ppf(0.999, df=19)
+    used = [set(fonts) for fonts in digits._SIGN_FONTS.values()]
+    assert set.union(*used) == set(range(16))
+    assert sum(map(len, used)) == 16
+    assert images.shape == (400, 128, 128, 3)
+
+
+def test_without_signs_scenes_are_what_they_were():
+    """Digest of the pixels from before there were signs: published figures rest on these scenes."""
+    images, _ = digits.compose(DigitsData(train_scenes=20), "train")
+    assert (
+        hashlib.sha256(images.tobytes()).hexdigest()
+        == "4f8f4ed6e19d037b0af6229ea4a9dd72e9239e97acefe2c56d114b7239d1ee9a"
+    )

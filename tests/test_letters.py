@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from lncis import files
 from lncis.commands import app as cli
 from lncis.config import DigitsData, DigitsRCNN, Schedule
-from lncis.datasets import digits, letters, scenes
+from lncis.datasets import digits, letters, printed, scenes
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import pretraining, weights
 from lncis.detection.models import build_model
@@ -60,8 +60,10 @@ def test_each_annotation_is_the_ink_of_its_glyph(monkeypatch):
 
 def test_every_font_has_every_glyph():
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    for font in letters.FONTS:
-        assert {ord(glyph) for glyph in letters.GLYPHS} <= TTFont(folder / f"{font}.ttf").getBestCmap().keys()
+    for font in printed.FONTS:
+        assert {ord(glyph) for glyph in (*letters.GLYPHS, *digits.SIGNS)} <= TTFont(
+            folder / f"{font}.ttf"
+        ).getBestCmap().keys()
 
 
 MISTAKEN_FOR_DIGITS = {
@@ -74,6 +76,7 @@ def test_no_glyph_is_a_digit_or_is_read_as_one():
     assert len(set(letters.GLYPHS)) == len(letters.GLYPHS) == 32
     assert not any(unicodedata.category(glyph).startswith("N") for glyph in letters.GLYPHS)
     assert not set(letters.GLYPHS) & set("".join(MISTAKEN_FOR_DIGITS))
+    assert not set(letters.GLYPHS) & set(digits.SIGNS)
 
 
 def test_no_digit_sample_and_no_background_of_val_or_test_is_touched(monkeypatch):

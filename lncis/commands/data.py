@@ -76,13 +76,16 @@ def digits(
     train_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().train_scenes,
     val_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().val_scenes,
     test_scenes: Annotated[int, typer.Option(min=1)] = DigitsData().test_scenes,
+    signs: Annotated[int, typer.Option(min=0, max=10, help="Printed signs as classes after the ten digits.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the composition.")] = 0,
 ) -> None:
     """Write the embedded digits as image files and COCO files, as an example of your own data."""
     with clear_errors():
         from lncis.datasets import digits as scenes
 
-        config = DigitsData(train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes, seed=seed)
+        config = DigitsData(
+            train_scenes=train_scenes, val_scenes=val_scenes, test_scenes=test_scenes, signs=signs, seed=seed
+        )
         with progress() as show:
             data = scenes.export(config, out, lambda done, total: show("digits", done, total))
         _hand_over(data, out)

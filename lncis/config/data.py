@@ -22,6 +22,8 @@ class DigitsData:
     """Scenes in `val`, as noisy as `train`; selection may look at these."""
     test_scenes: int = Field(default=128, ge=1)
     """Scenes in `test`, clean; reported, never selected on."""
+    signs: int = Field(default=0, ge=0, le=10)
+    """Printed signs that are classes after the ten digits."""
     seed: int = Field(default=0, ge=0)
     """Seed of the composition."""
 

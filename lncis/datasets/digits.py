@@ -3,12 +3,15 @@
 The digits are scikit-learn's copy of the UCI handwritten digits (1,797 samples of 8x8 pixels), the backgrounds are
 cut from its two bundled photographs. Samples and backgrounds are split by position, so train, val and test share
 neither. The pixels are real but the scenes are composed: this is not natural-image evidence.
+
+Printed signs can be further classes, since noise of one rate harms less the more classes there are. None of them is
+among the letters that `weights: letters` is trained on. Each split has fonts of its own.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,20 @@ from PIL import Image
 
 from lncis import files
 from lncis.config import CocoData, DigitsData
-from lncis.datasets import scenes
-from lncis.datasets.scenes import SIDE, SPLITS, Glyph, Scene, Split
+from lncis.datasets import printed, scenes
+from lncis.datasets.scenes import SIDE, SPLITS, Glyph, Split
 from lncis.errors import DataError
 from lncis.noise import Document
 
 FORMAT = 1
 """Goes up when the same config composes other scenes: a cache of another format is not read."""
 
+SIGNS = ("k", "u", "w", "Λ", "Ы", "Д", "@", "±", "÷", "~")
+"""The classes after the ten digits, as many as the config asks for."""
+_SIGN_FONTS = {
+    split: [font for font in range(len(printed.FONTS)) if font % 4 in styles]
+    for split, styles in {"train": (0, 3), "val": (2,), "test": (1,)}.items()
+}
 _DIGIT_RANGE = {"train": (0, 1000), "val": (1000, 1300), "test": (1300, 1797)}
 
 
@@ -35,7 +44,8 @@ def prepare(config: DigitsData, cache_directory: Path) -> Path:
     Generated once for a config, in a few seconds; the folder appears whole or not at all.
     """
     sizes = "-".join(str(asdict(config)[f"{split}_scenes"]) for split in SPLITS)
-    folder = cache_directory / f"digits-v{FORMAT}-{sizes}-seed{config.seed}"
+    signs = f"-signs{config.signs}" if config.signs else ""
+    folder = cache_directory / f"digits-v{FORMAT}-{sizes}-seed{config.seed}{signs}"
     if folder.is_dir():
         return folder
     try:
@@ -89,17 +99,18 @@ def export(
 def compose(config: DigitsData, split: Split) -> tuple[NDArray[np.uint8], Document]:
     """Return images `(N, 128, 128, 3)` and their COCO document; a function of the arguments alone."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split)])
-    composed = [_scene(rng, split) for _ in range(asdict(config)[f"{split}_scenes"])]
+    draw = partial(_glyph, split=split, signs=config.signs)
+    composed = [scenes.scene(rng, draw, split) for _ in range(asdict(config)[f"{split}_scenes"])]
     info = {"description": f"lncis digits, {split}", "version": str(FORMAT)}
-    document = scenes.document(composed, map(str, range(10)), split, info)
+    document = scenes.document(composed, [*map(str, range(10)), *SIGNS[: config.signs]], split, info)
     return np.stack([image for image, _ in composed]), document
 
 
-def _scene(rng: np.random.Generator, split: Split) -> Scene:
-    return scenes.scene(rng, lambda rng: _glyph(rng, split), split)
-
-
-def _glyph(rng: np.random.Generator, split: Split) -> Glyph:
+def _glyph(rng: np.random.Generator, split: Split, signs: int = 0) -> Glyph:
+    """Return a digit or, as often as each digit, one of the first signs; without signs nothing is drawn for them."""
+    if signs and (label := int(rng.integers(10 + signs))) >= 10:
+        sign = printed.drawn(SIGNS[label - 10], int(rng.choice(_SIGN_FONTS[split])))
+        return label, scenes.placed(rng, printed.raster(sign, rng))
     digits, labels = _samples()
     sample = int(rng.integers(*_DIGIT_RANGE[split]))
     return int(labels[sample]), scenes.placed(rng, (digits[sample] * (255 / 16)).astype(np.uint8))
