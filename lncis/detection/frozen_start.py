@@ -131,5 +131,5 @@ class FrozenStartMaskRCNN(MaskRCNN):  # type: ignore[misc]
 
 def _key(image: Tensor, size: tuple[int, int], target: dict[str, Any]) -> Key:
     """Return what the start of an image depends on, beside the weights."""
-    pixels = sha256(image.contiguous().numpy()).digest()
+    pixels = sha256(image.contiguous().numpy().data).digest()
     return pixels, size, target["boxes"].numpy().tobytes(), torch.is_autocast_enabled("cpu")

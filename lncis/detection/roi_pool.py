@@ -26,7 +26,7 @@ class OneSampleRoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
         levels = {name: feature for name, feature in x.items() if name in self.featmap_names}
         if not all(level.device.type == "cpu" and level.dtype == torch.float32 for level in levels.values()):
             return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
-        return _Pooled.apply(self, boxes, image_shapes, list(levels), *levels.values())  # type: ignore[no-any-return, no-untyped-call]
+        return _Pooled.apply(self, boxes, image_shapes, list(levels), *levels.values())  # type: ignore[no-any-return]
 
 
 class _Pooled(torch.autograd.Function):
@@ -41,9 +41,11 @@ class _Pooled(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return None, None, None, None, *gradients_of_levels(gradient, *ctx.saved_tensors, ctx.scales, ctx.shapes)
+        boxes, image_of, level_of = ctx.saved_tensors
+        of_levels = gradients_of_levels(gradient, boxes, image_of, level_of, ctx.scales, ctx.shapes)
+        return None, None, None, None, *of_levels
 
 
 def gradients_of_levels(
@@ -74,9 +76,10 @@ def gradients_of_levels(
     shares = of_bins * weights.reshape(-1, 4, 1)
     total = gradient.new_zeros(sum(places_of_level), channels)
     total.index_add_(0, places.flatten(), shares.view(-1, channels))
+    totals = total.split(places_of_level)  # type: ignore[no-untyped-call]
     return [
-        level.view(images, high, wide, channels).permute(0, 3, 1, 2).contiguous()
-        for level, (images, _, high, wide) in zip(total.split(places_of_level), shapes, strict=True)
+        of_level.view(images, high, wide, channels).permute(0, 3, 1, 2).contiguous()
+        for of_level, (images, _, high, wide) in zip(totals, shapes, strict=True)
     ]
 
 
