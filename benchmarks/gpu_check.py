@@ -70,6 +70,7 @@ class Sizes:
         return argparse.Namespace(
             model="resnet50",
             steps=self.steps,
+            epochs=1,
             batch=self.batch,
             size=self.image_side,
             device=self.device,

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, RandomSampler, Subset
 from torchvision.datasets import CocoDetection
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.transforms.functional import convert_image_dtype, pil_to_tensor
 
 from lncis import datasets
@@ -41,14 +42,18 @@ WARM_UP_STEPS = 3
 CLASSES, INSTANCES, CORNERS = 80, 7, 22
 """Of COCO train2017: its classes, and what an image and a polygon have on average."""
 
+Epoch = Callable[[range], None]
+"""Trains on scenes of these numbers, each once."""
+
 Steps = Callable[[int], None]
-"""Trains so many steps."""
+"""Does so many steps, forward and backward, on one batch."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["digits", "resnet50"], default="digits")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--model", choices=["digits", "frozen_digits", "resnet50"], default="digits")
+    parser.add_argument("--steps", type=int, default=100, help="of an epoch")
+    parser.add_argument("--epochs", type=int, default=1, help="all on the same images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=800, help="shorter image side of resnet50, pixels")
@@ -80,68 +85,77 @@ def compared(folder: Path, arguments: argparse.Namespace) -> dict[str, list[dict
 def show(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "one CPU core"
     table = Table(title=f"{arguments.model}, batch {arguments.batch}, {device}, median of {arguments.rounds}")
-    for heading in ("", "images/s", "range", "of the reference", "peak GiB", "outside the model"):
-        table.add_column(heading, justify="right" if heading else "left")
-    reference = statistics.median(one["images_per_second"] for one in found["reference"])
-    for name, ones in found.items():
-        pace, peak, outside = (
-            [one[key] for one in ones] for key in ("images_per_second", "peak_gib", "outside_the_model")
-        )
+    headings = ("images/s", "ratio", "CPU ms an image", "ratio", "peak GiB", "outside the model")
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    medians = {
+        name: {key: statistics.median(one[key] for one in ones) for key in ones[0]} for name, ones in found.items()
+    }
+    reference = medians["reference"]
+    for name, middle in medians.items():
+        pace, cpu = ([one[key] for one in found[name]] for key in ("images_per_second", "cpu_ms_an_image"))
         table.add_row(
             name,
-            f"{statistics.median(pace):.2f}",
-            f"{min(pace):.2f} to {max(pace):.2f}",
-            f"{statistics.median(pace) / reference:.2f}",
-            f"{statistics.median(peak):.2f}",
-            f"{statistics.median(outside):.0%}",
+            f"{middle['images_per_second']:.3g} ({min(pace):.3g} to {max(pace):.3g})",
+            f"{middle['images_per_second'] / reference['images_per_second']:.2f}",
+            f"{middle['cpu_ms_an_image']:.3g} ({min(cpu):.3g} to {max(cpu):.3g})",
+            f"{reference['cpu_ms_an_image'] / middle['cpu_ms_an_image']:.2f}",
+            f"{middle['peak_gib']:.2f}",
+            f"{middle['outside_the_model']:.0%}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 def measured(side: Any, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return images a second, peak memory in GiB, and the share of time that forward and backward do not take.
+    """Return images a second, CPU time an image, peak memory in GiB, and the share of time outside the model.
 
-    They are timed a second time on a batch that stays on the device.
+    Forward and backward are timed a second time, on a batch that stays on the device: what is left of the loop's time
+    is outside. On a CPU that is CPU time of this process, which others on the machine do not lengthen much.
     """
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
     train, bare = side(folder, arguments, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    train(WARM_UP_STEPS)
-    loop = seconds(train, arguments.steps, device)
-    alone = seconds(bare, arguments.steps, device)
+    images, others = arguments.steps * arguments.batch, WARM_UP_STEPS * arguments.batch
+    train(range(images, images + others))
+    loop, loop_cpu = seconds(lambda: [train(range(images)) for _ in range(arguments.epochs)], device)
+    alone, alone_cpu = seconds(lambda: bare(arguments.steps * arguments.epochs), device)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
+    outside = 1 - (alone / loop if device.type == "cuda" else alone_cpu / loop_cpu)
     return {
-        "images_per_second": arguments.batch * arguments.steps / loop,
+        "images_per_second": images * arguments.epochs / loop,
+        "cpu_ms_an_image": 1000 * loop_cpu / (images * arguments.epochs),
         "peak_gib": memory / 2**30,
-        "outside_the_model": max(0.0, 1 - alone / loop),
+        "outside_the_model": max(0.0, outside),
     }
 
 
-def seconds(train: Steps, steps: int, device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return how long something takes: by the clock, and of CPU time of this process."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    train(steps)
+    started, started_cpu = time.perf_counter(), time.process_time()
+    work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - started_cpu
 
 
 def ours(
     folder: Path, arguments: argparse.Namespace, device: torch.device, precision: str = "fp32"
-) -> tuple[Steps, Steps]:
+) -> tuple[Epoch, Steps]:
     config = configured(folder, arguments, precision)
     data = datasets.load(config)
     engine.seed_all(config.seed, epoch=-1, rank=0)
     model = build_model(config.model, data.num_foreground_classes).to(device)
     optimizer = engine.build_optimizer(model, config.optimizer)
 
-    def train(steps: int) -> None:
-        few = Subset(data.train, range(steps * arguments.batch))
+    def train(numbers: range) -> None:
+        few = Subset(data.train, numbers)
         loader = training_loader(config, few, 0, arguments.loading_processes, pin_memory=device.type == "cuda")
         engine.train_epoch(model, optimizer, loader, config, 0)
 
@@ -150,21 +164,22 @@ def ours(
     )
 
 
-def ours_in_bf16(folder: Path, arguments: argparse.Namespace, device: torch.device) -> tuple[Steps, Steps]:
+def ours_in_bf16(folder: Path, arguments: argparse.Namespace, device: torch.device) -> tuple[Epoch, Steps]:
     return ours(folder, arguments, device, "bf16")
 
 
-def reference(folder: Path, arguments: argparse.Namespace, device: torch.device) -> tuple[Steps, Steps]:
+def reference(folder: Path, arguments: argparse.Namespace, device: torch.device) -> tuple[Epoch, Steps]:
     config = configured(folder, arguments, "fp32")
     engine.seed_all(config.seed, epoch=-1, rank=0)
     model = stock_model(config).to(device)
     scenes = CocoDetection(str(folder / "images"), str(folder / "train.json"))
     scenes.transforms = lambda image, annotations: as_target(image, annotations, scenes)
     kept = config.optimizer
-    optimizer = torch.optim.SGD(model.parameters(), lr=kept.lr, momentum=kept.momentum, weight_decay=kept.weight_decay)
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=kept.lr, momentum=kept.momentum, weight_decay=kept.weight_decay)
 
-    def train(steps: int) -> None:
-        few = Subset(scenes, range(steps * arguments.batch))
+    def train(numbers: range) -> None:
+        few = Subset(scenes, numbers)
         loader = DataLoader(
             few,
             arguments.batch,
@@ -185,7 +200,7 @@ def reference(folder: Path, arguments: argparse.Namespace, device: torch.device)
             total.backward()
             optimizer.step()
             for name, loss in {**losses, "loss": total}.items():
-                means[name] = means.get(name, 0.0) + loss.item() / steps
+                means[name] = means.get(name, 0.0) + loss.item() / len(loader)
 
     return train, forward_and_backward(model, scenes, arguments, device, None)
 
@@ -215,11 +230,15 @@ def configured(folder: Path, arguments: argparse.Namespace, precision: str) -> T
     train, test = folder / "train.json", folder / "test.json"
     folders = {f"{split}images": folder / f"{split}images" for split in ("", "val_", "test_")}
     files = CocoData(**folders, train=train, val=test, test=test)
-    is_digits = arguments.model == "digits"
+    models = {
+        "digits": DigitsRCNN(),
+        "frozen_digits": DigitsRCNN(weights="letters", freeze=("backbone", "rpn")),  # as all studies on digits have it
+        "resnet50": MaskRCNNResNet50FPN(min_size=arguments.size, max_size=2 * arguments.size),
+    }
     return TrainConfig(
-        dataset=scenes_of(arguments) if is_digits else files,
+        dataset=files if arguments.model == "resnet50" else scenes_of(arguments),
         noise=NoNoise(),
-        model=DigitsRCNN() if is_digits else MaskRCNNResNet50FPN(min_size=arguments.size, max_size=2 * arguments.size),
+        model=models[arguments.model],
         optimizer=SGDOptimizer(lr=1e-4, momentum=0.9, weight_decay=1e-4),
         batch_size=arguments.batch,
         precision=precision,
@@ -228,9 +247,13 @@ def configured(folder: Path, arguments: argparse.Namespace, precision: str) -> T
 
 def stock_model(config: TrainConfig) -> MaskRCNN:
     if isinstance(config.model, DigitsRCNN):
-        model = build_model(config.model, 10)
-        stock = RoIHeads.__new__(RoIHeads)  # the stock heads around the same modules
+        model = MaskRCNN.__new__(MaskRCNN)  # the stock model, heads and pools around the same modules
+        model.__dict__.update(vars(build_model(config.model, 10)))
+        stock = RoIHeads.__new__(RoIHeads)
         stock.__dict__.update(model.roi_heads.__dict__)
+        for name in ("box_roi_pool", "mask_roi_pool"):
+            pool = getattr(stock, name)
+            setattr(stock, name, MultiScaleRoIAlign(pool.featmap_names, pool.output_size, pool.sampling_ratio))
         model.roi_heads = stock
         return model
     sizes = {"min_size": config.model.min_size, "max_size": config.model.max_size}
@@ -247,12 +270,13 @@ def as_target(image: Image.Image, annotations: list[dict[str, Any]], scenes: Coc
 
 
 def scenes_of(arguments: argparse.Namespace) -> DigitsData:
-    return DigitsData(train_scenes=max(arguments.steps, WARM_UP_STEPS) * arguments.batch, val_scenes=1, test_scenes=1)
+    scenes = (arguments.steps + WARM_UP_STEPS) * arguments.batch
+    return DigitsData(train_scenes=scenes, val_scenes=1, test_scenes=1)
 
 
 def write_data(folder: Path, arguments: argparse.Namespace) -> None:
     """Write the images of both sides: digits, or photographs' sizes with polygons as COCO's."""
-    if arguments.model == "digits":
+    if arguments.model != "resnet50":
         digits.export(scenes_of(arguments), folder)
         return
     (folder / "images").mkdir()

@@ -7,20 +7,24 @@ from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import MultiScaleRoIAlign
 
 from lncis.config import DigitsRCNN
 from lncis.detection.losses import BACKGROUND, cross_entropy
 from lncis.detection.models import build_model
 from lncis.detection.roi_heads import ClassLossRoIHeads, box_loss
+from lncis.detection.roi_pool import OneSampleRoIAlign
 
 K = 3
 
 
 def digits_rcnn() -> MaskRCNN:
     model = build_model(DigitsRCNN(min_size=64, max_size=64), K)
-    # the stock heads around the same modules
+    # the stock heads around the same modules, but for the pools, whose backward is ours
     stock = RoIHeads.__new__(RoIHeads)
     stock.__dict__.update({k: v for k, v in model.roi_heads.__dict__.items() if k != "class_loss"})
+    for pool, size in (("box_roi_pool", 7), ("mask_roi_pool", 10)):
+        setattr(stock, pool, MultiScaleRoIAlign(["0", "1", "2"], size, sampling_ratio=1))
     model.roi_heads = stock
     return model
 
@@ -64,8 +68,13 @@ def small() -> MaskRCNN:
 
 
 def with_class_loss_heads(stock: MaskRCNN) -> MaskRCNN:
+    """Our heads; where a pool has one sample a bin, as the digits' have, our pools too."""
     model = deepcopy(stock)
-    model.roi_heads = ClassLossRoIHeads.from_stock(model.roi_heads)
+    heads = model.roi_heads = ClassLossRoIHeads.from_stock(model.roi_heads)
+    for name in ("box_roi_pool", "mask_roi_pool"):
+        pool = getattr(heads, name)
+        if pool.sampling_ratio == 1:
+            setattr(heads, name, OneSampleRoIAlign(pool.featmap_names, pool.output_size[0]))
     return model
 
 

@@ -10,11 +10,13 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN, ModelConfig
 from lncis.detection import weights
+from lncis.detection.frozen_start import FrozenStartMaskRCNN
 from lncis.detection.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
+from lncis.detection.roi_pool import OneSampleRoIAlign
 from lncis.detection.transform import TargetMasksTransform
 from lncis.errors import ConfigError
 
@@ -48,6 +50,8 @@ def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained:
             raise ConfigError("model.freeze", [f"{config.weights} hold no {', '.join(sorted(untrained))}; {remedy}"])
     for part in config.freeze:
         getattr(model, part).requires_grad_(False)
+    if isinstance(config, DigitsRCNN) and {"backbone", "rpn"} <= set(config.freeze):
+        return FrozenStartMaskRCNN.from_stock(model)
     return model
 
 
@@ -129,12 +133,12 @@ def _digits_rcnn(config: DigitsRCNN, num_classes: int) -> MaskRCNN:
         rpn_post_nms_top_n_train=100,
         rpn_post_nms_top_n_test=50,
         rpn_batch_size_per_image=64,
-        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=1),
+        box_roi_pool=OneSampleRoIAlign(levels, output_size=7),
         box_head=TwoMLPHead(channels * 7 * 7, 256),
         box_predictor=FastRCNNPredictor(256, num_classes),
         box_batch_size_per_image=32,
         box_detections_per_img=100,  # as many as COCO's protocol scores: a lower cap would favour some losses
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
+        mask_roi_pool=OneSampleRoIAlign(levels, output_size=10),
         mask_head=MaskRCNNHeads(channels, (channels, channels), dilation=1),
         mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
     )
