@@ -36,10 +36,8 @@ STAGES = "stages"
 
 COMPUTING = (
     *(f"detection/{name}" for name in ("batches", "coco_eval", "detections", "diagnostics", "engine", "evaluation")),
-    *(
-        f"detection/{name}"
-        for name in ("histograms", "label_losses", "losses", "models", "roi_heads", "transform", "weights")
-    ),
+    *(f"detection/{name}" for name in ("frozen_start", "histograms", "label_losses", "losses", "models")),
+    *(f"detection/{name}" for name in ("roi_heads", "roi_pool", "transform", "weights")),
     *("coco", "datasets", "noise"),
 )
 """Our modules whose code decides what a training computes."""
