@@ -48,6 +48,8 @@ def test_the_papers_tables_are_there():
         *(f"{data}_table5_{epochs}" for data in ("digits", "voc") for epochs in (12, 18)),
         "coco_table2",
         "cityscapes_table3",
+        "digits_auto",
+        "digits_heavy_noise",
     }
 
 
