@@ -22,8 +22,9 @@ from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
 from lncis.detection.models import build_model
-from lncis.suspects import assessment, noise_model, scoring
-from lncis.suspects.posteriors import Posteriors
+from lncis.detection.posteriors import Posteriors
+from lncis.noise import noise_model
+from lncis.suspects import assessment, scoring
 from lncis.suspects.quality import PRECISION_AT
 
 STUDY = Path(__file__).parents[1] / "studies/gamma_sweep.yaml"

@@ -26,6 +26,15 @@ Roles are assigned at the loss's gamma, and at 6 nats under a loss that has none
 them: `train/isolated` is the percentage of foreground samples that it left out.
 """
 
+AUTO_METRICS = ("auto/gamma", "auto/noise_rate", "auto/stage1_epochs")
+"""What a training has set itself, in each epoch of stage 2.
+
+Gamma in nats, the percentage of wrong labels that it was set by (`loss.gamma: auto`), E1 (`stage1_epochs: auto`).
+"""
+
+VAL_LOSS = "val/class_loss"
+"""Mean cross entropy of the annotations of `val` at their own boxes, nats; in stage 1 of `stage1_epochs: auto`."""
+
 FLIP_METRICS = (
     "roles/clean_above_gamma",
     "roles/flipped_above_gamma",

@@ -28,7 +28,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("{loss.gamma: -1}", "base.loss.gamma: must be greater than 0 but got -1"),
+        ("{loss.gamma: -1}", "base.loss.gamma: must be a number greater than 0, or auto but got -1"),
         ("{loss.A: 2}", "base.loss.A: must be less than 0 but got 2"),
         ("{schedule.stage1_epochs: 999}", "base.schedule: stage1_epochs must be below epochs (EPOCHS) but got 999"),
         ("{schedule.epoch: 12}", "base.schedule.epoch: no such field; did you mean epochs?"),

@@ -98,8 +98,8 @@ def test_unknown_key_far_from_all_lists_what_is_known():
         ),
         ({"loss": {"type": "lncis", "A": 0}}, "loss.A: must be less than 0 but got 0"),
         ({"loss": {"type": "lncis", "A": 2.5}}, "loss.A: must be less than 0 but got 2.5"),
-        ({"loss": {"type": "lncis", "gamma": 0}}, "loss.gamma: must be greater than 0 but got 0"),
-        ({"loss": {"type": "lncis", "gamma": -6}}, "loss.gamma: must be greater than 0 but got -6"),
+        ({"loss": {"type": "lncis", "gamma": 0}}, "loss.gamma: must be a number greater than 0, or auto but got 0"),
+        ({"loss": {"type": "lncis", "gamma": -6}}, "loss.gamma: must be a number greater than 0, or auto but got -6"),
         ({"noise": {"type": "symmetric", "rate": 1.5}}, "noise.rate: must be less than or equal to 1 but got 1.5"),
         (
             {"noise": {"type": "asymmetric", "rate": -0.5}},

@@ -601,3 +601,31 @@ def test_constants_are_the_papers():
     assert SymmetricCrossEntropyLoss().A == ActivePassiveLoss().A
     assert (JointOptimizationLoss().alpha, JointOptimizationLoss().beta) == (0.8, 1.2)
     assert (ActivePassiveLoss().alpha, ActivePassiveLoss().beta, ActivePassiveLoss().A) == (1.0, 1.0, math.log(1e-4))
+
+
+def test_called_background_by_majority_counts_odds_and_not_ranks():
+    """p_0 > 1/2 is background against all others together: exp(z_0) > the sum of the others' exponentials."""
+    logits, labels = batch(n=2000, scale=2.0)
+    ce = cross_entropy(logits, labels, reduction="none")
+    strict = sample_roles(logits, labels, ce, GAMMA, "majority")
+    wide = sample_roles(logits, labels, ce, GAMMA)
+    odds = [math.exp(row[0]) > sum(map(math.exp, row[1:])) for row in logits.tolist()]
+    wanted = [called and label != 0 for called, label in zip(odds, labels.tolist(), strict=True)]
+    assert strict.pseudo_negative.tolist() == wanted
+    assert 0 < strict.pseudo_negative.sum() < wide.pseudo_negative.sum(), "who has the majority is the likeliest, too"
+    assert (strict.pseudo_negative <= wide.pseudo_negative).all()
+    assert (torch.stack(list(strict)).sum(dim=0) == 1).all()
+
+
+def test_stage_2_with_the_majority_differs_where_the_roles_do():
+    logits, labels = batch(n=2000, scale=2.0)
+    ce = cross_entropy(logits, labels, reduction="none")
+    config = LncisLoss(gamma=GAMMA, called_background="majority")
+    found = class_loss(config, stage=2)(logits, labels, reduction="none")
+    paper = class_loss(LncisLoss(gamma=GAMMA), stage=2)(logits, labels, reduction="none")
+    wide, strict = (sample_roles(logits, labels, ce, GAMMA, how) for how in ("argmax", "majority"))
+    changed = wide.pseudo_negative & ~strict.pseudo_negative
+    assert torch.equal(found[~changed], paper[~changed])
+    rce = 4 * (1 - torch.exp(-ce))
+    assert found[changed].tolist() == pytest.approx(rce.where(ce <= GAMMA, 0)[changed].tolist(), abs=1e-5)
+    assert torch.equal(paper[changed], ce[changed])

@@ -274,7 +274,7 @@ def test_every_mistake_is_reported_at_once(idle):
 @pytest.mark.parametrize(
     ("body", "path", "said"),
     [
-        ({"preset": "nothing"}, "preset", "must be one of cityscapes/table3, coco/table2, digits/figure5"),
+        ({"preset": "nothing"}, "preset", "must be one of cityscapes/table3, coco/table2, digits/auto, digits/figure5"),
         ({"preset": "gamma_sweep", "set": {"nois.rate": 1}}, "set.nois.rate", "names no field"),
         ({"preset": "gamma_sweep", "set": {"search.loss.gamma": 1}}, "set.search.loss.gamma", "give search whole"),
         ({"preset": "gamma_sweep", "seeds": [1]}, "seeds", "no such field beside preset"),

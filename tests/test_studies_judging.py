@@ -19,7 +19,10 @@ from service.settings import Settings
 
 GOOD = {"name": "s", "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}}}
 BAD = {"name": "s", "search": {"loss.gamma": {"type": "categorical", "choices": [4.0, -1.0]}}, "seeds": [1, 1]}
-PROBLEMS = ["seeds must differ but got [1, 1]", "search.loss.gamma: must be greater than 0 but got -1.0"]
+PROBLEMS = [
+    "seeds must differ but got [1, 1]",
+    "search.loss.gamma: must be a number greater than 0, or auto but got -1.0",
+]
 RUNS = Path("runs")
 
 

@@ -21,7 +21,7 @@ from lncis.config import TrainConfig
 from lncis.errors import StudyError
 from lncis.studies.journal import SessionStarted
 from lncis.studies.report import files as report
-from lncis.studies.report import html, plots, statistics, table
+from lncis.studies.report import html, plots, separation, statistics, table
 from lncis.studies.report.conclusions import conclusions
 from lncis.studies.report.drawings import drawings
 from lncis.studies.report.result import StudyResult, from_journal
@@ -319,6 +319,30 @@ def test_the_number_of_pairs_is_said_where_some_are_missing():
     spec = study_spec(seeds=[0, 1, 2])
     skipped = book_of(spec, spec.grid, lambda t: 30.0 + t.seed, skip=lambda t: bool(t.baseline) and t.seed == 1)
     assert any("(paired over 2 pairs of 3 seeds, for this" in line for line in conclusions(finished(skipped)))
+
+
+def of_what_sets_itself(**fields) -> StudyResult:
+    spec = study_spec(search={"loss.gamma": {"type": "categorical", "choices": [4.0, "auto"]}}, **fields)
+    book = Book(spec)
+    for number, (name, overrides) in enumerate([("ce", spec.baselines["ce"]), *((None, o) for o in spec.grid)]):
+        for trial in spec.trials(number, overrides, baseline=name):
+            itself = {"auto/gamma": 5.07 + trial.seed / 10, "auto/noise_rate": 41.0}
+            auto = getattr(trial.config.loss, "gamma", None) == "auto"
+            book.train(trial, 31.0 + trial.seed if auto else 30.0, **(itself if auto else {}))
+    return finished(book)
+
+
+def test_what_trainings_set_themselves_is_said_with_its_range_over_the_seeds():
+    result = of_what_sets_itself()
+    (line,) = [line for line in conclusions(result) if "set itself" in line]
+    assert line == "gamma = auto set itself: gamma 5.07 to 5.17 nats, noise rate 41.0 %"
+    assert separation.gamma_shown(result) == pytest.approx(5.12), "of the best: the mean over its seeds"
+    assert not any("set itself" in line for line in conclusions(small()))
+
+
+def test_the_title_says_that_e1_sets_itself():
+    result = of_what_sets_itself(base={"schedule": {"epochs": 4, "stage1_epochs": "auto"}})
+    assert "E = 4, E1 = auto," in table.study_title(result)
 
 
 def test_from_six_configurations_on_the_orders_are_compared_with_an_interval():

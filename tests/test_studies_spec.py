@@ -48,6 +48,8 @@ def test_the_papers_tables_are_there():
         *(f"{data}_table5_{epochs}" for data in ("digits", "voc") for epochs in (12, 18)),
         "coco_table2",
         "cityscapes_table3",
+        "digits_auto",
+        "digits_heavy_noise",
     }
 
 
@@ -85,7 +87,11 @@ def test_paper_rows_of_shipped_studies_set_what_the_study_varies(path):
         ({"los.gamma": GAMMAS}, "search.los: ", "no such field; did you mean loss?"),
         ({"batch_size.x": {**GAMMAS, "choices": [1]}}, "search.batch_size: ", "must be a valid integer"),
         ({"lr": GAMMAS}, "search.lr: ", "no such field; known are dataset, noise, "),
-        ({"loss.gamma": {**GAMMAS, "choices": [-1]}}, "search.loss.gamma: ", "must be greater than 0 but got -1"),
+        (
+            {"loss.gamma": {**GAMMAS, "choices": [-1]}},
+            "search.loss.gamma: ",
+            "must be a number greater than 0, or auto but got -1",
+        ),
         ({"seed": {**GAMMAS, "choices": [0, 1]}}, "search.seed: ", "write them under seeds:"),
         ({"loss.gamma": {"type": "float", "low": 4, "high": 8}}, "search.loss.gamma: ", "a grid needs choices"),
         ({"loss.gamma": {"type": "grid"}}, "search.loss.gamma.type: ", "must be one of 'categorical', 'float', 'int'"),

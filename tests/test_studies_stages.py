@@ -425,3 +425,34 @@ def test_a_spec_read_back_from_yaml_has_the_same_keys():
         assert [t.key for t in StageTree(given, Path()).chain(one)] == [
             t.key for t in StageTree(back, Path()).chain(other)
         ]
+
+
+def test_a_gamma_that_sets_itself_shares_stage_1_with_numbers():
+    auto, number = (keys(replace(BASE, loss=LncisLoss(gamma=gamma))) for gamma in ("auto", 6.0))
+    assert auto[0] == number[0]
+    assert auto[1] != number[1]
+
+
+def test_a_stage_1_that_ends_when_it_will_is_part_of_one_task():
+    itself = replace(BASE, schedule=replace(SCHEDULE, stage1_epochs="auto"))
+    (only,) = tasks(itself)
+    assert (only.until, only.after) == (12, None)
+    latest = replace(BASE, schedule=replace(SCHEDULE, stage1_epochs=itself.schedule.switch_epoch))
+    assert only.key not in keys(latest)
+    assert keys(replace(itself, loss=CrossEntropyLoss())) == keys(replace(BASE, loss=CrossEntropyLoss()))
+
+
+def test_numbers_are_shared_beside_a_stage_1_that_ends_when_it_will():
+    study = spec({"schedule.stage1_epochs": {"type": "categorical", "choices": ["auto", 3, 6]}})
+    assert StageTree(study, Path()).switches == {3, 6}
+    assert plan(study).sharing == Sharing(requested=36, trained=12 + 6 + 9 + 6)
+
+
+@pytest.mark.parametrize("search", [{"loss.gamma": GAMMAS}, {"schedule.stage1_epochs": {"choices": [3, "auto"]}}])
+def test_rungs_need_an_end_of_stage_1_that_is_known(search):
+    base = {"schedule": {"epochs": 12, "stage1_epochs": "auto" if "loss.gamma" in search else 6}}
+    search = {path: {"type": "categorical", **parameter} for path, parameter in search.items()}
+    document = {"name": "t", "base": base, "search": search, "pruner": {"type": "asha"}}
+    study = documents.parse(StudySpec, document, source="test")
+    with pytest.raises(ConfigError, match=r"pruner.type: must be none where schedule.stage1_epochs is auto"):
+        plan(study)

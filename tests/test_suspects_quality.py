@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lncis.detection.posteriors import Posteriors
 from lncis.suspects import quality
-from lncis.suspects.posteriors import Posteriors
 from lncis.suspects.review_plan import review_plan, updated
 
 

@@ -54,8 +54,9 @@ def score(
         import numpy as np  # slow to load, as what follows
 
         from lncis.config import CocoData
+        from lncis.noise import noise_model
         from lncis.studies import trained
-        from lncis.suspects import assessment, losses, noise_model, report, scores, scoring, tables
+        from lncis.suspects import assessment, losses, report, scores, scoring, tables
 
         models = [found for run in runs for found in trained.find_all(run)]
         _of_one_data_set(models)

@@ -8,7 +8,7 @@ import typer
 from lncis import documents
 from lncis.commands.study import Verbose
 from lncis.config import TrainConfig, Workers
-from lncis.metrics import Record
+from lncis.metrics import AUTO_METRICS, Record
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
 
@@ -68,6 +68,6 @@ def train(
 
 def _line(config: TrainConfig, record: Record) -> str:
     left = (config.schedule.epochs - record["epoch"]) * record["seconds"]
-    shown = ("train/loss", "val/segm_AP", "test/segm_AP", "test/segm_AP50", "test/segm_AP75")
+    shown = ("train/loss", "val/segm_AP", "test/segm_AP", "test/segm_AP50", "test/segm_AP75", *AUTO_METRICS)
     figures = "  ".join(f"{key} {record[key]:.3g}" for key in shown if key in record)
     return f"epoch {record['epoch']:.0f}/{config.schedule.epochs}  {figures}  about {left:.0f} s left"

@@ -22,12 +22,14 @@ from lncis.config.loss import LabelSmoothingLoss as LabelSmoothingLoss
 from lncis.config.loss import LncisLoss as LncisLoss
 from lncis.config.loss import ReverseCrossEntropyLoss as ReverseCrossEntropyLoss
 from lncis.config.loss import SymmetricCrossEntropyLoss as SymmetricCrossEntropyLoss
+from lncis.config.loss import has_stages as has_stages
 from lncis.config.loss import loss_in_stage as loss_in_stage
 from lncis.config.model import PUBLISHED_WEIGHTS as PUBLISHED_WEIGHTS
 from lncis.config.model import DigitsRCNN as DigitsRCNN
 from lncis.config.model import MaskRCNNResNet50FPN as MaskRCNNResNet50FPN
 from lncis.config.model import ModelConfig as ModelConfig
 from lncis.config.strict import STRICT_KEYS as STRICT_KEYS
+from lncis.config.strict import or_auto as or_auto
 from lncis.config.training import AdamWOptimizer as AdamWOptimizer
 from lncis.config.training import Fold as Fold
 from lncis.config.training import OptimizerConfig as OptimizerConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lncis.config.strict import STRICT_KEYS
+from lncis.config.strict import STRICT_KEYS, or_auto
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -97,8 +97,9 @@ class LncisLoss:
     """
 
     type: Literal["lncis"] = "lncis"
-    gamma: float = Field(default=6.0, gt=0)
-    """Cross entropy, in nats, above which a foreground sample is isolated; .inf isolates none."""
+    gamma: Annotated[Annotated[float, Field(gt=0)] | Literal["auto"], or_auto("a number greater than 0")] = 6.0
+    """Cross entropy, in nats, above which a foreground sample is isolated; .inf isolates none; auto: set when stage 2
+    begins, from the noise rate that the predictions on `val` speak for (lncis.detection.automatic)."""
     A: float = Field(default=-4.0, lt=0, allow_inf_nan=False)
     """What stands for log 0 in the reverse cross entropy (Eq. 5); negative."""
     stagewise: bool = True
@@ -109,9 +110,19 @@ class LncisLoss:
     """PSN: cross entropy for foreground samples called background."""
     isolation: bool = True
     """PON: no loss for foreground samples called foreground above gamma."""
+    called_background: Literal["argmax", "majority"] = "argmax"
+    """When a foreground sample counts as called background. argmax: no class is likelier than background (the paper);
+    majority: background is likelier than all classes together, p_0 > 1/2."""
     clamped: bool = False
     """Labels of at least 1e-4 and probabilities of at least 1e-7 under the logarithms, as in the authors' code; gamma
     is compared with the exact cross entropy all the same."""
+
+    @property
+    def nats(self) -> float:
+        """Gamma as a number; ValueError where it is `auto` and the training has not set it yet."""
+        if self.gamma == "auto":
+            raise ValueError("gamma is auto: a number is known when stage 2 has begun")
+        return self.gamma
 
 
 ClassLossConfig = Annotated[
@@ -130,3 +141,8 @@ ClassLossConfig = Annotated[
 def loss_in_stage(loss: ClassLossConfig, stage: Literal[1, 2]) -> ClassLossConfig:
     """Return the loss that a training uses in a stage: all keep theirs but LNCIS, whose stage 1 is cross entropy."""
     return CrossEntropyLoss() if stage == 1 and isinstance(loss, LncisLoss) and loss.stagewise else loss
+
+
+def has_stages(loss: ClassLossConfig) -> bool:
+    """Say whether a training changes its loss after E1 epochs."""
+    return loss_in_stage(loss, 1) != loss

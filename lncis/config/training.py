@@ -10,7 +10,9 @@ from pydantic.dataclasses import dataclass
 from lncis.config.data import DatasetConfig, DigitsData, NoiseConfig, SymmetricNoise
 from lncis.config.loss import ClassLossConfig, LncisLoss
 from lncis.config.model import DigitsRCNN, ModelConfig
-from lncis.config.strict import STRICT_KEYS
+from lncis.config.strict import STRICT_KEYS, or_auto
+
+_EPOCHS_OR_AUTO = or_auto("a whole number from 0")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -19,8 +21,10 @@ class Schedule:
 
     epochs: int = Field(default=20, ge=1)
     """E, the epochs of the whole training."""
-    stage1_epochs: int | None = Field(default=None, ge=0)
-    """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3)."""
+    stage1_epochs: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"] | None, _EPOCHS_OR_AUTO] = None
+    """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3); auto: until the loss on
+    `val` has settled (lncis.detection.automatic), but no more than three quarters of `epochs` and no learning rate
+    drop."""
     lr_drops: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Epochs after which the learning rate is divided by ten; null: once, after 3/4 of `epochs`, rounded
     up, but before the last epoch; a single one has none."""
@@ -31,13 +35,18 @@ class Schedule:
 
     @property
     def switch_epoch(self) -> int:
-        """E1 as a number: the first epoch, counted from 0, that trains with the stage-2 loss."""
+        """E1 as a number: the first epoch, counted from 0, that trains with the stage-2 loss; with auto at most."""
+        if self.stage1_epochs == "auto":
+            return min(self.epochs * 3 // 4, *(drop for drop in self._drops if drop > 0), self.epochs - 1)
         return self.epochs // 2 if self.stage1_epochs is None else self.stage1_epochs
+
+    @property
+    def _drops(self) -> tuple[int, ...]:
+        return (min(math.ceil(0.75 * self.epochs), self.epochs - 1),) if self.lr_drops is None else self.lr_drops
 
     def lr_factor(self, epoch: int) -> float:
         """What the base learning rate is multiplied by in an epoch counted from 0."""
-        drops = (min(math.ceil(0.75 * self.epochs), self.epochs - 1),) if self.lr_drops is None else self.lr_drops
-        return 0.1 ** sum(epoch >= drop > 0 for drop in drops)
+        return 0.1 ** sum(epoch >= drop > 0 for drop in self._drops)
 
     @model_validator(mode="after")
     def _epochs_in_order(self) -> "Schedule":
@@ -118,6 +127,21 @@ class TrainConfig:
     """bf16: autocast; the class loss stays in fp32."""
     seed: int = Field(default=0, ge=0)
     """Seed of initialisation, data order and sampling."""
+
+    @model_validator(mode="after")
+    def _noise_can_be_seen(self) -> "TrainConfig":
+        if isinstance(self.loss, LncisLoss) and self.loss.gamma == "auto":
+            if self.val_labels == "oracle":
+                raise ValueError(
+                    "loss.gamma must be a number where val_labels is oracle, as it is set by the noise of val, "
+                    "but got auto"
+                )
+            if not self.loss.stagewise or self.schedule.switch_epoch == 0:
+                raise ValueError(
+                    "loss.gamma must be a number where there is no stage 1, as it is set by what that has learnt, "
+                    "but got auto"
+                )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)

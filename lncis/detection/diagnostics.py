@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lncis.config import ClassLossConfig, LncisLoss
 from lncis.detection.histograms import BIN_NATS, BINS, LossHistogram
-from lncis.detection.losses import BACKGROUND, SampleRoles, cross_entropy, sample_roles
+from lncis.detection.losses import BACKGROUND, CalledBackground, SampleRoles, cross_entropy, sample_roles
 from lncis.metrics import FLIP_METRICS, ROLE_METRICS, Record
 
 PAPER_GAMMA = 6.0
@@ -22,7 +22,12 @@ CLEAN, FLIPPED, UNKNOWN = range(3)
 
 def gamma_of(loss: ClassLossConfig) -> float:
     """Return the gamma, in nats, at which roles are assigned under a loss."""
-    return loss.gamma if isinstance(loss, LncisLoss) else PAPER_GAMMA
+    return loss.nats if isinstance(loss, LncisLoss) else PAPER_GAMMA
+
+
+def called_background_of(loss: ClassLossConfig) -> CalledBackground:
+    """Return how samples are called background under a loss; as in the paper where it does not say."""
+    return loss.called_background if isinstance(loss, LncisLoss) else "argmax"
 
 
 def no_samples(device: torch.device) -> Tensor:
@@ -46,10 +51,17 @@ def clean_labels(matched_idxs: Sequence[Tensor], targets: Sequence[dict[str, Ten
 
 
 @torch.no_grad()
-def count_samples(counts: Tensor, class_logits: Tensor, labels: Tensor, clean: Tensor | None, gamma: float) -> None:
+def count_samples(
+    counts: Tensor,
+    class_logits: Tensor,
+    labels: Tensor,
+    clean: Tensor | None,
+    gamma: float,
+    called_background: CalledBackground = "argmax",
+) -> None:
     """Add samples to `counts`; `clean` holds their clean labels, if known."""
     ce = cross_entropy(class_logits, labels, reduction="none")
-    role = torch.stack(sample_roles(class_logits, labels, ce, gamma)).byte().argmax(dim=0)
+    role = torch.stack(sample_roles(class_logits, labels, ce, gamma, called_background)).byte().argmax(dim=0)
     truth = torch.full_like(labels, UNKNOWN) if clean is None else (clean != labels).long()
     truth = truth.where(labels != BACKGROUND, CLEAN)  # class noise never touches background
     # a loss that is not finite, on which the training ends when it is next read, goes into the last bin

@@ -24,7 +24,7 @@ from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_s
 from lncis.data_identity import changed, identify
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
-from lncis.detection import checkpoint, diagnostics, histograms, label_losses
+from lncis.detection import automatic, checkpoint, diagnostics, histograms, label_losses
 from lncis.detection.batches import Batch, Targets, each, item_loader, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.coco_eval import Detection, evaluator
@@ -34,7 +34,7 @@ from lncis.detection.losses import class_loss
 from lncis.detection.models import build_model
 from lncis.detection.roi_heads import ClassLossRoIHeads
 from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
-from lncis.metrics import Record
+from lncis.metrics import VAL_LOSS, Record
 
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 4
@@ -95,11 +95,18 @@ def train(
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
+        settled = automatic.settled_config(config, history)
+        stage = _stage(settled, epoch)
+        if stage == 2:
+            settled, found = _set_by_itself(config, settled, history, model, data, device, loading_processes)
+            record |= found
         loader = training_loader(config, data.train, epoch, loading_processes, pin_memory=device.type == "cuda")
         label_sums = label_losses.no_sums(label_ids)
-        on_step = partial(label_losses.add, label_sums, label_ids, loss_in_stage(config.loss, _stage(config, epoch)))
-        metrics, counts = train_epoch(ddp_model, optimizer, loader, config, epoch, on_step)
+        on_step = partial(label_losses.add, label_sums, label_ids, loss_in_stage(settled.loss, stage))
+        metrics, counts = train_epoch(ddp_model, optimizer, loader, settled, epoch, on_step)
         record |= metrics
+        if stage == 1 and automatic.sets_stage1_epochs(config):
+            record[VAL_LOSS] = automatic.val_loss(model, data.val, device, loading_processes)
         last = epoch + 1 == config.schedule.epochs
         if last or (epoch + 1) % config.schedule.evaluate_every == 0:
             average_precisions = evaluate(model, data.val, device, loading_processes)
@@ -130,6 +137,25 @@ def train(
     return history
 
 
+def _set_by_itself(
+    config: TrainConfig,
+    settled: TrainConfig,
+    history: list[Record],
+    model: MaskRCNN,
+    data: Data,
+    device: torch.device,
+    loading_processes: int,
+) -> tuple[TrainConfig, Record]:
+    """Return the config of an epoch of stage 2 without `auto`, and what of it this training has set, as metrics."""
+    found: Record = {}
+    if automatic.sets_stage1_epochs(config):
+        found[automatic.STAGE1_EPOCHS] = float(settled.schedule.switch_epoch)
+    if automatic.sets_gamma(config):
+        known = automatic.gamma_in(history)
+        found |= known or automatic.set_gamma(model, data.val, device, loading_processes)
+    return automatic.with_gamma(settled, found), found
+
+
 def train_epoch(
     ddp_model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -155,6 +181,7 @@ def train_epoch(
     unread: list[Tensor] = []  # the losses of the latest steps
     steps_a_reading = CPU_STEPS_A_READING if device.type == "cpu" else GPU_STEPS_A_READING
     counts, gamma = diagnostics.no_samples(device), diagnostics.gamma_of(stage_loss)
+    called_background = diagnostics.called_background_of(stage_loss)
 
     seed_all(config.seed, epoch, _rank())
     model.train()
@@ -179,7 +206,7 @@ def train_epoch(
         optimizer.step()
 
         clean = diagnostics.clean_labels(heads.matched_idxs, targets)
-        diagnostics.count_samples(counts, heads.class_logits, heads.labels, clean, gamma)
+        diagnostics.count_samples(counts, heads.class_logits, heads.labels, clean, gamma, called_background)
         on_step(heads, targets)
 
     if _world() > 1:
@@ -230,10 +257,13 @@ def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record
         seed_all(config.seed, epoch=-1, rank=0)
         model = build_model(config.model, data.num_foreground_classes).to(device)
         _spread_class_logits(model, data.train, device)
+        settled = automatic.settled_config(config, [])
+        if stage == 2 and automatic.sets_gamma(config):
+            settled = automatic.with_gamma(settled, automatic.set_gamma(model, data.val, device))
         ddp_model = DistributedDataParallel(model) if _world() > 1 else model
         optimizer = build_optimizer(model, config.optimizer)
         try:
-            metrics, _ = train_epoch(ddp_model, optimizer, training_loader(config, few, epoch), config, epoch)
+            metrics, _ = train_epoch(ddp_model, optimizer, training_loader(config, few, epoch), settled, epoch)
             loss = metrics["train/loss"]
         except DivergedError:
             loss = math.nan

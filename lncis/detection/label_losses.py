@@ -91,7 +91,8 @@ def add(sums: Tensor, ids: Tensor, loss: ClassLossConfig, heads: ClassLossRoIHea
     foreground = labels != BACKGROUND
     aside = torch.zeros_like(foreground)
     if isinstance(loss, LncisLoss) and loss.isolation:
-        aside = sample_roles(heads.class_logits, labels, ce, loss.gamma).potential_noisy
+        roles = sample_roles(heads.class_logits, labels, ce, loss.nats, loss.called_background)
+        aside = roles.potential_noisy
     # background adds nothing, to whatever place: to leave it out would make the host wait for a GPU
     places = torch.searchsorted(ids, matched).clamp(max=len(ids) - 1)
     values = torch.stack([ce.double().where(foreground, 0), foreground.double(), aside.double()])

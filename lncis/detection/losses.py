@@ -34,6 +34,8 @@ SMALLEST_LABEL, SMALLEST_PROBABILITY = 1e-4, 1e-7
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 Reduction = Literal["mean", "none"]
+CalledBackground = Literal["argmax", "majority"]
+"""When a sample counts as called background: as the likeliest class, or by p_0 > 1/2."""
 
 
 def cross_entropy(class_logits: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -135,15 +137,20 @@ class SampleRoles(NamedTuple):
     """OS: the rest of the foreground."""
 
 
-def sample_roles(class_logits: Tensor, labels: Tensor, ce: Tensor, gamma: float) -> SampleRoles:
+def sample_roles(
+    class_logits: Tensor, labels: Tensor, ce: Tensor, gamma: float, called_background: CalledBackground = "argmax"
+) -> SampleRoles:
     """Return the role of each sample, from its cross entropy `ce` `(N,)`; carries no gradient."""
     foreground, high_loss = labels != BACKGROUND, ce > gamma
-    called_background = class_logits.argmax(dim=1) == BACKGROUND
+    if called_background == "argmax":
+        called = class_logits.argmax(dim=1) == BACKGROUND
+    else:
+        called = functional.softmax(class_logits.detach().float(), dim=1)[:, BACKGROUND] > 0.5
     return SampleRoles(
         negative=~foreground,
-        pseudo_negative=foreground & called_background,
-        potential_noisy=foreground & ~called_background & high_loss,
-        other=foreground & ~called_background & ~high_loss,
+        pseudo_negative=foreground & called,
+        potential_noisy=foreground & ~called & high_loss,
+        other=foreground & ~called & ~high_loss,
     )
 
 
@@ -156,17 +163,19 @@ def lncis_stage2(
     negatives: bool = True,
     pseudo_negatives: bool = True,
     isolation: bool = True,
+    called_background: CalledBackground = "argmax",
     clamped: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Return the loss of stage 2 (Eq. 4): 0 for isolated samples, else cross entropy or reverse cross entropy.
 
     Cross entropy is for background samples, which class noise never touches, and for pseudo-negative ones. Without
-    `negatives`, `pseudo_negatives` or `isolation` samples of that role get reverse cross entropy (Table 4). `clamped`
-    takes the logarithms as the published code does.
+    `negatives`, `pseudo_negatives` or `isolation` samples of that role get reverse cross entropy (Table 4). With
+    `called_background` "majority" a sample is pseudo-negative only where p_0 > 1/2. `clamped` takes the logarithms as
+    the published code does.
     """
     ce = cross_entropy(class_logits, labels, reduction="none")
-    roles = sample_roles(class_logits, labels, ce, gamma)
+    roles = sample_roles(class_logits, labels, ce, gamma, called_background)
     ce, rce = _clamped_cross_entropies(class_logits, labels, A) if clamped else (ce, A * torch.expm1(-ce))
     by_cross_entropy = torch.zeros_like(roles.negative)
     if negatives:
@@ -205,11 +214,12 @@ def class_loss(config: ClassLossConfig, *, stage: Literal[1, 2]) -> ClassLoss:
         case LncisLoss() as loss:
             return partial(
                 lncis_stage2,
-                gamma=loss.gamma,
+                gamma=loss.nats,
                 A=loss.A,
                 negatives=loss.negatives,
                 pseudo_negatives=loss.pseudo_negatives,
                 isolation=loss.isolation,
+                called_background=loss.called_background,
                 clamped=loss.clamped,
             )
 

@@ -21,6 +21,7 @@ from lncis.config import (
     DatasetConfig,
     TrainConfig,
     Workers,
+    has_stages,
     loss_in_stage,
 )
 from lncis.data_identity import Identity, identify
@@ -36,14 +37,14 @@ STAGES = "stages"
 
 COMPUTING = (
     *(f"detection/{name}" for name in ("batches", "coco_eval", "detections", "diagnostics", "engine", "evaluation")),
-    *(f"detection/{name}" for name in ("frozen_start", "histograms", "label_losses", "losses", "models")),
-    *(f"detection/{name}" for name in ("roi_heads", "roi_pool", "transform", "weights")),
+    *(f"detection/{name}" for name in ("automatic", "frozen_start", "histograms", "label_losses", "losses", "models")),
+    *(f"detection/{name}" for name in ("posteriors", "roi_heads", "roi_pool", "transform", "weights")),
     *("coco", "datasets", "noise"),
 )
 """Our modules whose code decides what a training computes."""
 
 # not hotcoco: it is pinned, has pycocotools' numbers, and may be absent
-COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "scikit-learn", "pillow")
+COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "scikit-learn", "pillow")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class StageTree:
             overrides.append({})
         schedules = [{path: v for path, v in o.items() if path.partition(".")[0] == "schedule"} for o in overrides]
         distinct = {str(changes): changes for changes in schedules}  # a grid of thousands has a handful of them
-        found = {spec.configure(changes, seed=0).schedule.switch_epoch for changes in distinct.values()}
+        configured = [spec.configure(changes, seed=0).schedule for changes in distinct.values()]
+        found = {schedule.switch_epoch for schedule in configured if schedule.stage1_epochs != "auto"}
         if isinstance(searched, Range):
             found |= set(range(int(searched.low), int(searched.high) + 1))
         return frozenset(found)
@@ -80,7 +82,7 @@ class StageTree:
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which the pruner decides about configurations: there stage 2 is cut."""
-        return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches))
+        return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches, default=0))
 
     @cached_property
     def data_of(self) -> Callable[[DatasetConfig], Identity]:
@@ -121,10 +123,13 @@ def chain(
         at = storage.below(shared, key) if shared else ""
         return Task(key=key, config=config, until=until, directory=directory / key, after=after, shared=at)
 
-    epochs, switch, data = config.schedule.epochs, switch_of(config), data_of(config.dataset)
+    epochs, data = config.schedule.epochs, data_of(config.dataset)
     if alone:
         key = f"{trial.name}-{_key(config, workers, data, until=epochs, stage=2)}"
         return [task(key, epochs, None)]
+    if sets_stage1_epochs(config):  # when its stage 1 ends is known only then: it is one task
+        return [task(_key(config, workers, data, until=epochs, stage=2), epochs, None)]
+    switch = switch_of(config)
     leaves = epochs if switch is None else switch
     ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if (switch or 0) < rung < epochs}
     for until in sorted((ends | {leaves, epochs}) - {0}):
@@ -134,9 +139,13 @@ def chain(
 
 
 def switch_of(config: TrainConfig) -> int | None:
-    """Return the epochs after which a training leaves stage 1; None where its loss never changes."""
-    changes = loss_in_stage(config.loss, 1) != config.loss
-    return config.schedule.switch_epoch if changes else None
+    """Return the epochs after which a training leaves stage 1, with auto at most; None where its loss never changes."""
+    return config.schedule.switch_epoch if has_stages(config.loss) else None
+
+
+def sets_stage1_epochs(config: TrainConfig) -> bool:
+    """Say whether a training ends its stage 1 itself."""
+    return config.schedule.stage1_epochs == "auto" and has_stages(config.loss)
 
 
 def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, stage: Literal[1, 2]) -> str:
@@ -154,7 +163,7 @@ def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, s
     }
     influences["loss"] = documents.dump(loss_in_stage(config.loss, stage))
     if stage == 2:
-        influences["switch_epoch"] = schedule.switch_epoch
+        influences["switch_epoch"] = "auto" if schedule.stage1_epochs == "auto" else schedule.switch_epoch
     # as floats: a default of 1 comes back from YAML as 1.0
     influences["workers"] = [float(w) for w in (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker)]
     influences["code"] = code_digest()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lncis.suspects import noise_model, quality
-from lncis.suspects.noise_model import Matrix, NoiseModel
-from lncis.suspects.posteriors import Posteriors
+from lncis.detection.posteriors import Posteriors
+from lncis.noise import noise_model
+from lncis.noise.noise_model import Matrix, NoiseModel
+from lncis.suspects import quality
 from lncis.suspects.quality import Bin, Ranking
 from lncis.suspects.review_plan import ReviewPlan, review_plan
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lncis.suspects.posteriors import Posteriors
+from lncis.detection.posteriors import Posteriors
 
 CALIBRATION_BINS = 10
 SWAP_CONFIDENCE = 0.95

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lncis.coco.exporters import ORIGINAL_ID
+from lncis.detection.posteriors import Posteriors
 from lncis.noise import Document
+from lncis.noise.noise_model import NoiseModel
 from lncis.suspects.losses import Recorded
-from lncis.suspects.noise_model import NoiseModel
-from lncis.suspects.posteriors import Posteriors
 from lncis.suspects.suspect import Suspect
 
 

@@ -10,8 +10,8 @@ from torchvision.models.detection import MaskRCNN
 from lncis.config import TrainConfig
 from lncis.datasets import folds
 from lncis.datasets.coco import CocoInstances
+from lncis.detection.posteriors import Posteriors, joined, mean_of, posteriors
 from lncis.errors import DataError
-from lncis.suspects.posteriors import Posteriors, joined, mean_of, posteriors
 
 OnProgress = Callable[[str, int, int], object]
 """Called with the model, how many images it has seen, and how many there are."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lncis.config import NoNoise
+from lncis.metrics import AUTO_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.intervals import ONE_DRAW, TWO_DRAWS, Interval, RankAgreement
 from lncis.studies.report.result import (
@@ -21,6 +22,8 @@ BEST, AS_GOOD, FRONT = MARKS = ("*", "=", "^")
 """Marks: the best, where it can be told apart from all others; else all that cannot be told apart; the Pareto front."""
 FEWEST_DRAWS = 4
 """With fewer noise draws nothing is said of their share of the variance: of two, the estimate may be anything."""
+AUTO_WORDS = dict(zip(AUTO_METRICS, (("gamma", " nats", 2), ("noise rate", " %", 1), ("E1", "", 0)), strict=True))
+"""What a training sets itself: metric -> its name in a line, its unit, and how many decimals it is given with."""
 NAMES = 6
 """Most configurations that a line names, and most failures that have a line each."""
 
@@ -31,6 +34,7 @@ def conclusions(result: StudyResult) -> list[str]:
         *_unfinished(result),
         *([f"paper: {result.spec.paper.table}"] if result.spec.paper else []),
         *(_best(result) if result.searched else ["no configuration has finished with every seed"]),
+        *_set_by_itself(result),
         *_statistics(result),
         *_pruned(result),
         *_failed(result),
@@ -84,6 +88,21 @@ def _told_apart(result: StudyResult) -> list[str]:
             f"  its mean is about {max(0.0, said.optimism):.1f} too good, as it was picked as the best of {others + 1}"
         )
     return lines
+
+
+def _set_by_itself(result: StudyResult) -> list[str]:
+    """Return what the trainings of each configuration have set themselves, with the range over its seeds."""
+    lines = []
+    for c in result.configurations:
+        parts = []
+        for metric, (word, unit, digits) in AUTO_WORDS.items():
+            values = [value for t in c.trials if math.isfinite(value := t.last(metric))]
+            if values:
+                low, high = (f"{bound:.{digits}f}" for bound in (min(values), max(values)))
+                parts.append(f"{word} {low}{unit}" if low == high else f"{word} {low} to {high}{unit}")
+        if parts:
+            lines.append(f"{c.trial.label} set itself: {', '.join(parts)}")
+    return lines[:NAMES] + ([f"and {len(lines) - NAMES} more: see results.json"] if len(lines) > NAMES else [])
 
 
 def _paired(spec: StudySpec, difference: Interval) -> str:

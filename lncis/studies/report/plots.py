@@ -278,7 +278,7 @@ def _draw_curves(result: StudyResult, axes: Axes) -> None:
             LineCollection(faint, colors=FAINT, linewidths=0.7, alpha=max(0.08, 0.5 * 60 / (60 + len(faint))))
         )
         axes.autoscale_view()
-    if STAGE1_EPOCHS not in result.spec.search:
+    if STAGE1_EPOCHS not in result.spec.search and result.spec.base.schedule.stage1_epochs != "auto":
         switch = result.spec.base.schedule.switch_epoch
         axes.axvline(switch, color="grey", linewidth=0.8)
         axes.annotate(" stage 2", (switch, 0.01), fontsize=7, color="grey", xycoords=("data", "axes fraction"))

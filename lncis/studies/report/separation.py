@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from lncis.config import LncisLoss
 from lncis.detection import histograms
 from lncis.detection.histograms import BIN_NATS, BINS
+from lncis.metrics import AUTO_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.result import ConfigurationResult, StudyResult
 
 MOST_BASELINES = 2
+
+AUTO_GAMMA, _, AUTO_STAGE1_EPOCHS = AUTO_METRICS
 
 CLEAN_COLOR, FLIPPED_COLOR = "tab:blue", "tab:red"
 
@@ -62,15 +65,22 @@ def draw_losses(shown: Sequence[Sequence[Losses]], gamma: float) -> Figure:
 def gamma_shown(result: StudyResult) -> float:
     """Return the gamma of the best configuration, or of the base; the paper's where they have none."""
     configs = [result.best.trial.config] if result.searched else []
-    found = (c.loss.gamma for c in [*configs, result.spec.base] if isinstance(c.loss, LncisLoss))
-    return next(found, LncisLoss().gamma)
+    for loss in (config.loss for config in [*configs, result.spec.base]):
+        if isinstance(loss, LncisLoss) and loss.gamma != "auto":
+            return loss.gamma
+        if isinstance(loss, LncisLoss) and math.isfinite(mean := result.best.over_seeds(AUTO_GAMMA).mean):
+            return mean
+    return LncisLoss().nats
 
 
 def _of(configuration: ConfigurationResult) -> list[Losses]:
     schedule = configuration.trial.config.schedule
-    kept = [histograms.read(t.directory) for t in configuration.trials if t.end is End.FINISHED]
-    found = []
-    for epoch, stage in ((schedule.switch_epoch, "the last of stage 1"), (schedule.epochs, "the last")):
+    finished = [t for t in configuration.trials if t.end is End.FINISHED]
+    kept, found = [histograms.read(t.directory) for t in finished], []
+    # of an E1 that each seed sets itself, the earliest: all are in stage 1 there
+    earliest = min((e for t in finished if math.isfinite(e := t.last(AUTO_STAGE1_EPOCHS))), default=None)
+    switch = schedule.switch_epoch if earliest is None else int(earliest)
+    for epoch, stage in ((switch, "the last of stage 1"), (schedule.epochs, "the last")):
         of_epoch = [one for seed in kept for one in seed if one.epoch == epoch]
         if of_epoch:
             clean, flipped = (np.sum([getattr(one, kind) for one in of_epoch], axis=0) for kind in ("clean", "flipped"))

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lncis import documents
-from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, TrainConfig
+from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, Schedule, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.journal import End
 from lncis.studies.report.conclusions import (
@@ -86,7 +86,7 @@ def study_title(result: StudyResult) -> str:
         _noise(spec) + _realised(result),
         f"E = {schedule.epochs}",
         *(["oracle val"] if spec.base.val_labels == "oracle" else []),
-        *([] if STAGE1_EPOCHS in spec.search else [f"E1 = {schedule.switch_epoch}"]),
+        *([] if STAGE1_EPOCHS in spec.search else [f"E1 = {_e1(schedule)}"]),
         replicates(spec),
         *(
             [f"mean ± 95 % CI {ONE_DRAW}" if of_one_draw(spec) else "mean ± 95 % CI"]
@@ -95,6 +95,10 @@ def study_title(result: StudyResult) -> str:
         ),
     ]
     return f"{spec.name}: {', '.join(parts)}"
+
+
+def _e1(schedule: Schedule) -> int | str:
+    return "auto" if schedule.stage1_epochs == "auto" else schedule.switch_epoch
 
 
 def realised(result: StudyResult) -> str:

@@ -77,6 +77,7 @@ class _Judge:
         yield from _objective_problems(spec)
         yield from self._first_problems()
         yield from self._search_problems()
+        yield from _rung_problems(spec)
         for name, overrides in spec.baselines.items():
             if "seed" in overrides:
                 yield f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:"
@@ -154,6 +155,17 @@ def _seed_problems(spec: StudySpec) -> Iterator[str]:
         yield f"base.seed must not be set (got {spec.base.seed}): write seeds: [{spec.base.seed}]"
     if spec.objective.select == "lower_bound" and len(spec.replicates) < 2:
         yield "objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean"
+
+
+def _rung_problems(spec: StudySpec) -> Iterator[str]:
+    """Yield what keeps a pruner from its rungs: they are counted from the end of stage 1."""
+    searched = spec.search.get(space.STAGE1_EPOCHS)
+    sets_itself = [spec.base.schedule.stage1_epochs, *(searched.examples if searched else [])]
+    if spec.pruner.type != "none" and "auto" in sets_itself:
+        yield (
+            f"pruner.type: must be none where schedule.stage1_epochs is auto, as rungs are counted from the end of "
+            f"stage 1, but got {spec.pruner.type}"
+        )
 
 
 def _not_comparable(path: str) -> Iterator[str]:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from lncis import documents
-from lncis.config import STRICT_KEYS, TrainConfig, Workers
+from lncis.config import STRICT_KEYS, TrainConfig, Workers, or_auto
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import space
 from lncis.studies.spec.samplers import GridSampler, NoPruner, Pruner, Sampler
@@ -41,18 +40,10 @@ class SelectionObjective(Objective):
     """Over the seeds of a configuration: the mean, or the worse end of its 95 % interval."""
 
 
-def _one_error(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Return a value that is a number or auto; else raise one error, where pydantic would raise one for each kind."""
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise PydanticCustomError("number_or_auto", "Input should be a whole number from 1, or auto") from error
-
-
 MAX_AUTO_TRIALS = 32
 """Concurrent trials with `auto`, at most: each takes 0.8 GB at the driver, for Ray Train's processes and a relay."""
 
-NUMBER_OR_AUTO = WrapValidator(_one_error)
+NUMBER_OR_AUTO = or_auto("a whole number from 1")
 """Marks a field that is a number or `auto`."""
 
 

@@ -8,8 +8,8 @@ import torch
 
 from lncis import datasets
 from lncis.config import DigitsRCNN
+from lncis.detection import posteriors
 from lncis.detection.models import build_model
-from lncis.suspects import posteriors as suspects
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def dataset(tiny, digits_cache):
 
 def test_logits_are_those_of_torchvisions_heads_given_the_boxes_as_proposals(model, dataset):
     image, target = dataset[0]
-    logits = suspects.class_logits(model, image, target["boxes"])
+    logits = posteriors.class_logits(model, image, target["boxes"])
     seen = []
     model.roi_heads.box_predictor.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
     batch, targets = model.transform([image], [{"boxes": target["boxes"]}])
@@ -42,13 +42,13 @@ def test_logits_are_those_of_torchvisions_heads_given_the_boxes_as_proposals(mod
 
 
 def test_every_annotation_with_a_mask_is_there_with_its_label(model, dataset):
-    found = suspects.posteriors(model, dataset, CPU)
+    found = posteriors.posteriors(model, dataset, CPU)
     label = {a["id"]: a["category_id"] - 1 for a in dataset.document["annotations"]}
     assert sorted(found.annotation_ids) == sorted(label)
     assert [label[i] for i in found.annotation_ids] == found.given.tolist()
     assert found.probabilities.sum(axis=1) == pytest.approx(np.ones(len(found)))
     image, target = dataset[0]
-    whole = suspects.class_logits(model, image, target["boxes"]).softmax(dim=1).detach().double().numpy()
+    whole = posteriors.class_logits(model, image, target["boxes"]).softmax(dim=1).detach().double().numpy()
     rows = [found.annotation_ids.tolist().index(i) for i in target["annotation_ids"].tolist()]
     assert found.probabilities[rows] == pytest.approx(whole[:, 1:] / (1 - whole[:, :1]), abs=1e-6)
     assert found.background[rows] == pytest.approx(whole[:, 0], abs=1e-6)
@@ -59,26 +59,26 @@ def test_every_annotation_with_a_mask_is_there_with_its_label(model, dataset):
 def test_mirrored_images_are_asked_at_mirrored_boxes(model, dataset):
     image, target = dataset[0]
     boxes = target["boxes"]
-    straight = suspects.class_logits(model, image, boxes).softmax(dim=1)
+    straight = posteriors.class_logits(model, image, boxes).softmax(dim=1)
     width = image.shape[-1]
     mirrored = boxes.clone()
     mirrored[:, 0], mirrored[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
-    turned = suspects.class_logits(model, image.flip(-1), mirrored).softmax(dim=1)
+    turned = posteriors.class_logits(model, image.flip(-1), mirrored).softmax(dim=1)
     both = ((straight + turned) / 2).detach().double().numpy()
-    found = suspects.posteriors(model, dataset.of_images({int(target["image_id"])}), CPU, flipped=True)
+    found = posteriors.posteriors(model, dataset.of_images({int(target["image_id"])}), CPU, flipped=True)
     assert found.background == pytest.approx(both[:, 0], abs=1e-6)
 
 
 def test_several_models_are_their_geometric_mean_and_parts_are_joined(model, dataset):
-    one = suspects.posteriors(model, dataset, CPU)
+    one = posteriors.posteriors(model, dataset, CPU)
     other = replace(one, probabilities=one.probabilities[:, ::-1].copy())
-    mean = suspects.mean_of([one, other])
+    mean = posteriors.mean_of([one, other])
     wanted = np.sqrt(one.probabilities * other.probabilities)
     assert mean.probabilities == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True))
-    both = suspects.joined([one, other])
+    both = posteriors.joined([one, other])
     assert len(both) == 2 * len(one)
-    assert np.array_equal(suspects.chosen(both, np.arange(len(both)) < len(one)).given, one.given)
+    assert np.array_equal(posteriors.chosen(both, np.arange(len(both)) < len(one)).given, one.given)
 
 
 def test_data_without_an_annotation_have_no_posteriors(model, dataset):
-    assert len(suspects.posteriors(model, dataset.of_images(set()), CPU)) == 0
+    assert len(posteriors.posteriors(model, dataset.of_images(set()), CPU)) == 0
