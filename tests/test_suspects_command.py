@@ -113,8 +113,13 @@ def test_labels_held_out_of_the_users_file_are_judged_too(config):
     assert Counter(s["scored_by"].partition(":")[0] for s in listed).keys() == {
         "out of fold 0",
         "out of fold 1",
-        "held out",
     }
+    runs = [trained_at(replace(own, fold=None), Path("all"))]
+    ran = lncis("suspects", *runs, "--out", "both")
+    assert ran.exit_code == 0, ran.output
+    listed = json.loads(Path("both/suspects.json").read_text())["suspects"]
+    assert len(listed) == len(json.loads(data.train.read_text())["annotations"])
+    assert Counter(s["scored_by"].partition(":")[0] for s in listed).keys() == {"in sample", "held out"}
 
 
 def test_mistakes_are_said_in_one_line(folds, whole, config, digits_cache):
@@ -128,7 +133,7 @@ def test_mistakes_are_said_in_one_line(folds, whole, config, digits_cache):
     Path("nought.json").write_text(json.dumps(document))
     for arguments, said in (
         ([folds[0], "--out", "out"], "no model left out fold 1 of 2"),
-        ([whole, *folds, "--out", "out"], "different splits into folds, or only some"),
+        ([whole, *folds, "--out", "out"], "only some of the models were trained on folds"),
         ([whole, other, "--out", "out"], "was trained on other data or labels than"),
         ([whole, "--out", full], "holds something already"),
         ([whole, "--data", "other.json", "--out", "out"], "belong together"),

@@ -119,15 +119,17 @@ def _data(
     from lncis.datasets.coco import CocoInstances
     from lncis.studies.trained import require_classes
 
-    config = replace(model.config, fold=None)
+    config = model.config
     if file is not None and images is not None:
         reading = annotations.read(file)
         require_classes(model, reading.document["categories"], str(file))
         return CocoInstances(ImageFiles(images, reading.document["images"]), reading.document), []
-    data = datasets.load(config)
-    require_classes(model, data.train.document["categories"], "the data set of its config")
-    of_the_file = isinstance(config.dataset, CocoData) and config.dataset.val is None
-    return data.train, [("held out", data.val)] if of_the_file and len(data.val) else []
+    train = datasets.load_undivided(config)
+    require_classes(model, train.document["categories"], "the data set of its config")
+    if config.fold or not isinstance(config.dataset, CocoData) or config.dataset.val:
+        return train, []
+    held_out = datasets.load(config).val
+    return train, [("held out", held_out)] if len(held_out) else []
 
 
 def _one_document(parts: "list[CocoInstances]") -> dict[str, Any]:

@@ -284,7 +284,7 @@ def learning_curves(
     """Return a metric over the epochs of some trials, each with its label."""
     columns, events = tables.trials.c, tables.events.c
     rows = connection.execute(
-        sa.select(columns.number, columns.label, columns.seed)
+        sa.select(columns.number, columns.label, columns.seed, columns.fold)
         .where(columns.study == study.number, columns.number.in_(numbers))
         .order_by(columns.number)
     ).all()
@@ -298,7 +298,8 @@ def learning_curves(
         ).scalars()
         said = [(data["epoch"], data["metrics"].get(metric)) for data in epochs]
         points = sorted((float(epoch), float(value)) for epoch, value in said if value is not None)
-        found.append((f"{row.label}, seed {row.seed}", points))
+        fold = "" if row.fold is None else f", fold {row.fold}"
+        found.append((f"{row.label}, seed {row.seed}{fold}", points))
     return found
 
 
