@@ -22,9 +22,10 @@ from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
 from lncis.detection.models import build_model
-from lncis.suspects import assessment, noise_model, scoring
-from lncis.suspects.posteriors import Posteriors
-from lncis.suspects.quality import PRECISION_AT
+from lncis.suspects.judging import noise_model, scoring
+from lncis.suspects.judging.posteriors import Posteriors
+from lncis.suspects.report import assessment
+from lncis.suspects.report.quality import PRECISION_AT
 
 STUDY = Path(__file__).parents[1] / "studies/gamma_sweep.yaml"
 FOLDS = 5
@@ -61,7 +62,9 @@ def seed_of(options: argparse.Namespace, seed: int) -> dict[str, float]:
     noise = noise_model.estimate(found.probabilities, found.given)
     true_of = {a["id"]: a["clean_category_id"] - 1 for a in data.train.document["annotations"]}
     true = np.array([true_of[i] for i in found.annotation_ids.tolist()])
-    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true)
+    area_of = {a["id"]: a["area"] for a in data.train.document["annotations"]}
+    areas = np.array([area_of[i] for i in found.annotation_ids.tolist()], dtype=float)
+    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true, areas)
     truth = assessed.truth
     assert truth
     row = {"errors, % of labels": 100 * truth.errors / len(found), "errors, % estimated": 100 * assessed.rate}
@@ -74,6 +77,7 @@ def seed_of(options: argparse.Namespace, seed: int) -> dict[str, float]:
         for n in PRECISION_AT[:2]
     }
     row |= {"calibration error": 100 * truth.calibration_error, "suggestion right": 100 * truth.suggestion_right}
+    row["best other class right"] = 100 * truth.other_right
     if not options.no_review:
         row |= reviewed(options, base, data, found, noise.wrong(found.probabilities, found.given), folder)
     print(name, json.dumps({key: round(value, 2) for key, value in row.items()}), flush=True)

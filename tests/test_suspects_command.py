@@ -96,6 +96,46 @@ def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
     assert {s["true"] for s in listed} == {None}
     assert json.loads(Path("out/assessment.json").read_text())["truth"] is None
 
+    clean = {**document, "annotations": [dict(a) for a in document["annotations"][1:]]}
+    clean["categories"] = [{**c, "id": 100 + c["id"]} for c in document["categories"]]
+    for number, annotation in enumerate(clean["annotations"]):
+        annotation["category_id"] = 101 + (annotation["category_id"] - (number % 2)) % 10
+    Path("clean.json").write_text(json.dumps(clean))
+    given = ("--data", "mine/own.json", "--images", "mine/images", "--truth")
+    ran = lncis("suspects", whole, *given, "clean.json", "--out", "judged")
+    assert ran.exit_code == 0, ran.output
+    name = {c["id"]: c["name"] for c in clean["categories"]}
+    true = {a["id"]: name[a["category_id"]] for a in clean["annotations"]}
+    listed = json.loads(Path("judged/suspects.json").read_text())["suspects"]
+    assert {s["annotation_id"]: s["true"] for s in listed} == {document["annotations"][0]["id"]: None, **true}
+    truth = json.loads(Path("judged/assessment.json").read_text())["truth"]
+    assert (truth["labels"], truth["errors"]) == (len(true), sum(s["true"] not in (None, s["given"]) for s in listed))
+    assert truth["errors"] > 0
+    sizes = Counter("small" if a["area"] < 32**2 else "medium" for a in clean["annotations"])
+    assert {size: found["labels"] for size, found in truth["by_size"].items()} == sizes
+    assert "warning: 1 annotations are not in clean.json" in ran.stdout
+    assert "size, as COCO has it" in Path("judged/report.html").read_text()
+
+    others = {
+        "no_ids.json": (
+            {**clean, "annotations": [{**a, "id": f"x{a['id']}"} for a in clean["annotations"]]},
+            "none of",
+        ),
+        "named.json": (
+            {**clean, "categories": [{**c, "name": f"n{c['id']}"} for c in clean["categories"]]},
+            "category",
+        ),
+        "list.json": ([], "has no images"),
+    }
+    for file, (content, said) in others.items():
+        Path(file).write_text(json.dumps(content))
+        ran = lncis("suspects", whole, *given, file, "--out", "no")
+        assert ran.exit_code in (1, 2), ran.output
+        assert said in ran.stderr, ran.stderr
+        assert ran.stderr.count("\n") == 1, ran.stderr
+    ran = lncis("suspects", whole, "--truth", "clean.json", "--out", "no")
+    assert "has clean_category_id already: its truth is known; leave out --truth" in ran.stderr
+
 
 def test_labels_held_out_of_the_users_file_are_judged_too(config):
     data = digits.export(config.dataset, Path("mine"))

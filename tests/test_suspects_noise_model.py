@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from lncis.suspects import noise_model, quality
-from lncis.suspects.noise_model import NoiseModel
+from lncis.suspects.judging import noise_model
+from lncis.suspects.judging.noise_model import NoiseModel
+from lncis.suspects.report import quality
 
 CLASSES = 6
 

@@ -11,9 +11,9 @@ from lncis.config import DigitsRCNN, Fold
 from lncis.datasets import folds
 from lncis.detection.models import build_model
 from lncis.errors import DataError
-from lncis.suspects import posteriors as suspects
-from lncis.suspects import scoring
-from lncis.suspects.scoring import Scorer
+from lncis.suspects.judging import posteriors as suspects
+from lncis.suspects.judging import scoring
+from lncis.suspects.judging.scoring import Scorer
 
 CPU = torch.device("cpu")
 

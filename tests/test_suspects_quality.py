@@ -1,11 +1,19 @@
 """Figures of a ranking, counted by hand; the plan of a review, against simulated reviews."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lncis.suspects import quality
-from lncis.suspects.posteriors import Posteriors
-from lncis.suspects.review_plan import review_plan, updated
+from lncis.errors import DataError
+from lncis.suspects.judging.posteriors import Posteriors
+from lncis.suspects.report import quality
+from lncis.suspects.report.plan_page import plan_html
+from lncis.suspects.report.progress import progress_of
+from lncis.suspects.report.review_plan import review_plan, updated
+from lncis.suspects.review.repair import Decision, Decisions
+from lncis.suspects.suspect import Suspect
+from lncis.suspects.tables import SuspectList
 
 
 def test_ranking_counts_pairs_and_first_places():
@@ -85,3 +93,66 @@ def test_a_review_that_finds_as_many_as_expected_changes_the_rest_little():
 
 def test_an_empty_list_has_a_plan():
     assert review_plan(np.zeros(0)).steps == []
+
+
+def test_what_a_review_found_moves_what_is_left():
+    listed = the_list(["cat", "dog"], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    review = reviewed(listed, {1: "dog", 2: "dog", 4: "cat"})
+    found = progress_of(listed, review, "decisions.json", "suspects.json")
+    assert (found.reviewed, found.found) == (3, 2)
+    assert found.expected == pytest.approx(0.9 + 0.8 + 0.6)
+    assert found.half_width == pytest.approx(1.96 * np.sqrt(0.09 + 0.16 + 0.24))
+    assert found.open.tolist() == [False, False, True, False, True, True]
+    assert found.after == pytest.approx(updated(found.before, {0: True, 1: True, 3: False}))
+    assert found.plan.errors == pytest.approx(found.after[found.open].sum())
+    assert "reviewed 3 of 6 labels: 2 wrong, 2 ± 1 expected\nof the rest: " in str(found)
+    page = plan_html("<b>", found)
+    assert "Review: &lt;b&gt;" in page
+    assert f"{found.plan.errors:.0f} errors are expected in the 3 labels that are left" in page
+    over = progress_of(listed, reviewed(listed, dict.fromkeys(range(1, 7), "cat")), "d", "s")
+    assert str(over).endswith("nothing is left to review")
+    assert "Nothing is left" in plan_html("all", over)
+
+
+def test_decisions_of_another_list_are_refused():
+    listed = the_list(["cat", "dog"], [0.9, 0.1])
+    other = the_list(["cat", "dog"], [0.9, 0.1, 0.1])
+    with pytest.raises(DataError, match=r"d.json: annotation 3 of image 3 is not in s.json; give the list"):
+        progress_of(listed, reviewed(other, {3: "dog"}), "d.json", "s.json")
+    renamed = replace(listed, suspects=[replace(row, given="dog") for row in listed.suspects])
+    with pytest.raises(DataError, match=r"annotation 1 of image 1 is 'cat', and not 'dog', in s.json"):
+        progress_of(listed, reviewed(renamed, {1: "cat"}), "d.json", "s.json")
+
+
+def the_list(classes: list[str], probabilities: list[float]) -> SuspectList:
+    return SuspectList(
+        annotations="train.json",
+        classes=classes,
+        suspects=[
+            Suspect(
+                rank=rank,
+                annotation_id=rank,
+                image_id=rank,
+                file_name=f"{rank}.png",
+                given="cat",
+                suggested="dog",
+                wrong_probability=probability,
+                given_probability=1 - probability,
+                margin=0.0,
+                scored_by="in sample: 1 model",
+            )
+            for rank, probability in enumerate(probabilities, start=1)
+        ],
+    )
+
+
+def reviewed(listed: SuspectList, labels: dict[int, str]) -> Decisions:
+    rows = [listed.suspects[rank - 1] for rank in labels]
+    return Decisions(
+        list=listed.digest,
+        annotations=listed.annotations,
+        decisions=[
+            Decision(image_id=row.image_id, annotation_id=row.annotation_id, given=row.given, label=labels[row.rank])
+            for row in rows
+        ],
+    )

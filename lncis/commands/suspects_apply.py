@@ -37,7 +37,8 @@ def apply(
         for target in (out, manifest_path):
             check_target(target, inputs=[decisions, source], force=force)
         from lncis.coco import annotations  # slow to load: a mistake in the options comes first
-        from lncis.suspects import repair, tables
+        from lncis.suspects import tables
+        from lncis.suspects.review import repair
 
         if above is None:
             review = repair.read_decisions(decisions)

@@ -1,7 +1,7 @@
 """The review of a list as one HTML file, which opens without a server and loads nothing.
 
 What a reviewer decides stays in the browser (localStorage, by the digest of the list) until it is saved as a file,
-which `lncis suspects apply` reads (`lncis.suspects.repair`). Only the cards of one page are in the document; the
+which `lncis suspects apply` reads (`lncis.suspects.review.repair`). Only the cards of one page are in the document; the
 pictures of all others are text, a line each.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lncis.suspects.crops import STEPS, Crop
-from lncis.suspects.repair import FORMAT
+from lncis.suspects.review.crops import STEPS, Crop
+from lncis.suspects.review.repair import FORMAT
 from lncis.suspects.suspect import Suspect
 from lncis.suspects.tables import VERSION, SuspectList
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from lncis.coco.exporters import ORIGINAL_ID
 from lncis.noise import Document
-from lncis.suspects.losses import Recorded
-from lncis.suspects.noise_model import NoiseModel
-from lncis.suspects.posteriors import Posteriors
+from lncis.suspects.judging.losses import Recorded
+from lncis.suspects.judging.noise_model import NoiseModel
+from lncis.suspects.judging.posteriors import Posteriors
 from lncis.suspects.suspect import Suspect
 
 

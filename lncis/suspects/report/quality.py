@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lncis.suspects.posteriors import Posteriors
+from lncis.suspects.judging.posteriors import Posteriors
 
 CALIBRATION_BINS = 10
 SWAP_CONFIDENCE = 0.95
@@ -21,6 +21,8 @@ Scores = NDArray[np.float64]
 class Ranking:
     """What a score is worth as a ranking."""
 
+    labels: int
+    errors: int
     auroc: float
     """Probability that a wrong label has the greater score than a right one."""
     auprc: float
@@ -48,6 +50,8 @@ def ranking(scores: Scores, wrong: Wrong) -> Ranking:
     first = wrong[np.argsort(-scores, kind="stable")]
     mixed = 0 < errors < len(wrong)
     return Ranking(
+        labels=len(wrong),
+        errors=errors,
         auroc=float(roc_auc_score(wrong, scores)) if mixed else np.nan,
         auprc=float(average_precision_score(wrong, scores)) if mixed else np.nan,
         precision_at_errors=float(first[:errors].mean()) if errors else np.nan,

@@ -11,7 +11,7 @@ from lncis.config import Fold, TrainConfig
 from lncis.datasets import folds
 from lncis.datasets.coco import CocoInstances
 from lncis.errors import DataError
-from lncis.suspects.posteriors import Posteriors, by_id, joined, mean_of, posteriors
+from lncis.suspects.judging.posteriors import Posteriors, by_id, joined, mean_of, posteriors
 
 OnProgress = Callable[[str, int, int], object]
 """Called with the model, how many images it has seen, and how many there are."""
