@@ -27,6 +27,7 @@ from service.store.studies import Which
 from service.store.tables import Study
 from service.store.trial_table import WHOLE_TABLE, Asked, read_table
 from service.ui import curves, parallel
+from service.ui.suspects_page import gallery_of
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
 """Active studies; studies that are over, on a page; trials on a page."""
@@ -246,6 +247,7 @@ def study(
         "pages": pages,
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
+        "suspects": gallery_of(settings.runs, found.id) is not None,
         "others": [one for one in store.list_studies(connection, before=None, limit=OTHERS) if one.id != found.id],
         "actions": found.legal,
         "over": found.state in ENDED,
