@@ -55,6 +55,32 @@ def test_baselines_are_their_formulas():
     assert scores["swap"] == pytest.approx([0.0, 0.97 * 0.99])
 
 
+def test_swap_is_what_hotcoco_calls_a_wrong_label():
+    hotcoco = pytest.importorskip("hotcoco")
+    rng, count, classes = np.random.default_rng(0), 60, 5
+    q, given = rng.dirichlet([0.1] * classes, count), rng.integers(0, classes, count)
+    box = {"bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
+    rows = [{"id": i + 1, "image_id": i + 1, **box} for i in range(count)]
+    truth = hotcoco.COCO(
+        {
+            "images": [{"id": row["id"], "width": 100, "height": 100, "file_name": f"{row['id']}"} for row in rows],
+            "annotations": [{**row, "category_id": int(k) + 1} for row, k in zip(rows, given, strict=True)],
+            "categories": [{"id": k + 1, "name": f"{k}"} for k in range(classes)],
+        }
+    )
+    said = truth.load_res(
+        [{**row, "category_id": int(p.argmax()) + 1, "score": float(p.max())} for row, p in zip(rows, q, strict=True)]
+    )
+    evaluation = hotcoco.COCOeval(truth, said, "bbox")
+    evaluation.evaluate()
+    errors = evaluation.image_diagnostics(iou_thr=0.5, score_thr=quality.SWAP_CONFIDENCE)["label_errors"]
+    theirs = {error["gt_id"]: error["dt_score"] for error in errors if error["type"] == "wrong_label"}
+    found = Posteriors(annotation_ids=np.arange(count), given=given, probabilities=q, background=np.zeros(count))
+    swap = quality.baselines(found, rng)["swap"]
+    assert theirs == pytest.approx({int(i) + 1: swap[i] for i in swap.nonzero()[0]})
+    assert len(theirs) > 5
+
+
 def test_the_plan_expects_what_reviews_of_calibrated_labels_find():
     rng = np.random.default_rng(1)
     wrong = rng.beta(0.5, 1.2, 1000)

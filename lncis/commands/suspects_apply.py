@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lncis.commands.copies import a_field_a_line, check_target, write_together
+from lncis.commands.copies import a_field_a_line, check_target, counted, entries_of, write_together
 from lncis.errors import ConfigError
 from lncis.files import digest
-from lncis.terminal import clear_errors, console_of_plain_text
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
 PAIRS_SHOWN = 5
 
@@ -53,7 +53,9 @@ def apply(
             "accept_above": above,
             **changed,
         }
-        write_together({manifest_path: [a_field_a_line(manifest)], out: annotations.texts(document)})
+        with progress(PROGRESS_DELAY_SECONDS) as show:
+            parts = counted(annotations.texts(document), entries_of(document), show, "annotations")
+            write_together({manifest_path: [a_field_a_line(manifest)], out: parts})
         console = console_of_plain_text()
         console.print(
             f"{changed['changed']:,} of {changed['annotations']:,} labels changed, {changed['kept']:,} found right"
