@@ -1,6 +1,8 @@
 """Figures of a ranking, counted by hand; the plan of a review, against simulated reviews."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,22 @@ def test_baselines_are_their_formulas():
     assert scores["normalised margin"] == pytest.approx([0.2 - 0.7, 0.97 - 0.02])
     assert scores["self-confidence"] == pytest.approx([0.3, 0.98])
     assert scores["swap"] == pytest.approx([0.0, 0.97 * 0.99])
+
+
+def test_simpler_scores_are_those_of_cleanlab():
+    """Its scores are small where ours are great; exporters/by_cleanlab.py wrote them."""
+    told = json.loads((Path(__file__).parent / "exporters" / "suspects" / "cleanlab.json").read_text())
+    given, q = np.array(told["given"]), np.array(told["probabilities"])
+    theirs = {name: np.array(values) for name, values in told["scores"].items()}
+    found = Posteriors(
+        annotation_ids=np.arange(len(given)), given=given, probabilities=q, background=np.zeros(len(given))
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a probability of 0, which posteriors do not have
+        ours = quality.baselines(found, np.random.default_rng(0))
+    assert ours["self-confidence"] == pytest.approx(1 - theirs["self_confidence"])
+    assert ours["normalised margin"] == pytest.approx(1 - 2 * theirs["normalized_margin"])
+    assert ((ours["swap"] > 0) == (theirs["swap"] < 1)).all()
+    assert 5 < (theirs["swap"] < 1).sum() < 30
 
 
 def test_swap_is_what_hotcoco_calls_a_wrong_label():
