@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lncis.config import Fold
 from lncis.studies.report.intervals import Replicate, interval
 from lncis.studies.report.selection import told_apart
 
@@ -21,11 +22,11 @@ Values = NDArray[np.float64]
 
 
 def crossed(draws: int, seeds: int) -> list[Replicate]:
-    return [(seed, draw) for draw in range(draws) for seed in range(seeds)]
+    return [Replicate(seed, draw) for draw in range(draws) for seed in range(seeds)]
 
 
 def only_seeds(number: int) -> list[Replicate]:
-    return [(seed, None) for seed in range(number)]
+    return [Replicate(seed) for seed in range(number)]
 
 
 def trainings(rng: np.random.Generator, studies: int, draws: int, seeds: int, shares: Shares) -> Values:
@@ -60,8 +61,8 @@ def with_a_false_difference(
     noise draw.
     """
     deviation = np.array(spreads or [1.0] * k)[:, None]
-    draws = sorted({draw for _, draw in replicates}, key=str)
-    columns = [draws.index(draw) for _, draw in replicates]
+    draws = sorted({r.noise_seed for r in replicates}, key=str)
+    columns = [draws.index(r.noise_seed) for r in replicates]
     wrong = 0
     for _ in range(studies):
         values = deviation * rng.normal(size=(k, len(replicates))) + 3 * rng.normal(size=len(replicates))
@@ -99,17 +100,65 @@ def cover(studies: int) -> None:
             print(f"{f'{seeds} x {draws}':>14}{'{:.2f} {:.2f} {:.2f}'.format(*shares):>20}{cells}", flush=True)
 
 
+def of_folds(rng: np.random.Generator, k: int, seeds: int, *, on_test: bool) -> tuple[list[float], list[Replicate]]:
+    """Return the differences in accuracy of two learners that are equally good, for each seed and fold of one data set.
+
+    Each learner is a nearest-mean classifier that sees ten features of its own; the features of both say equally much.
+    They are tried on the fold that was left out, or on test data that all share.
+    """
+    images, informs = 200, 0.35
+    labels = rng.integers(0, 2, images)
+    points = rng.normal(size=(2, images, 10)) + informs * (2 * labels[:, None] - 1)
+    test_labels = rng.integers(0, 2, 2000)
+    test = rng.normal(size=(2, 2000, 10)) + informs * (2 * test_labels[:, None] - 1)
+    values, replicates = [], []
+    for seed in range(seeds):
+        part = rng.permutation(images) % k
+        for number in range(k):
+            trained, left_out = part != number, part == number
+            tried, truth = (test, test_labels) if on_test else (points[:, left_out], labels[left_out])
+            right = []
+            for learner in (0, 1):
+                one, other = (points[learner, trained & (labels == label)].mean(axis=0) for label in (0, 1))
+                said = (tried[learner] - (one + other) / 2) @ (other - one) > 0
+                right.append(100 * float((said == truth).mean()))
+            values.append(right[0] - right[1])
+            replicates.append(Replicate(seed, None, Fold(number=number, of=k, seed=seed)))
+    return values, replicates
+
+
+def with_a_false_difference_of_folds(studies: int, k: int, seeds: int, *, on_test: bool) -> tuple[float, float]:
+    """Return the share of data sets whose interval excludes 0: as if trainings shared no image, and corrected."""
+    rng, wrong = np.random.default_rng(k), [0, 0]
+    for _ in range(studies):
+        values, replicates = of_folds(rng, k, seeds, on_test=on_test)
+        for way, found in enumerate((interval(values), interval(values, replicates))):
+            wrong[way] += abs(found.mean) > found.half_width
+    return wrong[0] / studies, wrong[1] / studies
+
+
+def folds(studies: int) -> None:
+    print("\ntwo equal learners, k folds of one data set: % of data sets whose 95 % interval excludes 0")
+    print(f"{'folds x seeds':>14}{'judged on':>12}{'as independent':>16}{'ours':>7}")
+    for k, seeds in ((5, 1), (5, 3), (10, 1), (3, 2)):
+        for on_test in (False, True):
+            naive, ours = with_a_false_difference_of_folds(studies, k, seeds, on_test=on_test)
+            print(
+                f"{f'{k} x {seeds}':>14}{'test' if on_test else 'folds':>12}{100 * naive:>16.1f}{100 * ours:>7.1f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=4000)
-    parser.add_argument("--only", choices=["comparisons", "intervals"])
+    parser.add_argument("--only", choices=["comparisons", "intervals", "folds"])
     arguments = parser.parse_args()
     studies = arguments.studies
     print(f"{studies} studies a figure: ± {196 * math.sqrt(0.05 * 0.95 / studies):.1f} points at 5 %\n")
-    if arguments.only != "intervals":
-        compare(studies)
-    if arguments.only != "comparisons":
-        cover(studies)
+    for name, shown in (("comparisons", compare), ("intervals", cover), ("folds", folds)):
+        if arguments.only in (None, name):
+            shown(studies)
 
 
 if __name__ == "__main__":

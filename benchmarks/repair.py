@@ -17,15 +17,16 @@ import torch
 from scipy import stats
 
 from lncis import datasets, documents
-from lncis.config import CrossEntropyLoss, Fold, TrainConfig
+from lncis.config import CrossEntropyLoss, Fold, LncisLoss, TrainConfig
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
 from lncis.detection.models import build_model
 from lncis.detection.posteriors import Posteriors
 from lncis.noise import noise_model
-from lncis.suspects import assessment, scoring
-from lncis.suspects.quality import PRECISION_AT
+from lncis.suspects.judging import scoring
+from lncis.suspects.report import assessment
+from lncis.suspects.report.quality import PRECISION_AT
 
 STUDY = Path(__file__).parents[1] / "studies/gamma_sweep.yaml"
 FOLDS = 5
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22, 23, 24])
     parser.add_argument("--rate", type=float, default=0.4)
     parser.add_argument("--asymmetric", action="store_true")
+    parser.add_argument("--loss", choices=["lncis", "cross_entropy"], default="lncis", help="of those who judge")
+    parser.add_argument("--splits", type=int, default=1, help="into folds; each label has as many judges")
     parser.add_argument("--accuracy", type=float, default=1.0, help="of the annotator")
     parser.add_argument("--epochs", type=int, help="fewer for a quick look")
     parser.add_argument("--no-review", action="store_true", help="only how right the list is")
@@ -53,14 +56,16 @@ def main() -> None:
 def seed_of(options: argparse.Namespace, seed: int) -> dict[str, float]:
     """Return the figures of one seed, of noise and of training."""
     base = config_of(options, seed)
-    name = f"{'asymmetric' if options.asymmetric else 'symmetric'}-{options.rate:g}-{seed}"
+    name = f"{'asymmetric' if options.asymmetric else 'symmetric'}-{options.rate:g}-{seed}-{options.loss}"
     folder = options.folder / name
     data = datasets.load(base)
-    found = out_of_fold(base, data, folder)
+    found = out_of_fold(options, base, data, folder)
     noise = noise_model.estimate(found.probabilities, found.given)
     true_of = {a["id"]: a["clean_category_id"] - 1 for a in data.train.document["annotations"]}
     true = np.array([true_of[i] for i in found.annotation_ids.tolist()])
-    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true)
+    area_of = {a["id"]: a["area"] for a in data.train.document["annotations"]}
+    areas = np.array([area_of[i] for i in found.annotation_ids.tolist()], dtype=float)
+    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true, areas)
     truth = assessed.truth
     assert truth
     row = {"errors, % of labels": 100 * truth.errors / len(found), "errors, % estimated": 100 * assessed.rate}
@@ -73,6 +78,7 @@ def seed_of(options: argparse.Namespace, seed: int) -> dict[str, float]:
         for n in PRECISION_AT[:2]
     }
     row |= {"calibration error": 100 * truth.calibration_error, "suggestion right": 100 * truth.suggestion_right}
+    row["best other class right"] = 100 * truth.other_right
     if not options.no_review:
         row |= reviewed(options, base, data, found, noise.wrong(found.probabilities, found.given), folder)
     print(name, json.dumps({key: round(value, 2) for key, value in row.items()}), flush=True)
@@ -119,16 +125,24 @@ def config_of(options: argparse.Namespace, seed: int) -> TrainConfig:
     return replace(config, loss=CrossEntropyLoss(), schedule=schedule, seed=seed)
 
 
-def out_of_fold(base: TrainConfig, data: Data, folder: Path) -> Posteriors:
+def out_of_fold(options: argparse.Namespace, base: TrainConfig, data: Data, folder: Path) -> Posteriors:
     """Return what trainings on the other folds say of each label."""
+    loss = LncisLoss() if options.loss == "lncis" else CrossEntropyLoss()
     scorers = []
-    for number in range(FOLDS):
-        config = replace(base, fold=Fold(number=number, of=FOLDS))
-        test_AP(config, datasets.load(config), folder / f"fold{number}")
-        scorers.append(
-            scoring.Scorer(name=f"fold {number}", config=config, model=loader(config, folder / f"fold{number}"))
-        )
+    for split in range(options.splits):
+        for number in range(FOLDS):
+            fold = Fold(number=number, of=FOLDS, seed=split)
+            config = replace(base, loss=loss, fold=fold, seed=base.seed + 1000 * split)
+            place = folder / f"split{split}-fold{number}"
+            trained = datasets.load(config)
+            # nobody asks for their AP: one image each is soon evaluated
+            test_AP(config, replace(trained, val=first_image(trained.val), test=first_image(trained.test)), place)
+            scorers.append(scoring.Scorer(name=place.name, config=config, model=loader(config, place)))
     return scoring.score(scorers, data.train, device=torch.device("cpu")).found
+
+
+def first_image(split: CocoInstances) -> CocoInstances:
+    return split.of_images({split.document["images"][0]["id"]})
 
 
 def loader(config: TrainConfig, folder: Path) -> Any:

@@ -19,7 +19,7 @@ from service.dispatch.jobs import Jobs
 from service.dispatch.notices import Notifier
 from service.settings import Settings, is_loopback
 from service.store.database import Database
-from service.ui import actions, comparison, log_page, page, signing
+from service.ui import actions, comparison, log_page, page, signing, suspects_page
 
 DESCRIPTION = """Queues lncis studies on a shared cluster, and reports their best configurations.
 
@@ -69,7 +69,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     openapi.install(app)
     endpoints, pages = (
         (studies, keeping, results, logs, checkpoints, system),
-        (signing, actions, comparison, log_page, page),
+        (signing, actions, comparison, log_page, suspects_page, page),
     )
     include(app, [part.router for part in (*endpoints, *pages)])
     return app

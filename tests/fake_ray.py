@@ -203,6 +203,7 @@ class FakeRay:
                             overrides=overrides,
                             seed=trial.seed,
                             noise_seed=trial.noise_seed,
+                            fold=trial.fold,
                             baseline=None,
                             stages={task.key: task.until for task in tree.chain(trial)},
                             reused=[],

@@ -1,14 +1,16 @@
 """Folds: what a training leaves out, and that all of it is left out by one."""
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lncis import datasets
-from lncis.config import DigitsData, Fold, SymmetricNoise, TrainConfig
-from lncis.datasets import folds
+from lncis.config import CocoData, DigitsData, Fold, SymmetricNoise, TrainConfig
+from lncis.datasets import digits, folds
 from lncis.errors import DataError
 
 CONFIG = TrainConfig(dataset=DigitsData(train_scenes=60, val_scenes=2, test_scenes=2), noise=SymmetricNoise(rate=0.4))
@@ -52,6 +54,7 @@ def test_trainings_of_all_folds_leave_out_all_images_once_and_labels_stay(digits
         fold = Fold(number=number, of=3)
         train = datasets.load(replace(CONFIG, fold=fold)).train
         held = folds.within(whole, fold)
+        assert datasets.load(replace(CONFIG, fold=fold)).val.document == held.document
         assert {i["id"] for i in train.document["images"]} | {i["id"] for i in held.document["images"]} == {
             i["id"] for i in whole.document["images"]
         }
@@ -61,6 +64,28 @@ def test_trainings_of_all_folds_leave_out_all_images_once_and_labels_stay(digits
         assert np.array_equal(train.images[0], whole.images[first])
         assert train[0][1]["image_id"] == first
     assert sorted(left_out) == [image["id"] for image in whole.document["images"]]
+
+
+def test_what_is_left_out_is_val_and_a_users_file_is_dealt_out_whole(digits_cache):
+    data = digits.export(CONFIG.dataset, Path("mine"))
+    own = replace(
+        CONFIG,
+        dataset=CocoData(images=data.images, train=data.train, test=data.test, val_fraction=0.3),
+        noise=replace(CONFIG.noise, rate=0.5),
+    )
+    images = {image["id"] for image in json.loads(data.train.read_text())["images"]}
+    whole = {i["id"] for i in datasets.load_undivided(replace(own, fold=Fold(of=3))).document["images"]}
+    assert whole == images
+    assert {i["id"] for i in datasets.load_undivided(own).document["images"]} < images, "0.3 of them are val"
+    fold = replace(own, fold=Fold(number=1, of=3))
+    data = datasets.load(fold)
+    parts = [{i["id"] for i in split.document["images"]} for split in (data.train, data.val)]
+    assert parts[0] | parts[1] == images
+    assert not parts[0] & parts[1]
+    assert any(a["category_id"] != a["clean_category_id"] for a in data.val.document["annotations"])
+    clean = datasets.load(replace(fold, val_labels="oracle")).val.document["annotations"]
+    assert all(a["category_id"] == a["clean_category_id"] for a in clean)
+    assert [a["id"] for a in clean] == [a["id"] for a in data.val.document["annotations"]]
 
 
 def test_more_parts_than_images_are_refused(document):

@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from lncis.noise import noise_model
 from lncis.noise.noise_model import NoiseModel
-from lncis.suspects import quality
+from lncis.suspects.report import quality
 
 CLASSES = 6
 

@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from lncis import datasets
-from lncis.config import DigitsRCNN
+from lncis.config import DigitsRCNN, Fold
+from lncis.datasets import folds
 from lncis.detection import posteriors
 from lncis.detection.models import build_model
+from lncis.errors import DataError
+from lncis.suspects.judging import scoring
+from lncis.suspects.judging.scoring import Scorer
 
 CPU = torch.device("cpu")
 
@@ -82,3 +86,28 @@ def test_several_models_are_their_geometric_mean_and_parts_are_joined(model, dat
 
 def test_data_without_an_annotation_have_no_posteriors(model, dataset):
     assert len(posteriors.posteriors(model, dataset.of_images(set()), CPU)) == 0
+
+
+def test_each_label_is_judged_by_all_models_of_any_split_that_never_saw_it(model, dataset, tiny):
+    def scorer(number: int, seed: int) -> Scorer:
+        def load():
+            torch.manual_seed(100 * seed + number)
+            made = build_model(DigitsRCNN(min_size=64, max_size=64), 10)
+            made.roi_heads.box_predictor.cls_score.weight.data *= 30
+            return made.eval()
+
+        config = replace(tiny, fold=Fold(number=number, of=2, seed=seed))
+        return Scorer(name=f"{seed}-{number}", config=config, model=load)
+
+    scorers = [scorer(number, seed) for seed in (0, 1) for number in (0, 1)]
+    scored = scoring.score(scorers, dataset, device=CPU)
+    assert set(scored.by.values()) == {"out of fold: 2 models"}
+    logs = np.zeros(scored.found.probabilities.shape)
+    where = {i: row for row, i in enumerate(scored.found.annotation_ids.tolist())}
+    for one in scorers:
+        said = posteriors.posteriors(one.model(), folds.within(dataset, one.config.fold), CPU)
+        logs[[where[i] for i in said.annotation_ids.tolist()]] += np.log(said.probabilities)
+    powers = np.exp(logs / 2)
+    assert scored.found.probabilities == pytest.approx(powers / powers.sum(axis=1, keepdims=True))
+    with pytest.raises(DataError, match=r"no model left out fold 1 of 2 \(split by seed 1\)"):
+        scoring.score(scorers[:-1], dataset, device=CPU)

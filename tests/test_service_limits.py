@@ -147,6 +147,7 @@ MANY = [{"loss.gamma": float(n)} for n in range(1, limits.MAX_FIRST_POINTS + 2)]
         ({"base": {f"k{n}": 1 for n in range(15_000)}}, "base", "at most 2000 entries"),
         ({**SPEC, "sampler": {"type": "tpe", "configurations": 2000, "first": MANY}}, "sampler.first", "at most 1000"),
         ({**SPEC, "seeds": list(range(20_000))}, "seeds", "at most 10000 entries"),
+        ({**SPEC, "folds": 10**6, "seeds": list(range(1000))}, "search", "asks for 300000 trials"),
         ({**SPEC, "search": {f"a.b{n}": choices(*range(1000)) for n in range(100)}}, "search", "asks for 2e+300"),
         ({**SPEC, "base": {"schedule": {"epochs": "20000"}}}, "base.schedule.epochs", "at most 10000 here but got"),
         ({**SPEC, "base": {"batch_size": 5000}}, "base.batch_size", "at most 1024"),

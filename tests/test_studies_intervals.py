@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lncis.config import Fold
 from lncis.studies.report.intervals import Replicate, interval, rank_agreement, satterthwaite
 
 STUDIES = 1000
@@ -29,14 +30,14 @@ def least(coverage: float, studies: int = STUDIES) -> float:
 
 
 def crossed(draws: int, seeds: int) -> list[Replicate]:
-    return [(seed, draw) for draw in range(draws) for seed in range(seeds)]
+    return [Replicate(seed, draw) for draw in range(draws) for seed in range(seeds)]
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_over_seeds_alone_or_draws_alone_it_is_students_t(n):
     values = np.random.default_rng(n).normal(40, 3, size=n).tolist()
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    for replicates in (None, [(seed, None) for seed in range(n)], [(5, draw) for draw in range(n)]):
+    for replicates in (None, [Replicate(seed) for seed in range(n)], [Replicate(5, draw) for draw in range(n)]):
         found = interval(values, replicates)
         assert (found.mean, found.half_width) == pytest.approx(((low + high) / 2, (high - low) / 2))
         assert found.number == n
@@ -62,9 +63,40 @@ def test_squared_errors_are_the_mean_squares_of_the_analysis_of_variance():
 
 
 def test_without_noise_draws_are_copies_and_count_once():
-    values, seeds = [30.0, 32.0, 37.0], [(0, None), (1, None), (2, None)]
+    values, seeds = [30.0, 32.0, 37.0], [Replicate(seed) for seed in range(3)]
     once, twice = interval(values, seeds), interval(values * 2, seeds * 2)
     assert (twice.mean, twice.half_width) == pytest.approx((once.mean, once.half_width))
+
+
+def folds(k: int, seeds: int, draw: int | None = None) -> list[Replicate]:
+    return [Replicate(seed, draw, Fold(number=n, of=k, seed=seed)) for seed in range(seeds) for n in range(k)]
+
+
+@pytest.mark.parametrize(("k", "seeds"), [(5, 1), (3, 2)])
+def test_over_folds_it_is_students_t_with_the_variance_of_nadeau_and_bengio(k, seeds):
+    values = np.random.default_rng(k).normal(40, 3, size=k * seeds)
+    found, trainings = interval(values.tolist(), folds(k, seeds)), k * seeds
+    tested, trained = 1 / k, 1 - 1 / k
+    squared = (1 / trainings + tested / trained) * values.var(ddof=1)
+    assert found.half_width == pytest.approx(stats.t.ppf(0.975, trainings - 1) * math.sqrt(squared))
+    assert found.half_width > 1.4 * interval(values.tolist()).half_width
+
+
+def test_folds_and_draws_are_as_wide_as_the_wider_of_both():
+    of_draws = [Replicate(r.seed, draw, r.fold) for draw in (7, 8, 9) for r in folds(5, 1)]
+    of_fold = np.random.default_rng(0).normal(0, 3, size=5)
+    by_draw = np.repeat([-9.0, 0.0, 9.0], 5)
+    assert interval(np.tile(of_fold, 3).tolist(), of_draws).half_width == pytest.approx(
+        interval(of_fold.tolist(), folds(5, 1)).half_width
+    )
+    assert interval(by_draw.tolist(), of_draws).half_width == pytest.approx(interval([-9.0, 0.0, 9.0]).half_width)
+
+
+def test_of_equal_learners_on_the_folds_of_one_data_set_few_are_told_apart(simulations):
+    studies = 300
+    naive, ours = simulations.with_a_false_difference_of_folds(studies, 5, 3, on_test=False)
+    assert 1 - ours > least(0.95, studies)
+    assert naive > 0.15, "as if they shared no image"
 
 
 def test_what_is_missing_is_left_out():

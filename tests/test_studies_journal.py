@@ -181,6 +181,7 @@ def test_a_started_trial_is_found_again():
         search={"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0]}},
         seeds=[0, 3],
         noise_seeds=[1, 2],
+        folds=2,
     )
     for trial in spec.trials(1, {"loss.gamma": 6.0}):
         event = TrialStarted(
@@ -188,6 +189,7 @@ def test_a_started_trial_is_found_again():
             overrides=trial.overrides,
             seed=trial.seed,
             noise_seed=trial.noise_seed,
+            fold=trial.fold,
             baseline=None,
             stages={},
             reused=[],

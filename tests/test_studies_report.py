@@ -24,6 +24,7 @@ from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, separation, statistics, table
 from lncis.studies.report.conclusions import conclusions
 from lncis.studies.report.drawings import drawings
+from lncis.studies.report.intervals import SHARED_IMAGES
 from lncis.studies.report.result import StudyResult, from_journal
 
 GAMMA = {"type": "float", "low": 3.0, "high": 9.0}
@@ -554,6 +555,15 @@ def test_csv_reads_back_with_every_trial():
         assert (row["end"], row["reason"], int(row["epochs"])) == (t.end, t.reason, len(t.records))
         assert row[TEST] == ("" if math.isnan(t.last(TEST)) else f"{t.last(TEST):.4f}")
     assert [row["end"] for row in rows[4:]] == ["pruned", "pruned", "finished", "failed"]
+
+
+def test_folds_stand_in_every_line_and_their_interval_is_explained():
+    spec = study_spec(seeds=[0, 1], folds=2)
+    result = finished(book_of(spec, spec.grid[:2], lambda t: 30.0 + t.configuration + 5 * t.fold.number))
+    rows = list(csv.DictReader(table.trials_csv(result).splitlines()))
+    assert [(row["seed"], row["fold"]) for row in rows[:4]] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    assert "2 seeds x 2 folds, mean ± 95 % CI" in table.study_title(result)
+    assert SHARED_IMAGES in conclusions(result)
 
 
 def test_csv_of_noise_draws():

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from lncis import documents
+from lncis.config import TrainConfig
 from lncis.errors import StudyError
 from lncis.studies.journal import (
     End,
@@ -19,6 +21,7 @@ from lncis.studies.journal import (
     TrialStarted,
     WorkerGroupsUp,
 )
+from lncis.studies.report import table
 from lncis.studies.report.intervals import interval
 from lncis.studies.report.result import StudyResult, TrialResult, from_journal, paired_difference, result_document
 from lncis.studies.spec import StudySpec, Trial
@@ -66,9 +69,8 @@ class Book:
     def start(self, trial: Trial, reused: list[str] | None = None) -> None:
         schedule = trial.config.schedule
         stages = {f"one-{trial.replicate}": schedule.switch_epoch, f"two-{trial.name}": schedule.epochs}
-        fields = {
-            name: getattr(trial, name) for name in ("configuration", "overrides", "seed", "noise_seed", "baseline")
-        }
+        names = ("configuration", "overrides", "seed", "noise_seed", "fold", "baseline")
+        fields = {name: getattr(trial, name) for name in names}
         self.events.append(TrialStarted(time=self.clock, stages=stages, reused=reused or [], **fields))
 
     def epoch(self, trial: Trial, epoch: int, **figures: float) -> None:
@@ -251,6 +253,31 @@ def test_trials_of_one_configuration_pair_by_seed_and_noise_draw():
     assert (difference.mean, difference.half_width) == pytest.approx((3, 0))
 
 
+def test_trials_of_one_configuration_pair_by_seed_and_fold_and_the_best_trains_on_all():
+    spec = study_spec(seeds=[0, 1], folds=3)
+    book = Book(spec)
+    of_fold = {0: 0.0, 1: 40.0, 2: -20.0}
+    for number, overrides in enumerate(spec.grid[:2], start=1):
+        for trial in reversed(spec.trials(number, overrides)):
+            book.train(trial, 50 + trial.seed + of_fold[trial.fold.number] + (3 if number == 2 else 0))
+    result = book.result()
+    one, other = result.configurations
+    assert [(t.trial.seed, t.trial.fold.number) for t in one.trials] == [(s, k) for s in (0, 1) for k in (0, 1, 2)]
+    difference = paired_difference(other, one, METRIC)
+    assert (difference.mean, difference.half_width, difference.number) == pytest.approx((3, 0, 6), abs=1e-9)
+    found = one.over_seeds(METRIC)
+    assert found.number == 6
+    values = [t.last(METRIC) for t in one.trials]
+    assert found.half_width == pytest.approx(interval(values).half_width * math.sqrt((1 / 6 + 1 / 2) / (1 / 6)))
+    assert result.best.trial.overrides == other.trial.overrides
+    assert result.as_good_as_best == [], "what a fold does to both cancels"
+    (row, *_) = result_document(result)["trials"]
+    assert row["fold"] == 2
+    text = table.best_yaml(result)
+    assert "over seeds 0, 1, without each of 3 folds; this one trains on all images" in text
+    assert documents.parse(TrainConfig, yaml.safe_load(text), source="best.yaml").fold is None
+
+
 def goals_study(points: np.ndarray, modes: tuple[str, str]) -> StudyResult:
     spec = study_spec(
         search={"batch_size": {"type": "int", "low": 1, "high": 1000}},
@@ -325,7 +352,7 @@ def test_intervals_over_noise_draws_are_not_over_trainings():
         book.train(trial, 30.0 + trial.seed + (3 * (trial.noise_seed - 8) if trial.baseline is None else 0))
     clean, one = book.result().configurations
     values = [t.last(METRIC) for t in one.trials]
-    assert one.over_seeds(METRIC) == interval(values, [(t.trial.seed, t.trial.noise_seed) for t in one.trials])
+    assert one.over_seeds(METRIC) == interval(values, [t.trial.replicate for t in one.trials])
     assert one.over_seeds(METRIC).half_width > 2 * interval(values).half_width
     # without noise the draws are copies: three trainings, not nine
     assert clean.over_seeds(METRIC).half_width == pytest.approx(interval([30.0, 31.0, 32.0]).half_width)

@@ -17,7 +17,7 @@ STUDIES = 600
 
 
 def seeds(n: int) -> list[Replicate]:
-    return [(seed, None) for seed in range(n)]
+    return [Replicate(seed) for seed in range(n)]
 
 
 def of(values: np.ndarray, replicates: list[Replicate]) -> Selection:
@@ -111,7 +111,7 @@ def test_by_hand_with_tukeys_quantile():
 def test_pooled_error_is_what_regression_gives():
     k, draws, n = 4, 3, 5
     values = np.random.default_rng(0).normal(30, 2, size=(k, draws, n)) + np.arange(draws)[:, None]
-    replicates = [(seed, draw) for draw in range(draws) for seed in range(n)]
+    replicates = [Replicate(seed, draw) for draw in range(draws) for seed in range(n)]
 
     def residual(y: np.ndarray) -> float:
         rows, columns = y.shape

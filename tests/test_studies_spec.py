@@ -8,6 +8,7 @@ from lncis.config import (
     AdamWOptimizer,
     AsymmetricNoise,
     CrossEntropyLoss,
+    Fold,
     LncisLoss,
     NoNoise,
     SGDOptimizer,
@@ -292,18 +293,46 @@ SEVERAL = {"type": "tpe", "configurations": 3}
 
 def test_noise_draws_replicate_every_seed():
     study = spec(seeds=[3, 1], noise_seeds=[7, 8])
-    assert study.replicates == [(3, 7), (1, 7), (3, 8), (1, 8)]
+    assert study.replicates == [(3, 7, None), (1, 7, None), (3, 8, None), (1, 8, None)]
     trials = study.trials(2, {"loss.gamma": 4.0})
-    assert [(t.config.seed, t.config.noise.seed) for t in trials] == study.replicates
-    assert [t.name for t in trials] == [f"0002-seed{s}-noise{n}" for s, n in study.replicates]
-    assert [t.replicate for t in trials] == ["3, noise 7", "1, noise 7", "3, noise 8", "1, noise 8"]
+    assert [(t.config.seed, t.config.noise.seed, None) for t in trials] == study.replicates
+    assert [t.name for t in trials] == [f"0002-seed{s}-noise{n}" for s, n, _ in study.replicates]
+    assert [str(t.replicate) for t in trials] == ["3, noise 7", "1, noise 7", "3, noise 8", "1, noise 8"]
     assert study.total_trials == 8
 
 
 def test_without_noise_draws_the_base_keeps_its_own():
     study = spec(seeds=[3], base={"noise": {"type": "asymmetric", "seed": 5}})
     (trial,) = study.trials(0, {"loss.gamma": 4.0})
-    assert (trial.config.noise.seed, trial.name, trial.replicate) == (5, "0000-seed3", "3")
+    assert (trial.config.noise.seed, trial.name, str(trial.replicate)) == (5, "0000-seed3", "3")
+
+
+def test_folds_replicate_every_seed_which_splits_the_images_its_own_way():
+    study = spec(seeds=[3, 1], folds=2, baselines={"plain": {"loss.type": "cross_entropy"}})
+    trials = study.trials(2, {"loss.gamma": 4.0})
+    assert [(t.config.seed, t.config.fold) for t in trials] == [
+        (seed, Fold(number=number, of=2, seed=seed)) for seed in (3, 1) for number in (0, 1)
+    ]
+    assert [t.name for t in trials] == [f"0002-seed{s}-fold{k}" for s in (3, 1) for k in (0, 1)]
+    assert [str(t.replicate) for t in trials] == ["3, fold 0", "3, fold 1", "1, fold 0", "1, fold 1"]
+    assert study.total_trials == (1 + study.configurations) * 4
+    assert study.configure({}, seed=3).fold is None, "without one it is a training on everything"
+
+
+def test_folds_stand_in_one_place():
+    for folds in ({}, {"folds": 5}):
+        (problem,) = problems(search={"fold.number": {"type": "categorical", "choices": [0, 1]}}, **folds)
+        assert problem.startswith("search.fold.number: folds are not searched, as each has another val; write folds: 5")
+    (problem,) = problems(folds=4, base={"fold": {"of": 5}})
+    assert problem == (
+        "base.fold must not be set beside folds: 4, which leaves out each part in turn; drop one of the two"
+    )
+    assert problems(folds=4, baselines={"b": {"fold.of": 4}}) == [
+        "baselines.b: fold must not be set; baselines train with every fold of folds:"
+    ]
+    spec(base={"fold": {"of": 5, "number": 2}})
+    for wrong in (1, 101, "all"):
+        assert problems(folds=wrong), wrong
 
 
 def test_without_noise_its_seeds_change_nothing():
@@ -499,6 +528,7 @@ EVERYTHING = {
     "pruner": {"type": "median", "first_rung": 2, "every": 3, "startup_configurations": 5},
     "seeds": [4, 5],
     "noise_seeds": [0, 9],
+    "folds": 3,
     "objective": {"metric": "val/segm_AP50", "mode": "min", "select": "lower_bound"},
     "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 2, "max_concurrent_trials": "auto"},
     "sharing": False,

@@ -96,6 +96,46 @@ def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
     assert {s["true"] for s in listed} == {None}
     assert json.loads(Path("out/assessment.json").read_text())["truth"] is None
 
+    clean = {**document, "annotations": [dict(a) for a in document["annotations"][1:]]}
+    clean["categories"] = [{**c, "id": 100 + c["id"]} for c in document["categories"]]
+    for number, annotation in enumerate(clean["annotations"]):
+        annotation["category_id"] = 101 + (annotation["category_id"] - (number % 2)) % 10
+    Path("clean.json").write_text(json.dumps(clean))
+    given = ("--data", "mine/own.json", "--images", "mine/images", "--truth")
+    ran = lncis("suspects", whole, *given, "clean.json", "--out", "judged")
+    assert ran.exit_code == 0, ran.output
+    name = {c["id"]: c["name"] for c in clean["categories"]}
+    true = {a["id"]: name[a["category_id"]] for a in clean["annotations"]}
+    listed = json.loads(Path("judged/suspects.json").read_text())["suspects"]
+    assert {s["annotation_id"]: s["true"] for s in listed} == {document["annotations"][0]["id"]: None, **true}
+    truth = json.loads(Path("judged/assessment.json").read_text())["truth"]
+    assert (truth["labels"], truth["errors"]) == (len(true), sum(s["true"] not in (None, s["given"]) for s in listed))
+    assert truth["errors"] > 0
+    sizes = Counter("small" if a["area"] < 32**2 else "medium" for a in clean["annotations"])
+    assert {size: found["labels"] for size, found in truth["by_size"].items()} == sizes
+    assert "warning: 1 annotations are not in clean.json" in ran.stdout
+    assert "size, as COCO has it" in Path("judged/report.html").read_text()
+
+    others = {
+        "no_ids.json": (
+            {**clean, "annotations": [{**a, "id": f"x{a['id']}"} for a in clean["annotations"]]},
+            "none of",
+        ),
+        "named.json": (
+            {**clean, "categories": [{**c, "name": f"n{c['id']}"} for c in clean["categories"]]},
+            "category",
+        ),
+        "list.json": ([], "has no images"),
+    }
+    for file, (content, said) in others.items():
+        Path(file).write_text(json.dumps(content))
+        ran = lncis("suspects", whole, *given, file, "--out", "no")
+        assert ran.exit_code in (1, 2), ran.output
+        assert said in ran.stderr, ran.stderr
+        assert ran.stderr.count("\n") == 1, ran.stderr
+    ran = lncis("suspects", whole, "--truth", "clean.json", "--out", "no")
+    assert "has clean_category_id already: its truth is known; leave out --truth" in ran.stderr
+
 
 def test_labels_held_out_of_the_users_file_are_judged_too(config):
     data = digits.export(config.dataset, Path("mine"))
@@ -113,8 +153,13 @@ def test_labels_held_out_of_the_users_file_are_judged_too(config):
     assert Counter(s["scored_by"].partition(":")[0] for s in listed).keys() == {
         "out of fold 0",
         "out of fold 1",
-        "held out",
     }
+    runs = [trained_at(replace(own, fold=None), Path("all"))]
+    ran = lncis("suspects", *runs, "--out", "both")
+    assert ran.exit_code == 0, ran.output
+    listed = json.loads(Path("both/suspects.json").read_text())["suspects"]
+    assert len(listed) == len(json.loads(data.train.read_text())["annotations"])
+    assert Counter(s["scored_by"].partition(":")[0] for s in listed).keys() == {"in sample", "held out"}
 
 
 def test_mistakes_are_said_in_one_line(folds, whole, config, digits_cache):
@@ -128,7 +173,7 @@ def test_mistakes_are_said_in_one_line(folds, whole, config, digits_cache):
     Path("nought.json").write_text(json.dumps(document))
     for arguments, said in (
         ([folds[0], "--out", "out"], "no model left out fold 1 of 2"),
-        ([whole, *folds, "--out", "out"], "different splits into folds, or only some"),
+        ([whole, *folds, "--out", "out"], "only some of the models were trained on folds"),
         ([whole, other, "--out", "out"], "was trained on other data or labels than"),
         ([whole, "--out", full], "holds something already"),
         ([whole, "--data", "other.json", "--out", "out"], "belong together"),

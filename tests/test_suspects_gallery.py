@@ -20,9 +20,9 @@ from suspect_documents import CLASSES, HEIGHT, WIDTH, document, lay_out, listed,
 from typer.testing import CliRunner
 
 from lncis.commands import app as cli
-from lncis.suspects import crops
-from lncis.suspects.crops import STEPS, crop, outlines, svg_path
-from lncis.suspects.gallery import gallery_texts
+from lncis.suspects.review import crops
+from lncis.suspects.review.crops import STEPS, crop, outlines, svg_path
+from lncis.suspects.review.gallery import gallery_texts
 from lncis.suspects.tables import SuspectList
 
 PAGE = Path("page.html")

@@ -1,11 +1,21 @@
 """Figures of a ranking, counted by hand; the plan of a review, against simulated reviews."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lncis.detection.posteriors import Posteriors
-from lncis.suspects import quality
-from lncis.suspects.review_plan import review_plan, updated
+from lncis.errors import DataError
+from lncis.suspects.report import quality
+from lncis.suspects.report.plan_page import plan_html
+from lncis.suspects.report.progress import progress_of
+from lncis.suspects.report.review_plan import review_plan, updated
+from lncis.suspects.review.repair import Decision, Decisions
+from lncis.suspects.suspect import Suspect
+from lncis.suspects.tables import SuspectList
 
 
 def test_ranking_counts_pairs_and_first_places():
@@ -47,6 +57,48 @@ def test_baselines_are_their_formulas():
     assert scores["swap"] == pytest.approx([0.0, 0.97 * 0.99])
 
 
+def test_simpler_scores_are_those_of_cleanlab():
+    """Its scores are small where ours are great; exporters/by_cleanlab.py wrote them."""
+    told = json.loads((Path(__file__).parent / "exporters" / "suspects" / "cleanlab.json").read_text())
+    given, q = np.array(told["given"]), np.array(told["probabilities"])
+    theirs = {name: np.array(values) for name, values in told["scores"].items()}
+    found = Posteriors(
+        annotation_ids=np.arange(len(given)), given=given, probabilities=q, background=np.zeros(len(given))
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a probability of 0, which posteriors do not have
+        ours = quality.baselines(found, np.random.default_rng(0))
+    assert ours["self-confidence"] == pytest.approx(1 - theirs["self_confidence"])
+    assert ours["normalised margin"] == pytest.approx(1 - 2 * theirs["normalized_margin"])
+    assert ((ours["swap"] > 0) == (theirs["swap"] < 1)).all()
+    assert 5 < (theirs["swap"] < 1).sum() < 30
+
+
+def test_swap_is_what_hotcoco_calls_a_wrong_label():
+    hotcoco = pytest.importorskip("hotcoco")
+    rng, count, classes = np.random.default_rng(0), 60, 5
+    q, given = rng.dirichlet([0.1] * classes, count), rng.integers(0, classes, count)
+    box = {"bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
+    rows = [{"id": i + 1, "image_id": i + 1, **box} for i in range(count)]
+    truth = hotcoco.COCO(
+        {
+            "images": [{"id": row["id"], "width": 100, "height": 100, "file_name": f"{row['id']}"} for row in rows],
+            "annotations": [{**row, "category_id": int(k) + 1} for row, k in zip(rows, given, strict=True)],
+            "categories": [{"id": k + 1, "name": f"{k}"} for k in range(classes)],
+        }
+    )
+    said = truth.load_res(
+        [{**row, "category_id": int(p.argmax()) + 1, "score": float(p.max())} for row, p in zip(rows, q, strict=True)]
+    )
+    evaluation = hotcoco.COCOeval(truth, said, "bbox")
+    evaluation.evaluate()
+    errors = evaluation.image_diagnostics(iou_thr=0.5, score_thr=quality.SWAP_CONFIDENCE)["label_errors"]
+    theirs = {error["gt_id"]: error["dt_score"] for error in errors if error["type"] == "wrong_label"}
+    found = Posteriors(annotation_ids=np.arange(count), given=given, probabilities=q, background=np.zeros(count))
+    swap = quality.baselines(found, rng)["swap"]
+    assert theirs == pytest.approx({int(i) + 1: swap[i] for i in swap.nonzero()[0]})
+    assert len(theirs) > 5
+
+
 def test_the_plan_expects_what_reviews_of_calibrated_labels_find():
     rng = np.random.default_rng(1)
     wrong = rng.beta(0.5, 1.2, 1000)
@@ -85,3 +137,66 @@ def test_a_review_that_finds_as_many_as_expected_changes_the_rest_little():
 
 def test_an_empty_list_has_a_plan():
     assert review_plan(np.zeros(0)).steps == []
+
+
+def test_what_a_review_found_moves_what_is_left():
+    listed = the_list(["cat", "dog"], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    review = reviewed(listed, {1: "dog", 2: "dog", 4: "cat"})
+    found = progress_of(listed, review, "decisions.json", "suspects.json")
+    assert (found.reviewed, found.found) == (3, 2)
+    assert found.expected == pytest.approx(0.9 + 0.8 + 0.6)
+    assert found.half_width == pytest.approx(1.96 * np.sqrt(0.09 + 0.16 + 0.24))
+    assert found.open.tolist() == [False, False, True, False, True, True]
+    assert found.after == pytest.approx(updated(found.before, {0: True, 1: True, 3: False}))
+    assert found.plan.errors == pytest.approx(found.after[found.open].sum())
+    assert "reviewed 3 of 6 labels: 2 wrong, 2 ± 1 expected\nof the rest: " in str(found)
+    page = plan_html("<b>", found)
+    assert "Review: &lt;b&gt;" in page
+    assert f"{found.plan.errors:.0f} errors are expected in the 3 labels that are left" in page
+    over = progress_of(listed, reviewed(listed, dict.fromkeys(range(1, 7), "cat")), "d", "s")
+    assert str(over).endswith("nothing is left to review")
+    assert "Nothing is left" in plan_html("all", over)
+
+
+def test_decisions_of_another_list_are_refused():
+    listed = the_list(["cat", "dog"], [0.9, 0.1])
+    other = the_list(["cat", "dog"], [0.9, 0.1, 0.1])
+    with pytest.raises(DataError, match=r"d.json: annotation 3 of image 3 is not in s.json; give the list"):
+        progress_of(listed, reviewed(other, {3: "dog"}), "d.json", "s.json")
+    renamed = replace(listed, suspects=[replace(row, given="dog") for row in listed.suspects])
+    with pytest.raises(DataError, match=r"annotation 1 of image 1 is 'cat', and not 'dog', in s.json"):
+        progress_of(listed, reviewed(renamed, {1: "cat"}), "d.json", "s.json")
+
+
+def the_list(classes: list[str], probabilities: list[float]) -> SuspectList:
+    return SuspectList(
+        annotations="train.json",
+        classes=classes,
+        suspects=[
+            Suspect(
+                rank=rank,
+                annotation_id=rank,
+                image_id=rank,
+                file_name=f"{rank}.png",
+                given="cat",
+                suggested="dog",
+                wrong_probability=probability,
+                given_probability=1 - probability,
+                margin=0.0,
+                scored_by="in sample: 1 model",
+            )
+            for rank, probability in enumerate(probabilities, start=1)
+        ],
+    )
+
+
+def reviewed(listed: SuspectList, labels: dict[int, str]) -> Decisions:
+    rows = [listed.suspects[rank - 1] for rank in labels]
+    return Decisions(
+        list=listed.digest,
+        annotations=listed.annotations,
+        decisions=[
+            Decision(image_id=row.image_id, annotation_id=row.annotation_id, given=row.given, label=labels[row.rank])
+            for row in rows
+        ],
+    )

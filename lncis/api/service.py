@@ -73,6 +73,7 @@ class PlannedTrial(Document):
     label: str
     seed: int
     noise_seed: int | None
+    fold: int | None
     stages: list[str]
 
 

@@ -187,6 +187,8 @@ class Trial(Document):
     baseline: str | None
     seed: int
     noise_seed: int | None
+    fold: int | None
+    """Which part of the training images it left out; null: the study has no folds."""
     state: Literal["running", "finished", "pruned", "failed"]
     reason: str
     started_at: Time

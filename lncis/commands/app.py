@@ -16,6 +16,7 @@ from lncis.commands import (
     suspects_apply,
     suspects_export,
     suspects_gallery,
+    suspects_plan,
     train,
 )
 
@@ -28,7 +29,10 @@ app.command(cls=beside.with_beside(join=noise_join.join), epilog=noise_join.EPIL
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
 of_a_list = beside.with_beside(
-    gallery=suspects_gallery.gallery, apply=suspects_apply.apply, export=suspects_export.export
+    gallery=suspects_gallery.gallery,
+    plan=suspects_plan.plan,
+    apply=suspects_apply.apply,
+    export=suspects_export.export,
 )
 app.command("suspects", cls=of_a_list, epilog=suspects.EPILOG)(suspects.score)
 study_app.command("run")(study.run_file)

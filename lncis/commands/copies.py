@@ -1,7 +1,7 @@
 """Copies of annotation files: whole or not at all, never over their input, over another file with --force alone."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,18 @@ def write_together(texts: dict[Path, Iterable[str]]) -> None:
                 file.flush()
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free some room, or name another file") from error
+
+
+def counted(parts: Iterable[str], total: int, show: Callable[[str, int, int], None], what: str) -> Iterator[str]:
+    """Yield parts, and show how many there were, of `total`."""
+    for done, part in enumerate(parts, start=1):
+        show(what, min(done, total), total)
+        yield part
+
+
+def entries_of(document: Mapping[str, Any]) -> int:
+    """Return how many entries the lists of a document have: about the parts in which it is written."""
+    return sum(len(value) for value in document.values() if isinstance(value, list))
 
 
 def a_field_a_line(manifest: dict[str, Any]) -> str:

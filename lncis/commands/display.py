@@ -122,7 +122,7 @@ class Display(Observer):
         for row in shown:
             view.add_row(
                 row.trial.label,
-                row.trial.replicate,
+                str(row.trial.replicate),
                 str(self._stage(row)),
                 f"{int(row.record.get('epoch', 0))}/{row.trial.config.schedule.epochs}",
                 _figure(row.latest),

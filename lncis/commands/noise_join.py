@@ -12,8 +12,6 @@ from lncis.noise import Document
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
 EPILOG = "lncis noise join NOISY.json CLEAN.json OUT.json: the truth from a second file (lncis noise join --help)."
-MOST_APART = 0.5
-"""From this share of boxes that do not touch on, ids are taken to mean other annotations."""
 
 COCO_N = (
     "a file of COCO-N (class_noise, boundary_type). Its val is noisy too, so test on COCO's own val2017; "
@@ -42,26 +40,17 @@ def join(
             check_target(target, inputs=[noisy, clean], force=force)
         from lncis.coco import annotations, exporters  # slow to load: a mistake in the options comes first
         from lncis.noise import join as joining
+        from lncis.suspects.truth import labels_of_file
 
-        ours, theirs = _labels(noisy), _labels(clean)
+        ours, theirs = labels_of_file(noisy), labels_of_file(clean)
         if any(joining.CLEAN_LABEL in annotation for annotation in ours["annotations"]):
             raise DataError(f"{noisy}: has clean_category_id already: its truth is known; take it as it is")
         if by_mask:
             partners = _by_mask(noisy, clean, ours, theirs, least_iou)
         else:
             partners = joining.partners_by_key(exporters.original_keys(ours), exporters.original_keys(theirs))
-        matched = len(partners) - partners.count(None)
-        if not matched:
-            raise DataError(
-                f"{noisy}: none of {len(partners)} annotations is in {clean}; "
-                + ("are these the same images?" if by_mask else "where ids differ, join --by-mask")
-            )
-        apart = joining.boxes_apart(ours, theirs, partners)
-        if not by_mask and apart > MOST_APART * matched:
-            raise DataError(
-                f"{noisy}: {apart} of {matched} annotations lie apart from those of their ids in {clean}: the ids mean "
-                "other annotations there; join --by-mask"
-            )
+        remedy = "" if by_mask else "join --by-mask"
+        apart = joining.require_same_annotations(ours, theirs, partners, str(noisy), str(clean), remedy)
         try:
             labels = joining.clean_labels(ours, theirs, partners)
         except DataError as error:
@@ -83,20 +72,6 @@ def join(
         write_together({manifest_path: [a_field_a_line(manifest)], out: annotations.texts(document)})
         _say(manifest, ours, apart)
         console_of_plain_text().print(f"labels: {out}\nmanifest: {manifest_path}", soft_wrap=True)
-
-
-def _labels(path: Path) -> Document:
-    from lncis.coco import annotations
-
-    reading = annotations.read_labels(path)
-    if reading.errors:
-        raise DataError(f"{path}: {reading.errors[0]}; `lncis data check {path}` lists all that is wrong")
-    if not (isinstance(reading.document, dict) and reading.document.get("images")):
-        raise DataError(f"{path}: has no images; is this a COCO instances file?")
-    document = reading.document
-    names = {category["name"] for category in document["categories"]}
-    headings = [heading for heading in reading.headings if heading["name"] not in names]
-    return {**document, "categories": [*document["categories"], *headings]}
 
 
 def _by_mask(noisy: Path, clean: Path, ours: Document, theirs: Document, least_iou: float) -> list[int | None]:

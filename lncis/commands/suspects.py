@@ -1,15 +1,12 @@
 """`lncis suspects`: which labels are probably wrong, by what trained models say of them."""
 
-import json
-import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from lncis import files
+from lncis.commands import suspects_files
 from lncis.commands.model import Gpu, Threads, torch_device
 from lncis.errors import ConfigError, DataError
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
@@ -17,15 +14,10 @@ from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plai
 if TYPE_CHECKING:
     from lncis.datasets.coco import CocoInstances
     from lncis.studies.trained import Trained
-    from lncis.suspects.assessment import Assessment
-    from lncis.suspects.suspect import Suspect
-
-SUSPECTS, TABLE, ASSESSMENT, REPORT = "suspects.json", "suspects.csv", "assessment.json", "report.html"
-SHOWN = 10
 
 EPILOG = (
-    "Then: `lncis suspects gallery` reviews a list, `lncis suspects apply` repairs the file, `lncis suspects export` "
-    "brings both to other tools; --help of each says how."
+    "Then: `lncis suspects gallery` reviews a list, `lncis suspects plan` says what is left to find, `lncis suspects "
+    "apply` repairs the file, `lncis suspects export` brings both to other tools; --help of each says how."
 )
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of trainings or studies on the data; of a study, its best.")]
@@ -34,6 +26,9 @@ File = Annotated[
     Path | None, typer.Option("--data", help="A COCO file of the same classes to judge in place of the training's own.")
 ]
 Images = Annotated[Path | None, typer.Option(help="Folder of its images.")]
+Truth = Annotated[
+    Path | None, typer.Option(help="The same annotations with the right labels: how right the list is, is then said.")
+]
 
 
 def score(
@@ -41,6 +36,7 @@ def score(
     out: Out,
     data: File = None,
     images: Images = None,
+    truth: Truth = None,
     gpu: Gpu = False,
     threads: Threads = 1,
 ) -> None:
@@ -56,11 +52,18 @@ def score(
         from lncis.config import CocoData
         from lncis.noise import noise_model
         from lncis.studies import trained
-        from lncis.suspects import assessment, losses, report, scores, scoring, tables
+        from lncis.suspects import tables
+        from lncis.suspects.judging import losses, scores, scoring
+        from lncis.suspects.report import assessment
+        from lncis.suspects.truth import with_truth
 
         models = [found for run in runs for found in trained.find_all(run)]
         _of_one_data_set(models)
         train, others = _data(models[0], data, images)
+        document = _one_document([train, *(dataset for _, dataset in others)])
+        without_truth = 0
+        if truth is not None:
+            document, without_truth = with_truth(document, str(data or runs[0]), truth)
         scorers = [scoring.Scorer(name=str(m.path.parent), config=m.config, model=m.model) for m in models]
         if data is not None:  # nobody knows whether they saw it
             scorers = [replace(scorer, config=replace(scorer.config, fold=None)) for scorer in scorers]
@@ -70,33 +73,24 @@ def score(
         if len(found) == 0:
             raise DataError("the data hold no annotation with a mask; there is nothing to judge")
         noise = noise_model.estimate(found.probabilities, found.given)
-        document = _one_document([train, *(dataset for _, dataset in others)])
         recorded = losses.of_annotations(m.path.parent for m in models)
         listed = scores.suspects_of(document, found, noise, scored.by, recorded if data is None else {})
         categories = sorted(document["categories"], key=lambda category: int(category["id"]))
         place = {category["id"]: k for k, category in enumerate(categories)}
-        clean = {a["id"]: place[a["clean_category_id"]] for a in document["annotations"] if "clean_category_id" in a}
-        known = all(int(i) in clean for i in found.annotation_ids)
-        true = np.array([clean[int(i)] for i in found.annotation_ids]) if known else None
-        assessed = assessment.assess(found, noise, [category["name"] for category in categories], true)
+        entries = {annotation["id"]: annotation for annotation in document["annotations"]}
+        judged = [entries[i] for i in found.annotation_ids.tolist()]
+        true = np.array([place.get(entry.get("clean_category_id"), assessment.UNKNOWN) for entry in judged])
+        areas = np.array([entry["area"] for entry in judged], dtype=float)
+        assessed = assessment.assess(found, noise, [category["name"] for category in categories], true, areas)
         dataset = models[0].config.dataset
         name = (data or (dataset.train if isinstance(dataset, CocoData) else Path(dataset.type))).name
-        try:
-            with files.appearing(out) as folder:
-                whole = tables.SuspectList(annotations=name, classes=assessed.classes, suspects=listed)
-                with (folder / SUSPECTS).open("w", encoding="utf-8") as file:
-                    file.writelines(tables.json_texts(whole))
-                with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-                    file.writelines(tables.csv_texts(whole))
-                (folder / ASSESSMENT).write_text(_json(asdict(assessed)), encoding="utf-8")
-                title = str(data or runs[0])
-                (folder / REPORT).write_text(
-                    report.report_html(title, listed, assessed, scored.in_sample), encoding="utf-8"
-                )
-        except OSError as error:
-            raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
-        _print(listed, assessed, scored.in_sample)
-        console_of_plain_text().print(f"list: {out / SUSPECTS}\nreport: {out / REPORT}", soft_wrap=True)
+        whole = tables.SuspectList(annotations=name, classes=assessed.classes, suspects=listed)
+        suspects_files.write_found(out, whole, assessed, str(data or runs[0]), scored.in_sample)
+        suspects_files.print_found(whole, assessed, scored.in_sample)
+        console = console_of_plain_text()
+        if without_truth:
+            console.print(f"warning: {without_truth:,} annotations are not in {truth}: their truth is not known")
+        console.print(f"list: {out / suspects_files.SUSPECTS}\nreport: {out / suspects_files.REPORT}", soft_wrap=True)
 
 
 def _of_one_data_set(models: "list[Trained]") -> None:
@@ -120,15 +114,17 @@ def _data(
     from lncis.datasets.coco import CocoInstances
     from lncis.studies.trained import require_classes
 
-    config = replace(model.config, fold=None)
+    config = model.config
     if file is not None and images is not None:
         reading = annotations.read(file)
         require_classes(model, reading.document["categories"], str(file))
         return CocoInstances(ImageFiles(images, reading.document["images"]), reading.document), []
-    data = datasets.load(config)
-    require_classes(model, data.train.document["categories"], "the data set of its config")
-    of_the_file = isinstance(config.dataset, CocoData) and config.dataset.val is None
-    return data.train, [("held out", data.val)] if of_the_file and len(data.val) else []
+    train = datasets.load_undivided(config)
+    require_classes(model, train.document["categories"], "the data set of its config")
+    if config.fold or not isinstance(config.dataset, CocoData) or config.dataset.val:
+        return train, []
+    held_out = datasets.load(config).val
+    return train, [("held out", held_out)] if len(held_out) else []
 
 
 def _one_document(parts: "list[CocoInstances]") -> dict[str, Any]:
@@ -138,57 +134,3 @@ def _one_document(parts: "list[CocoInstances]") -> dict[str, Any]:
         "images": [image for part in parts for image in part.document["images"]],
         "annotations": [annotation for part in parts for annotation in part.document["annotations"]],
     }
-
-
-def _json(value: Any) -> str:
-    import numpy as np
-
-    def plain(some: Any) -> Any:
-        if isinstance(some, dict):
-            return {str(key): plain(inner) for key, inner in some.items()}
-        if isinstance(some, list | tuple):
-            return [plain(inner) for inner in some]
-        if isinstance(some, np.ndarray):
-            return plain(some.tolist())
-        return None if isinstance(some, float) and not math.isfinite(some) else some
-
-    return json.dumps(plain(value), indent=1)
-
-
-def _print(listed: "list[Suspect]", assessed: "Assessment", in_sample: int) -> None:
-    console = console_of_plain_text(width=120)
-    table = Table("rank", "annotation", "image", "given", "suggested", "wrong with")
-    for suspect in listed[:SHOWN]:
-        table.add_row(
-            str(suspect.rank),
-            str(suspect.annotation_id),
-            suspect.file_name,
-            suspect.given,
-            suspect.suggested,
-            f"{suspect.wrong_probability:.1%}",
-        )
-    console.print(table)
-    low, high = assessed.rate_interval
-    console.print(
-        f"estimated noise: {assessed.rate:.1%} of {len(listed):,} labels are wrong (95 % CI {low:.1%} to {high:.1%})"
-    )
-    if truth := assessed.truth:
-        console.print(f"known noise: {truth.errors / len(listed):.1%}")
-    console.print(str(assessed.plan))
-    if in_sample:
-        console.print(
-            f"note: {in_sample:,} labels were judged by models that were trained on them, which have learned some of "
-            "their errors; train with folds for better ones"
-        )
-    if truth:
-        figures = Table("score", "AUROC", "AUPRC", "precision at the errors", *(f"of the first {n}" for n in (50, 100)))
-        for name, ranking in truth.rankings.items():
-            firsts = [f"{ranking.precision_at[n]:.3f}" if n in ranking.precision_at else "" for n in (50, 100)]
-            figures.add_row(
-                name, f"{ranking.auroc:.3f}", f"{ranking.auprc:.3f}", f"{ranking.precision_at_errors:.3f}", *firsts
-            )
-        console.print(figures)
-        console.print(
-            f"calibration error {truth.calibration_error:.3f}; the suggestion is right for "
-            f"{truth.suggestion_right:.1%} of the errors"
-        )

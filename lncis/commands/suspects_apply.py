@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lncis.commands.copies import a_field_a_line, check_target, write_together
+from lncis.commands.copies import a_field_a_line, check_target, counted, entries_of, write_together
 from lncis.errors import ConfigError
 from lncis.files import digest
-from lncis.terminal import clear_errors, console_of_plain_text
+from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
 PAIRS_SHOWN = 5
 
@@ -37,7 +37,8 @@ def apply(
         for target in (out, manifest_path):
             check_target(target, inputs=[decisions, source], force=force)
         from lncis.coco import annotations  # slow to load: a mistake in the options comes first
-        from lncis.suspects import repair, tables
+        from lncis.suspects import tables
+        from lncis.suspects.review import repair
 
         if above is None:
             review = repair.read_decisions(decisions)
@@ -52,7 +53,9 @@ def apply(
             "accept_above": above,
             **changed,
         }
-        write_together({manifest_path: [a_field_a_line(manifest)], out: annotations.texts(document)})
+        with progress(PROGRESS_DELAY_SECONDS) as show:
+            parts = counted(annotations.texts(document), entries_of(document), show, "annotations")
+            write_together({manifest_path: [a_field_a_line(manifest)], out: parts})
         console = console_of_plain_text()
         console.print(
             f"{changed['changed']:,} of {changed['annotations']:,} labels changed, {changed['kept']:,} found right"

@@ -1,12 +1,12 @@
 """`lncis suspects export`: a list in the formats of other tools."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lncis.commands.copies import check_target, write_together
+from lncis.commands.copies import check_target, counted, entries_of, write_together
 from lncis.errors import ConfigError
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
@@ -48,11 +48,12 @@ def export(
 
         found = tables.read_list(listed)
         texts = dict[Path, Iterable[str]]()
-        if csv:
-            texts[csv] = tables.csv_texts(found)
-        if coco:
-            texts[coco] = annotations.texts(exports.coco_with_attributes(source, found))
         with progress(PROGRESS_DELAY_SECONDS) as show:
+            if csv:
+                texts[csv] = counted(tables.csv_texts(found), len(found.suspects), show, "rows")
+            if coco:
+                enriched = exports.coco_with_attributes(source, found)
+                texts[coco] = counted(annotations.texts(enriched), entries_of(enriched), show, "annotations")
             if label_studio and interface:
                 rows = found.suspects[:most]
                 document = annotations.read(source).document
@@ -61,13 +62,6 @@ def export(
                 names = [*dict.fromkeys([*found.classes, *(row.suggested for row in rows)])]
                 texts[interface] = [exports.labeling_interface(names)]
                 tasks = exports.label_studio_texts(document, rows, places, image_url)
-                texts[label_studio] = _counted(tasks, len({row.image_id for row in rows}), show)
+                texts[label_studio] = counted(tasks, len({row.image_id for row in rows}), show, "tasks")
             write_together(texts)
         console_of_plain_text().print(f"{len(found.suspects):,} suspects: {', '.join(map(str, texts))}", soft_wrap=True)
-
-
-def _counted(parts: Iterable[str], total: int, show: Callable[[str, int, int], None]) -> Iterator[str]:
-    """Yield parts, and show how many there were."""
-    for done, part in enumerate(parts, start=1):
-        show("tasks", min(done, total), total)
-        yield part

@@ -24,8 +24,9 @@ def gallery(
     with clear_errors():
         check_target(out, inputs=[listed, source], force=force)
         from lncis.coco import annotations  # slow to load: a mistake in the options comes first
-        from lncis.suspects import annotated, crops, tables
-        from lncis.suspects import gallery as page
+        from lncis.suspects import annotated, tables
+        from lncis.suspects.review import crops
+        from lncis.suspects.review import gallery as page
 
         found = tables.read_list(listed)
         document = annotations.read(source).document

@@ -89,7 +89,10 @@ OptimizerConfig = Annotated[AdamWOptimizer | SGDOptimizer, Field(discriminator="
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class Fold:
-    """A part of the training images that a training leaves out, so that it can judge their labels unseen."""
+    """A part of the training images that a training leaves out: its `val`, whose labels it can judge unseen.
+
+    What the data have as `val` besides is not used; without a file for it, no share of `train` is held out.
+    """
 
     number: int = Field(default=0, ge=0)
     """Which part, from 0."""
@@ -114,7 +117,7 @@ class TrainConfig:
     val_labels: Literal["noisy", "oracle"] = "noisy"
     """noisy: `val` is as noisy as `train`; oracle: `val` keeps its clean labels, which nobody has in practice."""
     fold: Fold | None = None
-    """The part of `train` that is left out, as for `lncis suspects`; null: all of it is trained on."""
+    """The part of `train` that is left out and is `val`, as for `lncis suspects`; null: all of it is trained on."""
     flip: float = Field(default=0.0, ge=0, le=1)
     """Probability that a training image is mirrored left to right; the digits would not be themselves."""
     model: ModelConfig = field(default_factory=DigitsRCNN)

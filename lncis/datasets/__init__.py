@@ -8,13 +8,13 @@ from lncis import files
 from lncis.coco import decoding, inspection
 from lncis.coco.annotations import with_clean_labels
 from lncis.coco.findings import Tally, warning
-from lncis.coco.images import USED_AS_STORED, ImageFiles
+from lncis.coco.images import USED_AS_STORED, ImageFiles, Images
 from lncis.coco.inspection import OnProgress
 from lncis.config import CocoData, DatasetConfig, DigitsData, NoNoise, TrainConfig
 from lncis.datasets import coco_files, digits, folds, scenes, shared_images
 from lncis.datasets.coco import CocoInstances
 from lncis.datasets.coco_files import Sources
-from lncis.noise import corrupt
+from lncis.noise import Document, corrupt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class Data:
 
     train: CocoInstances
     val: CocoInstances
-    """Held out of training, and as noisy as it: what selection may look at. Clean where the config says `oracle`."""
+    """Held out of training, and as noisy as it: what selection may look at. Clean where the config says `oracle`.
+    With `fold` it is the part of the training set that is left out."""
     test: CocoInstances
     """Clean: reported, never selected on."""
     manifests: dict[str, dict[str, Any]]
@@ -39,22 +40,37 @@ class Data:
 
 def load(config: TrainConfig) -> Data:
     """Return the data of a training, preparing them first if this machine has not yet."""
-    sources = _sources(config.dataset)
+    sources = _sources(config)
     splits: dict[str, CocoInstances] = {}
     manifests: dict[str, dict[str, Any]] = {}
     for split, (images, document) in sources.splits.items():
         if split == "test" or (split == "val" and config.val_labels == "oracle"):
             splits[split] = CocoInstances(images, with_clean_labels(document))
-            continue
-        noisy, manifests[split] = corrupt(document, config.noise, stream=split)
-        # without noise of ours, the labels of a user's files are not known to be clean
-        theirs = isinstance(config.noise, NoNoise) and isinstance(config.dataset, CocoData)
-        splits[split] = CocoInstances(images, document if theirs else noisy)
+        else:
+            splits[split], manifests[split] = _with_noise(config, split, images, document)
     if isinstance(config.dataset, CocoData):
         manifests["train"]["dropped"] = sources.dropped
     if config.fold is not None:  # after the noise: labels are the same whatever is left out
-        splits["train"] = folds.without(splits["train"], config.fold)
+        whole = splits["train"]
+        splits["train"], left_out = folds.without(whole, config.fold), folds.within(whole, config.fold)
+        oracle = config.val_labels == "oracle"
+        splits["val"] = CocoInstances(left_out.images, with_clean_labels(left_out.document)) if oracle else left_out
     return Data(**splits, manifests=manifests, remarks=sources.remarks)
+
+
+def load_undivided(config: TrainConfig) -> CocoInstances:
+    """Return the training set whole of which a config may leave out a fold, labelled as in the training."""
+    return _with_noise(config, "train", *_sources(config).splits["train"])[0]
+
+
+def _with_noise(
+    config: TrainConfig, split: str, images: Images, document: Document
+) -> tuple[CocoInstances, dict[str, Any]]:
+    """Return a split with noisy labels, and the manifest of its noise."""
+    noisy, manifest = corrupt(document, config.noise, stream=split)
+    # without noise of ours, the labels of a user's files are not known to be clean
+    theirs = isinstance(config.noise, NoNoise) and isinstance(config.dataset, CocoData)
+    return CocoInstances(images, document if theirs else noisy), manifest
 
 
 def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda what, done, total: None) -> list[str]:
@@ -83,10 +99,11 @@ def inspect(config: DatasetConfig, data: Data, on_progress: OnProgress = lambda 
     return [*data.remarks, *shared, *remarks]
 
 
-def _sources(config: DigitsData | CocoData) -> Sources:
-    match config:
-        case CocoData():
-            return coco_files.load(config)
-        case DigitsData():
-            folder = digits.prepare(config, files.cache_directory())
-            return Sources({split: digits.read(folder, split) for split in scenes.SPLITS}, {}, [])
+def _sources(config: TrainConfig) -> Sources:
+    match config.dataset:
+        case CocoData() as dataset:
+            return coco_files.load(dataset, with_val=config.fold is None)
+        case DigitsData() as dataset:
+            folder = digits.prepare(dataset, files.cache_directory())
+            splits = [split for split in scenes.SPLITS if split != "val" or config.fold is None]
+            return Sources({split: digits.read(folder, split) for split in splits}, {}, [])

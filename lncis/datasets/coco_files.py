@@ -23,11 +23,12 @@ class Sources(NamedTuple):
     """What is odd about the files, and how it was read: a line for each kind."""
 
 
-def load(config: CocoData) -> Sources:
-    """Return the three splits of a user's files. Nothing is decoded.
+def load(config: CocoData, *, with_val: bool = True) -> Sources:
+    """Return the three splits of a user's files, or train and test alone. Nothing is decoded.
 
-    Without a file for val, it is a share of train's images, drawn before any noise. Only train loses degenerate
-    instances and images without any. Raises DataError where files are missing, corrupt or do not belong together.
+    Without a file for val, it is a share of train's images, drawn before any noise; not `with_val` they stay there.
+    Only train loses degenerate instances and images without any. Raises DataError where files are missing, corrupt or
+    do not belong together.
     """
     paths = dict.fromkeys(path for path in (config.train, config.test, config.val) if path is not None)
     readings = annotations.with_classes_of_each_other(annotations.read(path, config.box_masks) for path in paths)
@@ -36,16 +37,7 @@ def load(config: CocoData) -> Sources:
     )
     documents_read = dict(zip(paths, (reading.document for reading in readings), strict=True))
     train, test = documents_read[config.train], documents_read[config.test]
-    if config.val is None:
-        try:
-            train, val = annotations.held_out(train, config.val_fraction, config.split_seed)
-        except DataError as error:
-            raise DataError(f"{config.train}: {error}") from error
-        val_images = config.images
-    else:
-        val = documents_read[config.val]
-        val_images = config.val_images or config.images
-        _same_categories(config.train, train, config.val, val)
+    train, val = _train_and_val(config, documents_read) if with_val else (train, None)
     _same_categories(config.train, train, config.test, test)
     train, dropped = annotations.without_degenerate(train)
     remarks.update(
@@ -59,20 +51,35 @@ def load(config: CocoData) -> Sources:
         train = annotations.with_images(train, filled)
     held = f"{config.val} (val)" if config.val else f"{config.train} (val, held out by val_fraction and split_seed)"
     for place, document in ((f"{config.train} (train)", train), (held, val), (f"{config.test} (test)", test)):
-        if not annotations.with_instances(document):
+        if document and not annotations.with_instances(document):
             remedy = (
                 ""
                 if config.val or document is not val
                 else "; take another split_seed or val_fraction, or give val a file"
             )
             raise DataError(f"{place}: holds no instance that can be used; crowds are none{remedy}")
-    folders = {"train": config.images, "val": val_images, "test": config.test_images or config.images}
-    documents = {"train": train, "val": val, "test": test}
+    folders = {
+        "train": config.images,
+        "val": (config.val and config.val_images) or config.images,
+        "test": config.test_images or config.images,
+    }
+    documents = {"train": train, **({"val": val} if val else {}), "test": test}
     images_of = {split: ImageFiles(folders[split], d["images"]) for split, d in documents.items()}
     for split, images in images_of.items():
         if images.respelled:
             remarks[f"{images.folder} ({split}): {note(RESPELLED, images.respelled)}"] = None
     return Sources({s: (images_of[s], documents[s]) for s in documents}, dropped, [*remarks])
+
+
+def _train_and_val(config: CocoData, of_paths: dict[Path, Document]) -> tuple[Document, Document]:
+    train = of_paths[config.train]
+    if config.val is not None:
+        _same_categories(config.train, train, config.val, of_paths[config.val])
+        return train, of_paths[config.val]
+    try:
+        return annotations.held_out(train, config.val_fraction, config.split_seed)
+    except DataError as error:
+        raise DataError(f"{config.train}: {error}") from error
 
 
 def _same_categories(train_path: Path, train: Document, path: Path, other: Document) -> None:

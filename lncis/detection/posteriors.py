@@ -115,6 +115,17 @@ def joined(parts: Sequence[Posteriors]) -> Posteriors:
     )
 
 
+def by_id(some: Posteriors) -> Posteriors:
+    """Return the annotations in the order of their ids."""
+    order = np.argsort(some.annotation_ids, kind="stable")
+    return Posteriors(
+        annotation_ids=some.annotation_ids[order],
+        given=some.given[order],
+        probabilities=some.probabilities[order],
+        background=some.background[order],
+    )
+
+
 def chosen(some: Posteriors, which: NDArray[np.bool_]) -> Posteriors:
     """Return the annotations for which `which` `(n,)` is true."""
     return Posteriors(

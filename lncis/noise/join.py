@@ -26,6 +26,8 @@ OnProgress = Callable[[int, int], object]
 BENCHMARK_KEYS = ("class_noise", "boundary_type")
 """Keys that COCO-N's script leaves in annotations (github.com/mkimhi/noisy_labels, noise_annotations.py)."""
 CLEAN_LABEL = "clean_category_id"
+MOST_APART = 0.5
+"""From this share of boxes that do not touch on, ids are taken to mean other annotations."""
 
 
 def partners_by_key(noisy: Sequence[Hashable], clean: Sequence[Hashable]) -> list[int | None]:
@@ -92,6 +94,26 @@ def clean_labels(noisy: Document, clean: Document, partners: Sequence[int | None
             raise DataError(f"the clean class {name!r:.60} is no category of the noisy file; add it there, or rename")
         labels.append(ids[name])
     return labels
+
+
+def require_same_annotations(
+    noisy: Document, clean: Document, partners: Sequence[int | None], of: str, there: str, by_mask: str
+) -> int:
+    """Return how many partners lie apart; DataError where there are none, or where the ids mean other annotations.
+
+    `of` and `there` name the two files. `by_mask` is how they are joined without ids; empty: they were.
+    """
+    matched = len(partners) - list(partners).count(None)
+    if not matched:
+        remedy = f"where ids differ, {by_mask}" if by_mask else "are these the same images?"
+        raise DataError(f"{of}: none of {len(partners)} annotations is in {there}; {remedy}")
+    apart = boxes_apart(noisy, clean, partners)
+    if by_mask and apart > MOST_APART * matched:
+        raise DataError(
+            f"{of}: {apart} of {matched} annotations lie apart from those of their ids in {there}: the ids mean "
+            f"other annotations there; {by_mask}"
+        )
+    return apart
 
 
 def boxes_apart(noisy: Document, clean: Document, partners: Sequence[int | None]) -> int:

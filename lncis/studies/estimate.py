@@ -113,7 +113,7 @@ def pace_of(spec: StudySpec, runs: Path) -> Pace | None:
 def _paced_by(spec: StudySpec) -> tuple[object, ...]:
     base, workers = spec.base, spec.resources
     return (
-        (base.dataset, base.model, base.batch_size, base.precision, base.schedule.evaluate_every),
+        (base.dataset, spec.folds, base.model, base.batch_size, base.precision, base.schedule.evaluate_every),
         (workers.num_workers, workers.cpus_per_worker, workers.gpus_per_worker),
     )
 
@@ -127,7 +127,7 @@ def _timed(spec: StudySpec) -> Pace:
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(spec.resources.cpus_per_worker), 1))
     try:
-        data = datasets.load(spec.base)
+        data = datasets.load(spec.configure({}, *spec.replicates[0]))
         engine.probe(spec.base, data)  # the first steps of a process are slower
         started = time.monotonic()
         engine.probe(spec.base, data)

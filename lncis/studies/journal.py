@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from lncis import files
+from lncis.config import Fold
 from lncis.errors import StudyError
 from lncis.metrics import Record
-from lncis.studies.spec import StudySpec, Trial, trial_name
+from lncis.studies.spec import Replicate, StudySpec, Trial, trial_name
 
 JOURNAL = "journal.jsonl"
 
@@ -99,6 +100,7 @@ class TrialStarted:
     overrides: dict[str, Any]
     seed: int
     noise_seed: int | None
+    fold: Fold | None = None
     baseline: str | None
     stages: dict[str, int]
     """Key of each of its stages, in order -> the last epoch of the stage."""
@@ -108,7 +110,12 @@ class TrialStarted:
     @property
     def trial(self) -> str:
         """The name of the trial."""
-        return trial_name(self.configuration, self.seed, self.noise_seed)
+        return trial_name(self.configuration, self.replicate)
+
+    @property
+    def replicate(self) -> Replicate:
+        """What tells the trial from the others of its configuration."""
+        return Replicate(self.seed, self.noise_seed, self.fold)
 
     def stage_of(self, epoch: int) -> str:
         """Return the key of the stage that an epoch, counted from 1, is part of; StopIteration if it is in none."""
@@ -235,7 +242,7 @@ def _line_number(path: Path, offset: int) -> int:
 
 def trial_of(spec: StudySpec, event: TrialStarted) -> Trial:
     """Return the trial that started with an event."""
-    return spec.trial(event.configuration, event.overrides, event.seed, event.noise_seed, baseline=event.baseline)
+    return spec.trial(event.configuration, event.overrides, event.replicate, baseline=event.baseline)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Plan:
             starts = [task.after.until if task.after else 0 for task in tasks]
             stages = " -> ".join(f"{t.key[:6]} ({s + 1}-{t.until})" for s, t in zip(starts, tasks, strict=True))
             shared = [f"{task.key[:6]} shared by {users[task.key]}" for task in tasks if users[task.key] > 1]
-            view.add_row(trial.label, trial.replicate, stages, ", ".join(shared))
+            view.add_row(trial.label, str(trial.replicate), stages, ", ".join(shared))
         return Group(view, *(Text(line) for line in self._remarks()))
 
     def _remarks(self) -> list[str]:

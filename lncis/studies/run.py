@@ -140,6 +140,8 @@ def _earlier_sessions(run: StudyRun) -> History:
 def _check_inputs(spec: StudySpec) -> list[str]:
     """Raise what is wrong with the data, the weights or MLflow's address, before Ray starts; return what is odd."""
     data = datasets.load(spec.base)
+    if spec.folds:  # DataError where there are fewer images than folds
+        datasets.load(spec.configure({}, *spec.replicates[0]))
     with progress(PROGRESS_DELAY_SECONDS) as shown:
         remarks = datasets.inspect(spec.base.dataset, data, shown)
     if spec.base.model.weights != "none":

@@ -15,7 +15,6 @@ from lncis.errors import CheckpointError, ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.folders import SPEC
 from lncis.studies.history import History
-from lncis.studies.journal import End
 from lncis.studies.stages import STAGES
 
 
@@ -57,19 +56,16 @@ def find(run: Path, config: Path | None = None) -> Trained:
 
 
 def find_all(run: Path) -> list[Trained]:
-    """Return the checkpoints in a run: of a study, those of its best configuration, one for each seed.
+    """Return the checkpoints in a run: of a study, those of its best configuration, one for each seed and fold.
 
-    Where a study's trainings leave out folds, it is all that do; a configuration of one fold alone judges no labels.
     Raises as `find` does.
     """
     if not (run / SPEC).exists() or (run / CHECKPOINT).exists():
         return [find(run)]
     result = folders.read_result(run.absolute().parent, run.absolute().name)
-    finished = [t for t in result.trials if t.end is End.FINISHED]
-    chosen = [t for t in finished if t.trial.config.fold is not None] or result.best.trials
     return [
         Trained(path=t.directory / CHECKPOINT, config=t.trial.config, state=checkpoint.load(t.directory / CHECKPOINT))
-        for t in chosen
+        for t in result.best.trials
     ]
 
 

@@ -133,6 +133,7 @@ class TrialScheduler:
                     overrides=trial.overrides,
                     seed=trial.seed,
                     noise_seed=trial.noise_seed,
+                    fold=trial.fold,
                     baseline=trial.baseline,
                     stages={task.key: task.until for task in tasks},
                     reused=[task.key for task in tasks if task.key in self._reused or self._reuse(task)],

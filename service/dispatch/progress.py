@@ -151,6 +151,7 @@ class Follower:
             "baseline": started.baseline,
             "seed": started.seed,
             "noise_seed": started.noise_seed,
+            "fold": started.fold.number if started.fold else None,
             "started_at": started.time,
             "stages": list(started.stages),
             "epochs": trial.epochs_to_train,

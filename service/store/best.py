@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api, documents
-from lncis.config import NoNoise, TrainConfig
+from lncis.config import Fold, NoNoise, TrainConfig
 from lncis.documents import plain
 from lncis.studies.report.intervals import Replicate, interval
 from lncis.studies.report.result import score
@@ -54,6 +54,7 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
             columns.objective,
             columns.seed,
             columns.noise_seed,
+            columns.fold,
         )
         .where(columns.study == study.number, columns.baseline.is_(None))
         .order_by(columns.number)
@@ -105,7 +106,8 @@ def _described(
 
 def _replicate(spec: StudySpec, trial: Any) -> Replicate:
     """Return what a trial replicates its configuration with; no configuration that is searched changes the noise."""
-    return trial.seed, None if isinstance(spec.base.noise, NoNoise) else trial.noise_seed
+    fold = None if spec.folds is None else Fold(number=trial.fold, of=spec.folds, seed=trial.seed)
+    return Replicate(trial.seed, None if isinstance(spec.base.noise, NoNoise) else trial.noise_seed, fold)
 
 
 def _over_seeds(values: list[float | None], replicates: list[Replicate]) -> api.OverSeeds:
@@ -115,8 +117,8 @@ def _over_seeds(values: list[float | None], replicates: list[Replicate]) -> api.
 
 
 def _config(spec: StudySpec, overrides: dict[str, Any]) -> TrainConfig:
-    seed, noise_seed = spec.replicates[0]
-    return spec.configure(overrides, seed, noise_seed)
+    """Return the training of a configuration, on all folds where the study has such."""
+    return spec.configure(overrides, *spec.replicates[0][:2])
 
 
 def configuration_yaml(study: Study, spec: StudySpec, one: api.Configuration) -> str:

@@ -179,6 +179,7 @@ trials = Table(
     Column("baseline", Text),
     Column("seed", BigInteger, nullable=False),
     Column("noise_seed", BigInteger),
+    Column("fold", Integer),
     Column("state", String(16), nullable=False),  # running, finished, pruned, failed
     Column("reason", Text, nullable=False),
     Column("started_at", Float, nullable=False),

@@ -27,6 +27,7 @@ from service.store.studies import Which
 from service.store.tables import Study
 from service.store.trial_table import WHOLE_TABLE, Asked, read_table
 from service.ui import curves, parallel
+from service.ui.suspects_page import gallery_of
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
 """Active studies; studies that are over, on a page; trials on a page."""
@@ -246,6 +247,7 @@ def study(
         "pages": pages,
         "spec_yaml": documents.to_yaml(spec),
         "files": [name for name in FILES if path_of(settings, found, name)],
+        "suspects": gallery_of(settings.runs, found.id) is not None,
         "others": [one for one in store.list_studies(connection, before=None, limit=OTHERS) if one.id != found.id],
         "actions": found.legal,
         "over": found.state in ENDED,
@@ -284,7 +286,7 @@ def learning_curves(
     """Return a metric over the epochs of some trials, each with its label."""
     columns, events = tables.trials.c, tables.events.c
     rows = connection.execute(
-        sa.select(columns.number, columns.label, columns.seed)
+        sa.select(columns.number, columns.label, columns.seed, columns.fold)
         .where(columns.study == study.number, columns.number.in_(numbers))
         .order_by(columns.number)
     ).all()
@@ -298,7 +300,8 @@ def learning_curves(
         ).scalars()
         said = [(data["epoch"], data["metrics"].get(metric)) for data in epochs]
         points = sorted((float(epoch), float(value)) for epoch, value in said if value is not None)
-        found.append((f"{row.label}, seed {row.seed}", points))
+        fold = "" if row.fold is None else f", fold {row.fold}"
+        found.append((f"{row.label}, seed {row.seed}{fold}", points))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lncis.config import NoNoise
 from lncis.metrics import AUTO_METRICS
 from lncis.studies.journal import End
-from lncis.studies.report.intervals import ONE_DRAW, TWO_DRAWS, Interval, RankAgreement
+from lncis.studies.report.intervals import ONE_DRAW, SHARED_IMAGES, TWO_DRAWS, Interval, RankAgreement
 from lncis.studies.report.result import (
     ConfigurationResult,
     StudyResult,
@@ -64,6 +64,8 @@ def _best(result: StudyResult) -> list[str]:
         )
     if len(spec.noise_seeds) == 2 and not isinstance(spec.base.noise, NoNoise):
         lines.append(TWO_DRAWS)
+    if spec.folds:
+        lines.append(SHARED_IMAGES)
     return lines
 
 
@@ -211,10 +213,11 @@ def selected_by(objective: SelectionObjective) -> str:
 
 
 def replicates(spec: StudySpec) -> str:
-    """Return with which seeds each configuration is trained: `3 seeds x 2 noise draws`."""
+    """Return what each configuration is trained with: `3 seeds x 2 noise draws`."""
     seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
     draws = f"{len(spec.noise_seeds)} noise draw{'s' if len(spec.noise_seeds) > 1 else ''}"
-    return f"{seeds} x {draws}" if spec.noise_seeds else seeds
+    parts = [seeds, *([draws] if spec.noise_seeds else []), *([f"{spec.folds} folds"] if spec.folds else [])]
+    return " x ".join(parts)
 
 
 def figure_of(result: StudyResult) -> str:

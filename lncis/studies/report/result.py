@@ -47,7 +47,7 @@ class TrialResult:
 
 def replicate_of(trial: Trial) -> Replicate:
     """Return what a trial replicates its configuration with; without noise every draw gives the same training."""
-    return trial.seed, None if isinstance(trial.config.noise, NoNoise) else trial.noise_seed
+    return trial.replicate._replace(noise_seed=None) if isinstance(trial.config.noise, NoNoise) else trial.replicate
 
 
 def of_one_draw(spec: StudySpec) -> bool:
@@ -96,9 +96,12 @@ class ConfigurationResult:
 
 
 def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metric: str) -> Interval:
-    """Return the interval of `one` minus `other`, seed by seed; effects of a seed and of a shared stage cancel."""
-    others = {(t.trial.seed, t.trial.noise_seed): t for t in other.trials}
-    pairs = [(t, others.get((t.trial.seed, t.trial.noise_seed))) for t in one.trials]
+    """Return the interval of `one` minus `other`, seed by seed and fold by fold.
+
+    Effects of a seed, of a fold and of a shared stage cancel.
+    """
+    others = {t.trial.replicate: t for t in other.trials}
+    pairs = [(t, others.get(t.trial.replicate)) for t in one.trials]
     found = [
         (mine.last(metric) - its.last(metric), max(map(replicate_of, (mine.trial, its.trial)), key=_has_draw))
         for mine, its in pairs
@@ -108,7 +111,7 @@ def paired_difference(one: ConfigurationResult, other: ConfigurationResult, metr
 
 
 def _has_draw(replicate: Replicate) -> bool:
-    return replicate[1] is not None
+    return replicate.noise_seed is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,7 @@ class StudyResult:
         """The configurations in the order they were tried, baselines first."""
         groups: dict[int, list[TrialResult]] = {}
         place = {replicate: number for number, replicate in enumerate(self.spec.replicates)}
-        for result in sorted(self.trials, key=lambda r: place[r.trial.seed, r.trial.noise_seed]):
+        for result in sorted(self.trials, key=lambda r: place[r.trial.replicate]):
             groups.setdefault(result.trial.configuration, []).append(result)
         return [ConfigurationResult(trials=groups[number]) for number in sorted(groups)]
 
@@ -291,6 +294,7 @@ def result_document(result: StudyResult) -> dict[str, Any]:
                     "baseline": t.trial.baseline,
                     "seed": t.trial.seed,
                     "noise_seed": t.trial.noise_seed,
+                    "fold": t.trial.fold.number if t.trial.fold else None,
                     "end": t.end,
                     "reason": t.reason or None,
                     "checkpoint": str(t.directory),

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lncis.studies.report.intervals import Replicate, interval, satterthwaite
+from lncis.studies.report.intervals import Replicate, interval, satterthwaite, shared_images
 
 SAMPLES = 20_000
 """Draws of all means, for probabilities and the winner's optimism."""
@@ -57,18 +57,21 @@ def selection(values: NDArray[np.float64], replicates: Sequence[Replicate], sele
 def _pooled_error(values: NDArray[np.float64], replicates: Sequence[Replicate]) -> tuple[float, float]:
     """Return the squared standard error of a configuration's mean beside the others', and its degrees of freedom.
 
-    For each factor, seeds and noise draws, the mean square of its interaction with the configurations.
+    For each factor, seeds with their folds and noise draws, the mean square of its interaction with the configurations;
+    that of folds is corrected as in `intervals.interval`.
     """
     parts = []
-    for factor in (0, 1):
-        levels = list(dict.fromkeys(replicate[factor] for replicate in replicates))
+    shared = max((shared_images(r.fold) for r in replicates if r.fold), default=0.0)
+    trainings, draws = [(r.seed, r.fold) for r in replicates], [r.noise_seed for r in replicates]
+    for of_each, added in ((trainings, shared), (draws, 0.0)):
+        levels = list(dict.fromkeys(of_each))
         if len(levels) < 2 or len(values) < 2:
             continue
-        of_level = [[number for number, r in enumerate(replicates) if r[factor] == level] for level in levels]
+        of_level = [[number for number, own in enumerate(of_each) if own == level] for level in levels]
         y = np.stack([values[:, numbers].mean(axis=1) for numbers in of_level], axis=1)
         rest = y - y.mean(axis=1, keepdims=True) - y.mean(axis=0, keepdims=True) + y.mean()
         freedom = (len(values) - 1) * (len(levels) - 1)
-        parts.append((float((rest**2).sum()) / freedom / len(levels), float(freedom)))
+        parts.append((float((rest**2).sum()) / freedom * (1 / len(levels) + added), float(freedom)))
     return satterthwaite(parts) if parts else (0.0, 0.0)
 
 

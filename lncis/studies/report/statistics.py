@@ -118,7 +118,7 @@ def variance_split(result: StudyResult, metric: str) -> VarianceSplit | None:
 
     A two-way random-effects analysis of variance with one observation a cell (Montgomery, Design and Analysis of
     Experiments, chapter 13). For each searched configuration, with y[i, j] its metric under noise draw i of n and
-    training seed j of t, and y. for means,
+    training seed j of t (the mean of its folds), and y. for means,
 
         MS_draw = t sum_i (y[i, .] - y[., .])² / (n - 1),    E MS_draw = rest + t draw
         MS_seed = n sum_j (y[., j] - y[., .])² / (t - 1),    E MS_seed = rest + n seed
@@ -130,7 +130,8 @@ def variance_split(result: StudyResult, metric: str) -> VarianceSplit | None:
     n, t = len(result.spec.noise_seeds), len(result.spec.seeds)
     if n < 2 or t < 2 or not result.searched:
         return None
-    y = np.array([[trial.last(metric) for trial in c.trials] for c in result.searched]).reshape(-1, n, t)
+    each = np.array([[trial.last(metric) for trial in c.trials] for c in result.searched])
+    y = each.reshape(-1, n, t, result.spec.folds or 1).mean(axis=3)
     y = y[np.isfinite(y).all(axis=(1, 2))]
     if not len(y):
         return None

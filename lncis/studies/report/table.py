@@ -5,6 +5,7 @@ import io
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -154,7 +155,7 @@ def _pruned_state(trials: Sequence[TrialResult], metric: str) -> str:
 
 def _failed_state(trials: Sequence[TrialResult]) -> str:
     """Return which trials failed, by seed, unless all did."""
-    failed = [t.trial.replicate for t in trials if t.end is End.FAILED]
+    failed = [str(t.trial.replicate) for t in trials if t.end is End.FAILED]
     if not failed:
         return ""
     return "failed" if len(failed) == len(trials) else f"seed {'; '.join(failed)} failed"
@@ -190,19 +191,21 @@ def best_yaml(result: StudyResult) -> str:
     """Return the best configuration as a file that `lncis train` runs unchanged; StudyError if none finished."""
     spec, trial, path = result.spec, result.best.trial, result.directory / "best.yaml"
     draws = f" and noise draws {', '.join(map(str, spec.noise_seeds))}" if spec.noise_seeds else ""
+    folds = f", without each of {spec.folds} folds; this one trains on all images" if spec.folds else ""
     comment = (
         f"Best of study {result.study_id} by {selected_by(spec.objective)} over seeds "
-        f"{', '.join(map(str, spec.seeds))}{draws}: {trial.label}\n"
+        f"{', '.join(map(str, spec.seeds))}{draws}{folds}: {trial.label}\n"
         f"Train it with: lncis train {shlex.quote(str(path))} --out {shlex.quote(str(path.with_suffix('')))}"
     )
-    return documents.to_yaml(trial.config, comment=comment)
+    config = replace(trial.config, fold=None) if spec.folds else trial.config
+    return documents.to_yaml(config, comment=comment)
 
 
 def trials_csv(result: StudyResult) -> str:
     """Return a CSV line for each trial: its hyperparameters and seeds, its last metrics, and how it ended."""
     paths, text = list(result.spec.search), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["configuration", "baseline", *paths, "seed", "noise_seed", "epochs"]
+    head = ["configuration", "baseline", *paths, "seed", "noise_seed", "fold", "epochs"]
     writer.writerow([*head, *VAL_METRICS, *TEST_METRICS, "end", "reason"])
     for t in (t for c in result.configurations for t in c.trials):
         changes = [t.trial.overrides.get(path, "") if t.trial.baseline is None else "" for path in paths]
@@ -214,6 +217,7 @@ def trials_csv(result: StudyResult) -> str:
                 *map(_cell, changes),
                 t.trial.seed,
                 "" if t.trial.noise_seed is None else t.trial.noise_seed,
+                t.trial.fold.number if t.trial.fold else "",
                 int(t.records[-1]["epoch"]) if t.records else 0,
                 *(f"{figure:.4f}" if math.isfinite(figure) else "" for figure in figures),
                 t.end or "",

@@ -1,10 +1,12 @@
 """What a study is: the schema of studies/*.yaml, of requests and of Python use."""
 
 from lncis.studies.spec.judging import judge as judge
+from lncis.studies.spec.study import MAX_FOLDS as MAX_FOLDS
 from lncis.studies.spec.study import NUMBER_OR_AUTO as NUMBER_OR_AUTO
 from lncis.studies.spec.study import Objective as Objective
 from lncis.studies.spec.study import Paper as Paper
 from lncis.studies.spec.study import PaperRow as PaperRow
+from lncis.studies.spec.study import Replicate as Replicate
 from lncis.studies.spec.study import Resources as Resources
 from lncis.studies.spec.study import SelectionObjective as SelectionObjective
 from lncis.studies.spec.study import StudySpec as StudySpec

@@ -5,7 +5,7 @@ A study is judged at the door by which it comes in: a YAML file (`spec.files.loa
 not judged again: not where a study's own folder is read, nor where the service reads its database.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import islice
 from typing import Any, get_args, get_type_hints
@@ -74,6 +74,7 @@ class _Judge:
         spec = self._spec
         yield from (f"base.{problem}" for problem in sorted(self._of_base))
         yield from _seed_problems(spec)
+        yield from _fold_problems(spec)
         yield from _objective_problems(spec)
         yield from self._first_problems()
         yield from self._search_problems()
@@ -81,6 +82,8 @@ class _Judge:
         for name, overrides in spec.baselines.items():
             if "seed" in overrides:
                 yield f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:"
+            if spec.folds and _of_fold(overrides):
+                yield f"baselines.{name}: fold must not be set; baselines train with every fold of folds:"
             yield from self._misfits(f"baselines.{name}", overrides)
         if spec.base.batch_size % spec.resources.num_workers:
             yield (
@@ -168,10 +171,27 @@ def _rung_problems(spec: StudySpec) -> Iterator[str]:
         )
 
 
+def _fold_problems(spec: StudySpec) -> Iterator[str]:
+    if spec.folds is not None and spec.base.fold is not None:
+        yield (
+            f"base.fold must not be set beside folds: {spec.folds}, which leaves out each part in turn; drop one of "
+            "the two"
+        )
+
+
+def _of_fold(paths: Iterable[str]) -> bool:
+    return any(path.partition(".")[0] == "fold" for path in paths)
+
+
 def _not_comparable(path: str) -> Iterator[str]:
     """Yield what is wrong with a searched path under which configurations are judged on another `val`."""
     if path == "noise.seed":
         yield "search.noise.seed: noise draws are not searched; write them under noise_seeds:"
+    elif _of_fold([path]):
+        yield (
+            f"search.{path}: folds are not searched, as each has another val; write folds: 5 beside seeds:, which "
+            "trains each configuration once without each of 5 parts"
+        )
     elif path.partition(".")[0] in OF_VAL:
         yield (
             f"search.{path}: must not be searched, as val changes with it and the easiest val would win; run a study "

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lncis import documents
-from lncis.config import STRICT_KEYS, TrainConfig, Workers, or_auto
+from lncis.config import STRICT_KEYS, Fold, TrainConfig, Workers, or_auto
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.studies.spec import space
 from lncis.studies.spec.samplers import GridSampler, NoPruner, Pruner, Sampler
@@ -85,6 +85,21 @@ class Paper:
     rows: list[PaperRow]
 
 
+class Replicate(NamedTuple):
+    """What tells a trial from the others of its configuration."""
+
+    seed: int
+    noise_seed: int | None = None
+    """None: the study draws its noise once."""
+    fold: Fold | None = None
+    """None: the study has no folds."""
+
+    def __str__(self) -> str:
+        """Return the seed, with the noise seed and the fold if there are several, as tables show it."""
+        noise = "" if self.noise_seed is None else f", noise {self.noise_seed}"
+        return f"{self.seed}{noise}" + ("" if self.fold is None else f", fold {self.fold.number}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One training of a study."""
@@ -96,6 +111,8 @@ class Trial:
     seed: int
     noise_seed: int | None = None
     """Set where the study repeats its trials over several noise draws."""
+    fold: Fold | None = None
+    """The part of the training images that it leaves out; set where the study has folds."""
     config: TrainConfig
     baseline: str | None = None
     """The name of the baseline, if it is one."""
@@ -106,19 +123,21 @@ class Trial:
         return label(self.overrides, self.baseline)
 
     @property
-    def replicate(self) -> str:
-        """The seed as tables show it, with the noise seed if there are several."""
-        return f"{self.seed}" if self.noise_seed is None else f"{self.seed}, noise {self.noise_seed}"
+    def replicate(self) -> Replicate:
+        """What tells it from the other trials of its configuration."""
+        return Replicate(self.seed, self.noise_seed, self.fold)
 
     @property
     def name(self) -> str:
         """A name that no other trial of the study has."""
-        return trial_name(self.configuration, self.seed, self.noise_seed)
+        return trial_name(self.configuration, self.replicate)
 
 
-def trial_name(configuration: int, seed: int, noise_seed: int | None) -> str:
+def trial_name(configuration: int, replicate: Replicate) -> str:
     """Return a name that no other trial of the study has."""
-    return f"{configuration:04d}-seed{seed}" + ("" if noise_seed is None else f"-noise{noise_seed}")
+    noise = "" if replicate.noise_seed is None else f"-noise{replicate.noise_seed}"
+    fold = "" if replicate.fold is None else f"-fold{replicate.fold.number}"
+    return f"{configuration:04d}-seed{replicate.seed}{noise}{fold}"
 
 
 def label(overrides: dict[str, Any], baseline: str | None = None) -> str:
@@ -140,6 +159,9 @@ def value_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+MAX_FOLDS = 100
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class StudySpec:
     """A study: a base training, a search space, an objective, and resources."""
@@ -158,6 +180,9 @@ class StudySpec:
     """Training seeds; they replace base.seed."""
     noise_seeds: list[Annotated[int, Field(ge=0)]] = field(default_factory=list)
     """Noise draws, each with every training seed; they replace noise.seed, where there is noise. Empty: that alone."""
+    folds: int | None = Field(default=None, ge=2, le=MAX_FOLDS)
+    """Parts of the training images. Each seed splits them its own way and trains once without each part, which is then
+    `val`. null: none; all of `train` is trained on."""
     objective: SelectionObjective = field(default_factory=SelectionObjective)
     secondary_objectives: list[Objective] = field(default_factory=list)
     """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
@@ -170,26 +195,30 @@ class StudySpec:
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
 
-    def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
-        """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
+    def configure(
+        self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None, fold: Fold | None = None
+    ) -> TrainConfig:
+        """Return the base with dotted paths replaced, its seeds and its fold set; ConfigError where that is no config.
 
-        Another `loss.type` than the base's begins from that loss's defaults.
+        Without `fold` it is a training on all of `train`, also where the study has folds. Another `loss.type` than the
+        base's begins from that loss's defaults.
         """
         document = documents.with_overrides(documents.dump(self.base), {**overrides, "seed": seed}, schema=TrainConfig)
         if noise_seed is not None and document["noise"] != {"type": "none"}:  # without noise there is none to draw
             document = documents.with_overrides(document, {"noise.seed": noise_seed})
+        if fold is not None:
+            document["fold"] = documents.dump(fold)
         return documents.parse(TrainConfig, document, source=self.name)
 
     def trials(self, configuration: int, overrides: dict[str, Any], *, baseline: str | None = None) -> list[Trial]:
         """Return the trials of one configuration, one for each of the study's `replicates`."""
-        return [self.trial(configuration, overrides, *replicate, baseline=baseline) for replicate in self.replicates]
+        return [self.trial(configuration, overrides, replicate, baseline=baseline) for replicate in self.replicates]
 
     def trial(
         self,
         configuration: int,
         overrides: dict[str, Any],
-        seed: int,
-        noise_seed: int | None = None,
+        replicate: Replicate,
         *,
         baseline: str | None = None,
     ) -> Trial:
@@ -197,17 +226,24 @@ class StudySpec:
         return Trial(
             configuration=configuration,
             overrides=overrides,
-            seed=seed,
-            noise_seed=noise_seed,
-            config=self.configure(overrides, seed, noise_seed),
+            seed=replicate.seed,
+            noise_seed=replicate.noise_seed,
+            fold=replicate.fold,
+            config=self.configure(overrides, *replicate),
             baseline=baseline,
         )
 
     @property
-    def replicates(self) -> list[tuple[int, int | None]]:
-        """Training seed and noise seed of each trial of a configuration."""
+    def replicates(self) -> list[Replicate]:
+        """What tells the trials of a configuration apart: the fold varies fastest, then the seed.
+
+        Each seed splits the images its own way.
+        """
         draws: Sequence[int | None] = self.noise_seeds or [None]
-        return [(seed, draw) for draw in draws for seed in self.seeds]
+        return [Replicate(seed, draw, fold) for draw in draws for seed in self.seeds for fold in self._folds(seed)]
+
+    def _folds(self, seed: int) -> Sequence[Fold | None]:
+        return [None] if self.folds is None else [Fold(number=k, of=self.folds, seed=seed) for k in range(self.folds)]
 
     @property
     def grid(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lncis.config import DigitsData, TrainConfig
-from lncis.studies.spec import Resources, StudySpec
+from lncis.studies.spec import MAX_FOLDS, Resources, StudySpec
 from service.settings import Settings
 
 MAX_PARAMETERS = 100
@@ -39,7 +39,8 @@ def too_large(document: Mapping[str, Any], settings: Settings) -> list[str]:
     if problems:
         return problems
     seeds = (len(given) for name in _SEEDS if isinstance(given := document.get(name), list) and given)
-    number = combinations(document) * math.prod(seeds)
+    folds = min(given, MAX_FOLDS) if isinstance(given := document.get("folds"), int) else 1
+    number = combinations(document) * math.prod(seeds) * max(folds, 1)
     return [_too_many(number, settings)] if number > settings.max_trials else []
 
 
@@ -93,7 +94,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _too_many(number: float, settings: Settings) -> str:
     return (
         f"search: asks for {number:.6g} trials, and this service takes at most {settings.max_trials}; give fewer "
-        "choices or seeds, or draw some by sampler tpe"
+        "choices, seeds or folds, or draw some by sampler tpe"
     )
 
 

@@ -127,6 +127,7 @@ def plan_study(document: dict[str, Any], runs: Path) -> Plan:
                 label=trial.label,
                 seed=trial.seed,
                 noise_seed=trial.noise_seed,
+                fold=trial.fold.number if trial.fold else None,
                 stages=[task.key for task in tasks],
             )
             for trial, tasks in found.trials[:SHOWN]

@@ -6,6 +6,7 @@ const element = (id) => document.getElementById(id);
 const data = JSON.parse(element("data").textContent);
 const pictures = element("pictures").textContent.slice(1).split("\n");
 const { rows, names } = data;
+const readOnly = document.documentElement.hasAttribute("data-read-only"); // as a service shows it
 const storageKey = `lncis-suspects-${data.digest}`;
 
 const decisions = new Map();
@@ -37,6 +38,7 @@ function keep() {
 }
 
 function decide(row, label) {
+  if (readOnly) return;
   decisions.set(row, label);
   keep();
   redraw(row);
@@ -44,7 +46,7 @@ function decide(row, label) {
 }
 
 function undo(row) {
-  if (!decisions.delete(row)) return;
+  if (readOnly || !decisions.delete(row)) return;
   keep();
   redraw(row);
   show();
@@ -294,7 +296,7 @@ let matching = [];
 let marked = 0;
 
 function openDialog() {
-  if (shown[current] === undefined) return;
+  if (readOnly || shown[current] === undefined) return;
   element("filter").value = "";
   element("dialog").showModal();
   listClasses();
@@ -402,6 +404,6 @@ for (const [id, part] of [["class", "given"], ["wanted", "suggested"]]) {
   });
   element(id).replaceChildren(all, ...options);
 }
-restore();
+if (!readOnly) restore();
 measure();
 filter();

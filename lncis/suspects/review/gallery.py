@@ -1,12 +1,10 @@
 """The review of a list as one HTML file, which opens without a server and loads nothing.
 
 What a reviewer decides stays in the browser (localStorage, by the digest of the list) until it is saved as a file,
-which `lncis suspects apply` reads (`lncis.suspects.repair`). Only the cards of one page are in the document; the
+which `lncis suspects apply` reads (`lncis.suspects.review.repair`). Only the cards of one page are in the document; the
 pictures of all others are text, a line each.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lncis.suspects.crops import STEPS, Crop
-from lncis.suspects.repair import FORMAT
+from lncis.suspects.review.crops import STEPS, Crop
+from lncis.suspects.review.read_only import SCRIPT, script_digest
+from lncis.suspects.review.repair import FORMAT
 from lncis.suspects.suspect import Suspect
 from lncis.suspects.tables import VERSION, SuspectList
 
 HERE = Path(__file__).parent
-TEMPLATE, SCRIPT, STYLE = "gallery.html.j2", "gallery.js", "gallery.css"
+TEMPLATE, STYLE = "gallery.html.j2", "gallery.css"
 BUFFERED = 500
 """Pieces of the page that are joined before they are written."""
 
@@ -28,14 +27,13 @@ BUFFERED = 500
 def gallery_texts(listed: SuspectList, pictures: Sequence[Crop | None]) -> Iterator[str]:
     """Return the page of the first suspects of a list, part by part; each has its picture, or None without one."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    script = (HERE / SCRIPT).read_text("utf-8")
     shown = listed.suspects[: len(pictures)]
     stream = environment.get_template(TEMPLATE).stream(
         listed=listed,
         shown=len(shown),
         style=(HERE / STYLE).read_text("utf-8"),
-        script=script,
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=SCRIPT.read_text("utf-8"),
+        script_digest=script_digest(),
         data=_data(listed, shown),
         lines=(_line(picture) for picture in pictures),
     )

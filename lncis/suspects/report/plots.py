@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
-from lncis.suspects.assessment import Assessment
+from lncis.suspects.report.assessment import Assessment
 from lncis.suspects.suspect import Suspect
 
 NAMED_CLASSES = 25
@@ -31,7 +31,7 @@ def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
     axes.fill_between(reviews, expected - spread, expected + spread, color="tab:blue", alpha=0.2, linewidth=0)
     axes.plot([0, len(wrong)], [0, expected[-1]], color="0.6", linestyle="--", label="in random order")
     if assessed.truth:
-        found = np.cumsum([suspect.true != suspect.given for suspect in listed])
+        found = np.cumsum([suspect.true not in (None, suspect.given) for suspect in listed])
         axes.plot(reviews, found, color="tab:orange", label="really found")
         errors = assessed.truth.errors
         axes.plot([0, errors, len(wrong)], [0, errors, errors], color="0.3", linestyle=":", label="errors alone")

@@ -21,6 +21,8 @@ Scores = NDArray[np.float64]
 class Ranking:
     """What a score is worth as a ranking."""
 
+    labels: int
+    errors: int
     auroc: float
     """Probability that a wrong label has the greater score than a right one."""
     auprc: float
@@ -48,6 +50,8 @@ def ranking(scores: Scores, wrong: Wrong) -> Ranking:
     first = wrong[np.argsort(-scores, kind="stable")]
     mixed = 0 < errors < len(wrong)
     return Ranking(
+        labels=len(wrong),
+        errors=errors,
         auroc=float(roc_auc_score(wrong, scores)) if mixed else np.nan,
         auprc=float(average_precision_score(wrong, scores)) if mixed else np.nan,
         precision_at_errors=float(first[:errors].mean()) if errors else np.nan,
@@ -76,8 +80,8 @@ def baselines(found: Posteriors, rng: np.random.Generator) -> dict[str, Scores]:
     `loss` is the cross entropy of the given label. `self-confidence` is 1 - q_y, `normalised margin` is
     max_{k != y} q_k - q_y (Northcutt et al., JAIR 2021). `mistakenness` is FiftyOne's of a class by logits:
     (1 - c) / 2 where the most probable class is the given one, else (1 + c) / 2, with c = exp(-entropy in nats).
-    `swap` is ObjectLab's for a box whose prediction has the same place (Tkachenko et al., 2023): the confidence in the
-    best other class where that is at least 0.95, else 0.
+    `swap` is ObjectLab's for a box whose prediction has the same place (Tkachenko et al., 2023): nothing unless the
+    confidence in the best other class is above 0.95. To ObjectLab those are equal; here that confidence ranks them.
     """
     rows, q = np.arange(len(found)), found.probabilities
     of_given = q[rows, found.given]
@@ -93,5 +97,5 @@ def baselines(found: Posteriors, rng: np.random.Generator) -> dict[str, Scores]:
         "self-confidence": 1 - of_given,
         "normalised margin": best_other - of_given,
         "mistakenness": (1 + np.where(agrees, -certainty, certainty)) / 2,
-        "swap": np.where(confidence >= SWAP_CONFIDENCE, confidence, 0.0),
+        "swap": np.where(confidence > SWAP_CONFIDENCE, confidence, 0.0),
     }

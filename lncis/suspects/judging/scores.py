@@ -11,7 +11,7 @@ from lncis.coco.exporters import ORIGINAL_ID
 from lncis.detection.posteriors import Posteriors
 from lncis.noise import Document
 from lncis.noise.noise_model import NoiseModel
-from lncis.suspects.losses import Recorded
+from lncis.suspects.judging.losses import Recorded
 from lncis.suspects.suspect import Suspect
 
 

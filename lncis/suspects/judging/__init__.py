@@ -1,0 +1,1 @@
+"""How each label is judged: what models say of it, the noise of labels, and the list of both."""
