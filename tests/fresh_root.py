@@ -25,7 +25,7 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs {root}
 cd {root}
-mkdir -p usr etc proc dev/shm tmp runs data lncis home/lncis var/tmp run
+mkdir -p usr etc proc dev/shm tmp runs datasets lncis home/lncis var/tmp run
 for name in bin lib lib64 sbin; do
   if [ -L /$name ]; then ln -s "$(readlink /$name)" $name
   elif [ -e /$name ]; then mkdir $name; mount --rbind /$name $name; fi
@@ -45,7 +45,7 @@ hostname container
 ip link set lo up
 cp -r {program} lncis/
 ln -s /runs lncis/runs
-ln -s /data lncis/data
+ln -s /datasets lncis/data
 for folder in {pythons}; do mkdir -p .$folder; mount --bind $folder .$folder; mount -o remount,bind,ro .$folder; done
 ln -s {venv} lncis/.venv
 mount -o remount,bind,ro usr

@@ -148,6 +148,12 @@ def test_the_one_shot_cluster_is_the_other_one_without_what_outlives_it():
     assert yaml.safe_load(text) == ours
 
 
+def test_no_volume_of_the_head_hides_the_one_that_kuberay_gives_it():
+    (head,) = CLUSTER["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    mounted = {mount["mountPath"] for mount in head["volumeMounts"]}
+    assert not {"/data", "/data/gcs"} & mounted, "KubeRay 1.7 mounts the head's state at /data/gcs"
+
+
 def test_ray_is_that_of_the_lock():
     (locked,) = re.findall(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert [CLUSTER["spec"]["rayVersion"], JOB["rayClusterSpec"]["rayVersion"]] == [locked, locked]
