@@ -16,6 +16,7 @@ from pathlib import Path
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "sshd", "ssh", "ssh-keygen", "rsync", "curl")
 NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--ipc")
 PREFIX = "10.77.0"
+UV = Path(sys.executable).parent / "uv"
 HOME, SHARED = Path("/srv/home"), Path("/srv/shared")
 """Where a host has its home folder, and the folder that all hosts see."""
 
@@ -54,6 +55,10 @@ PROFILE = """
 export PATH={python}:$PATH
 export UV_CACHE_DIR={uv_cache} UV_OFFLINE=1 UV_LINK_MODE=symlink
 """
+
+
+NOT_SEEN = tuple(map(Path, ("/tmp", "/run", "/srv", "/dev/shm", "/proc")))
+"""Folders that a host has for itself."""
 
 
 def why_not() -> str:
@@ -106,7 +111,7 @@ class Network:
         )
         uv = folder / "srv/home/.local/bin/uv"
         if not uv.exists():
-            shutil.copy(Path(sys.executable).parent / "uv", uv)
+            shutil.copy(UV, uv)
         init = FIRST_PROCESS.format(name=name, folder=folder, network=self.folder)
         process = _spawn(["unshare", *NAMESPACES, "--fork", "--kill-child", "bash", "-c", init])
         self._processes[name] = process
@@ -193,8 +198,29 @@ def _passwd_with_home_of_root(home: Path) -> str:
 
 
 def _uv_cache() -> str:
-    uv = Path(sys.executable).parent / "uv"
-    return subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fill_uv_cache(wanted: Sequence[str | Path], folder: Path) -> str:
+    """Have uv's cache hold what hosts install from it, for they reach no registry; return why it does not, in a line.
+
+    `wanted` is what `uv pip install` is told; it is installed once in `folder`, by links into the cache.
+    """
+    cache = Path(_uv_cache())
+    if hidden := [place for place in NOT_SEEN if cache.resolve().is_relative_to(place)]:
+        return (
+            f"uv's cache is {cache}, and a host has a {hidden[0]} of its own: "
+            "set UV_CACHE_DIR to a folder outside it, such as ~/.cache/uv"
+        )
+    venv = folder / "filled"
+    environment = os.environ | {"UV_LINK_MODE": "symlink"}
+    for command in (["venv", "--quiet", venv], ["pip", "install", "--quiet", "--python", venv / "bin/python", *wanted]):
+        done = subprocess.run([UV, *command], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            said = " ".join(line.strip(" \u00d7╰─▶│├") for line in done.stderr.splitlines())
+            return f"uv's cache {cache} lacks what the hosts install, and uv cannot fetch it: {said}"
+    shutil.rmtree(venv)
+    return ""
 
 
 def _quoted(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psutil
 import pytest
 import yaml
-from network_hosts import SHARED, Network, why_not
+from network_hosts import SHARED, Network, fill_uv_cache, why_not
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -186,6 +186,8 @@ def hosts() -> Iterator[Hosts]:
     if reason := why_not():
         pytest.skip(f"no hosts in network namespaces: {reason}")
     with tempfile.TemporaryDirectory(prefix="lncis-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
+        if reason := fill_uv_cache(["-r", ROOT / "requirements.lock", "--editable", f"{ROOT}[cluster]"], Path(folder)):
+            pytest.fail(reason, pytrace=False)
         sockets = set(Path("/tmp").glob("ray_ssh_*/*"))
         network = Network(Path(folder), ["head", *WORKERS])
         try:

@@ -100,6 +100,9 @@ class Session:
             steps = [worker_group.step() for worker_group in self.worker_groups]
             assert self._follow() or "trained" in steps, "nothing goes on"
         self.journal.close()
+        left_out = sum("left out" in note for note in self.notes) * len(self.spec.replicates)
+        ended = sum(end is not None for end in self.ends.values())
+        assert self.trials.unfinished == self.spec.total_trials - left_out - ended
         return self
 
     def _start(self) -> bool:

@@ -55,9 +55,10 @@ class Suggester:
         point = overrides if overrides is not None else self._points[number] if number < len(self._points) else None
         if point is not None:
             self._study.enqueue_trial(point)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for conditional spaces
-            self._study.sampler = _sampler(self._spec, number)
+        if overrides is None:  # what was suggested once is not drawn again
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for conditional spaces
+                self._study.sampler = _sampler(self._spec, number)
         trial = self._study.ask()
         self._trials.append(trial)
         return number, self._suggest(trial)

@@ -86,7 +86,7 @@ class TrialScheduler:
         self._last_rung: dict[int, int] = {}  # configuration -> the last rung at which it was decided about
         self._reused: set[str] = set()  # keys of the tasks that the store had for some trial
         self._begun: set[str] = set()  # keys of the tasks that are trained here
-        self._rejected = 0
+        self._rejected = self._over = 0  # configurations that were left out; trials that have ended
         self._waiting = deque[Trial]()
         self._at_work: set[str] = set()  # trials that were given to the queue in this session
 
@@ -112,8 +112,7 @@ class TrialScheduler:
     @property
     def unfinished(self) -> int:
         """How many trials have not ended, those not yet proposed included."""
-        ended = sum(state.end is not None for state in self._states.values())
-        return self._spec.total_trials - self._rejected * len(self._spec.replicates) - ended
+        return self._spec.total_trials - self._rejected * len(self._spec.replicates) - self._over
 
     def start_next(self, *, only_awaited: bool = False) -> Trial | None:
         """Give the next trial to the queue and return it; None when there is none left to start.
@@ -249,12 +248,14 @@ class TrialScheduler:
                     observer.on_epoch(state.trial, event.record)
             case TrialEnded():
                 state = self._states[event.trial]
+                self._over += state.end is None
                 state.end = event.end
                 self._tell(state.trial.configuration)
                 for observer in self._run.observers:
                     observer.on_trial_end(state.trial, event.end, event.reason)
             case TrialRetried():
                 state = self._states[event.trial]
+                self._over -= state.end is not None
                 state.end = None
                 if state.trial.baseline is None:
                     self._suggester.reopen(state.trial.configuration - len(self._spec.baselines))

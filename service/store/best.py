@@ -63,12 +63,15 @@ def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list
     for row in rows.all():
         groups[row.configuration].append(row)
     ranked: dict[bool, list[tuple[float, list[int]]]] = {True: [], False: []}
-    for trials in groups.values():
+    wanted, bounded = len(spec.replicates), spec.objective.select == "lower_bound"
+    for trials in groups.values():  # there may be ten thousand
+        states = {trial.state for trial in trials}
         valued = [trial for trial in trials if trial.objective is not None]
-        if not valued or any(trial.state in _OUT for trial in trials):
+        if not valued or not states.isdisjoint(_OUT):
             continue
-        finished = len(valued) == len(spec.replicates) and all(trial.state == "finished" for trial in trials)
-        values, replicates = [trial.objective for trial in valued], [_replicate(spec, trial) for trial in valued]
+        finished = len(valued) == wanted and states == {"finished"}
+        values = [trial.objective for trial in valued]
+        replicates = [_replicate(spec, trial) for trial in valued] if bounded else []
         ranked[finished].append((score(spec.objective, values, replicates), [trial.number for trial in trials]))
     for entries in ranked.values():
         entries.sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first

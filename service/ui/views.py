@@ -290,15 +290,19 @@ def learning_curves(
         .where(columns.study == study.number, columns.number.in_(numbers))
         .order_by(columns.number)
     ).all()
+    from_the_last = sa.func.row_number().over(partition_by=events.trial, order_by=events.number.desc())
+    of_them = (  # of all trials at once, as it goes through all events of the study
+        sa.select(events.trial, events.data, from_the_last.label("from_the_last"))
+        .where(events.study == study.number, events.trial.in_(numbers), events.type == "epoch_finished")
+        .subquery()
+    )
+    latest = sa.select(of_them.c.trial, of_them.c.data).where(of_them.c.from_the_last <= EPOCHS_SHOWN)
+    epochs: dict[int, list[Any]] = {row.number: [] for row in rows}
+    for event in connection.execute(latest):
+        epochs[event.trial].append(event.data)
     found = []
     for row in rows:
-        epochs = connection.execute(
-            sa.select(events.data)
-            .where(events.study == study.number, events.trial == row.number, events.type == "epoch_finished")
-            .order_by(events.number.desc())
-            .limit(EPOCHS_SHOWN)
-        ).scalars()
-        said = [(data["epoch"], data["metrics"].get(metric)) for data in epochs]
+        said = [(data["epoch"], data["metrics"].get(metric)) for data in epochs[row.number]]
         points = sorted((float(epoch), float(value)) for epoch, value in said if value is not None)
         fold = "" if row.fold is None else f", fold {row.fold}"
         found.append((f"{row.label}, seed {row.seed}{fold}", points))
