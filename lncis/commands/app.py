@@ -10,6 +10,7 @@ from lncis.commands import (
     model,
     noise,
     noise_join,
+    replay,
     service,
     study,
     suspects,
@@ -34,6 +35,7 @@ app.command("suspects", cls=of_a_list, epilog=suspects.EPILOG)(suspects.score)
 study_app.command("run")(study.run_file)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
+study_app.command("replay")(replay.replay)
 study_app.command("submit")(service.submit)
 study_app.command("list")(service.list_studies)
 study_app.command("watch")(service.watch)

@@ -84,6 +84,12 @@ class StageTree:
         """The epochs after which the pruner decides about configurations: there stage 2 is cut."""
         return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches))
 
+    def rungs_of(self, trial: Trial) -> tuple[int, ...]:
+        """The rungs at which it is decided about a trial's configuration: none in its stage 1, none for a baseline."""
+        switch = switch_of(trial.config) or 0
+        ahead = tuple(rung for rung in self.rungs if switch < rung < trial.config.schedule.epochs)
+        return () if trial.baseline else ahead
+
     @cached_property
     def data_of(self) -> Callable[[DatasetConfig], Identity]:
         """Return the identity of a data set, as it is when it is first asked for: a session does not see it change."""
