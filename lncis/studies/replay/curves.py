@@ -54,6 +54,8 @@ class Curves:
     """The epochs of the baselines, as bits: a pruner never stops them."""
     failed: int
     """Configurations that are left out, as one of their trials failed."""
+    as_good: int
+    """Other configurations that cannot be told apart from the winner, all comparisons together at 95 %."""
     pruned: int
     """Configurations that are known only up to where the study's own pruner stopped them."""
 
@@ -176,6 +178,7 @@ def _curves(result: StudyResult, history: History) -> Curves:
         replicates=replicates,
         baselines=baselines,
         failed=failed,
+        as_good=len(result.as_good_as_best) if result.searched else 0,
         pruned=sum(not curve.finals for curve in found),
     )
 

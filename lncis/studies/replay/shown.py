@@ -71,11 +71,15 @@ def _spread(spread: Spread, digits: str) -> str:
 def _explained(known: Curves, rows: Sequence[Replayed]) -> list[str]:
     """Return what the columns mean, and what is not known."""
     first = rows[0]
-    many = "all" if first.every_order else "random"
+    kind = "orders of arrival" if first.every_order else "random orders of arrival"
     lines = [
-        f"means over {first.orders} {'seeds of the sampler' if first.sampler else f'{many} orders of arrival'}, in "
-        "brackets where 95 % of them lie; over seeds: the mean regret with its 95 % interval, paired by seed"
+        f"means over {'all ' if first.every_order else ''}{first.orders} "
+        f"{'seeds of the sampler' if first.sampler else kind}, in brackets where 95 % of them lie; over seeds: the mean regret with its 95 % interval, paired by seed"
     ]
+    if known.as_good:
+        lines.append(
+            f"the winner cannot be told apart from {known.as_good} others: to lose it says little, the regret says more"
+        )
     if len(known.replicates) < 2:
         lines.append("one seed: nothing is known over seeds, and a regret may be noise")
     if known.failed:

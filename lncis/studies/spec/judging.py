@@ -123,6 +123,9 @@ class _Judge:
         if problems := [line for path in spec.search for line in _fractions(spec, path)]:
             yield from problems
             return
+        if spec.sampler.type == "gp" and (when := [path for path, one in spec.search.items() if one.when]):
+            yield f"search.{when[0]}.when: sampler gp knows no conditions; use sampler tpe, or drop this one"
+            return
         if spec.sampler.type != "grid":
             for path, parameter in spec.search.items():
                 tried = (space.example(spec.search, path, value) for value in parameter.examples)
