@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from lncis.errors import ConfigError, StudyError
-from lncis.studies.plan import plan
+from lncis.studies.plan import Plan, plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
 from lncis.studies.spec.judging import judged_before
@@ -94,30 +94,54 @@ def run_file(
 
             console.print(estimate.estimate_text(planned, runs))
             return
-        # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
-        from lncis.commands.display import Display
-        from lncis.studies import folders
-        from lncis.studies.report import table
-        from lncis.studies.run import run_study
+        run_and_print(
+            planned,
+            runs,
+            console,
+            study_id=resume,
+            store_gb=store_gb,
+            storage=storage,
+            verbose=verbose,
+            retry_failed=retry_failed,
+        )
 
-        study_id = resume or folders.new_study_id(spec)
-        with (
-            _sigterm_as_interrupt(),
-            _resume_hint(console, study_id),
-            Display(spec, study_id, planned.sharing.trained, console) as display,
-        ):
-            result = run_study(
-                spec,
-                study_id=study_id,
-                runs=runs,
-                observers=[display],
-                store_bytes=store_gb * 1e9,
-                storage=storage,
-                retry_failed=retry_failed,
-                verbose=verbose,
-            )
-        console.print(table.result_table(result))
-        _print_paths(console, result)
+
+def run_and_print(
+    planned: Plan,
+    runs: Path,
+    console: Console,
+    *,
+    study_id: str | None = None,
+    store_gb: float,
+    storage: str | None,
+    verbose: bool,
+    retry_failed: bool = False,
+) -> None:
+    """Run a planned study, or go on with the one that has an id, and print what it found."""
+    # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
+    from lncis.commands.display import Display
+    from lncis.studies import folders
+    from lncis.studies.report import table
+    from lncis.studies.run import run_study
+
+    spec, study_id = planned.spec, study_id or folders.new_study_id(planned.spec)
+    with (
+        _sigterm_as_interrupt(),
+        _resume_hint(console, study_id),
+        Display(spec, study_id, planned.sharing.trained, console) as display,
+    ):
+        result = run_study(
+            spec,
+            study_id=study_id,
+            runs=runs,
+            observers=[display],
+            store_bytes=store_gb * 1e9,
+            storage=storage,
+            retry_failed=retry_failed,
+            verbose=verbose,
+        )
+    console.print(table.result_table(result))
+    _print_paths(console, result)
 
 
 def report_study(study_id: Annotated[str, typer.Argument(help="Id of the study.")], runs: Runs = Path("runs")) -> None:

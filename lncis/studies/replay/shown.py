@@ -74,7 +74,8 @@ def _explained(known: Curves, rows: Sequence[Replayed]) -> list[str]:
     kind = "orders of arrival" if first.every_order else "random orders of arrival"
     lines = [
         f"means over {'all ' if first.every_order else ''}{first.orders} "
-        f"{'seeds of the sampler' if first.sampler else kind}, in brackets where 95 % of them lie; over seeds: the mean regret with its 95 % interval, paired by seed"
+        f"{'seeds of the sampler' if first.sampler else kind}, in brackets where 95 % of them lie; "
+        "over seeds: the mean regret with its 95 % interval, paired by seed"
     ]
     if known.as_good:
         lines.append(

@@ -94,6 +94,16 @@ class Paper:
     rows: list[PaperRow]
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Extends:
+    """The study that another one extends."""
+
+    study: str
+    """Its id."""
+    epochs: list[Annotated[int, Field(ge=1)]] = field(default_factory=list)
+    """Where its trials ended: trials of more epochs are cut there, to go on from their checkpoints."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One training of a study."""
@@ -178,6 +188,8 @@ class StudySpec:
     keep_checkpoints: Literal["all", "best"] = "all"
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
+    extends: Extends | None = None
+    """The finished study that this one extends; `lncis study extend` writes it."""
 
     def configure(self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None) -> TrainConfig:
         """Return the base with dotted paths replaced and its seeds set; ConfigError where that is no config.
