@@ -155,7 +155,7 @@ def picture(known: Curves, rows: Sequence[Replayed]) -> bytes:
         )
     trade.set(xlabel="epochs to train (dotted: without a pruner)", ylabel="regret (%)", title="What pruning costs")
     if trade.get_legend_handles_labels()[0]:
-        trade.legend(fontsize=7)
+        figure.legend(*trade.get_legend_handles_labels(), fontsize=7, loc="outside lower right", ncols=3)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     return image.getvalue()
