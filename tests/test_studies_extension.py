@@ -1,8 +1,10 @@
 """Finished studies extended: against the same study run at once, and what is taken over."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import small_study
 from test_studies_replay import one_line, run, written
 from test_studies_trials import (  # noqa: F401 - a fixture of all tests
     LR,
@@ -17,6 +19,7 @@ from lncis.studies import folders
 from lncis.studies.extension import extend
 from lncis.studies.journal import SessionEnded, SessionStarted
 from lncis.studies.plan import plan
+from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
@@ -125,6 +128,24 @@ def test_more_epochs_go_on_only_where_the_numbers_are_equal(tmp_path, store, dro
     again = extend("more", tmp_path, {"seeds": [0, 3]})
     assert again.spec.extends.study == "more"
     assert again.to_train == 2 + 3 * 6
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_more_epochs_are_those_of_the_longer_training_to_the_bit():
+    """On Ray: the checkpoint of the whole training goes on, and losses and AP are those of the longer one."""
+    runs, schedule = Path("runs"), {"epochs": 3, "stage1_epochs": 1, "lr_drops": [2]}
+    told = small_study.spec(base=small_study.STUDY["base"] | {"schedule": schedule})
+    run_study(told, study_id="s", runs=runs)
+    extended = extend("s", runs, {"schedule.epochs": 4})
+    extended.offer_stages(StageStore(runs.absolute() / STAGES, 1e9))
+    went_on = run_study(extended.spec, study_id="more", runs=runs)
+    assert went_on.cost.trained == extended.to_train == 2
+    longer = small_study.spec(base=small_study.STUDY["base"] | {"schedule": schedule | {"epochs": 4}})
+    at_once = run_study(longer, study_id="at once", runs=Path("elsewhere"))
+    for label, records in small_study.figures(at_once).items():
+        ours = small_study.figures(went_on)[label]
+        assert ours[3] == records[3]
+        assert [{key: ours[e][key] for key in records[e]} for e in range(3)] == records[:3]
 
 
 def test_a_key_of_a_longer_training_is_that_of_its_stage():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lncis.errors import ConfigError, StudyError
+from lncis.errors import BudgetError, ConfigError, StudyError
 from lncis.studies.plan import Plan, plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
@@ -39,6 +39,9 @@ Set = Annotated[
         metavar="PATH=VALUE",
     ),
 ]
+PRICE = "resources.price_per_worker_hour"
+"""With the budget it may be changed where a study is resumed."""
+
 File = Annotated[Path | None, typer.Argument(help="YAML file of the study.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, wall time and disk space, and stop.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds a folder for each study.")]
@@ -128,8 +131,10 @@ def run_and_print(
     with (
         _sigterm_as_interrupt(),
         _resume_hint(console, study_id),
+        _found_until_then(console, runs, study_id),
         Display(spec, study_id, planned.sharing.trained, console) as display,
     ):
+        folders.claim_folder(runs, study_id, spec, update=True)  # a resumed one may have a larger budget
         result = run_study(
             spec,
             study_id=study_id,
@@ -185,11 +190,17 @@ def _spec(
             raise ConfigError(
                 str(file), [f"must not be given with --resume {resume}: a resumed study has its own spec"]
             )
-        if given or over:
+        changes = changes_of(given)
+        if over or any(path.partition(".")[0] != "budget" and path != PRICE for path in changes):
             raise ConfigError(
-                "--set, --with", [f"must not be given with --resume {resume}: a resumed study keeps its spec"]
+                "--set, --with",
+                [f"must not be given with --resume {resume}, but for budget: a resumed study keeps its spec"],
             )
-        return folders.read_spec(runs, resume)
+        spec = folders.read_spec(runs, resume)
+        if not changes:
+            return spec
+        changed = spec_files.changed_spec_document(spec, changes, source="--set")
+        return spec_files.parse_spec(changed, source="--set")
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
     return spec_files.load_spec(file, changes_of(given), over)
@@ -237,6 +248,22 @@ def _resume_hint(console: Console, study_id: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.print(f"resume it with: lncis study run --resume {study_id}", soft_wrap=True)
+        raise
+
+
+@contextmanager
+def _found_until_then(console: Console, runs: Path, study_id: str) -> Iterator[None]:
+    """Within the block a spent budget prints the table of what there is."""
+    try:
+        yield
+    except BudgetError:
+        from lncis.studies import folders
+        from lncis.studies.report import table
+
+        result = folders.read_result(runs, study_id)
+        console.print(table.result_table(result))
+        if result.searched:
+            _print_paths(console, result)
         raise
 
 

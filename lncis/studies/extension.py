@@ -30,7 +30,7 @@ from lncis.studies.store import StageStore
 MAY_DIFFER = (
     *("name", "question", "paper", "extends", "search", "baselines", "sampler", "pruner", "seeds", "noise_seeds"),
     *("base.schedule.epochs", "base.schedule.stage1_epochs", "base.schedule.lr_drops"),
-    *("objective.select", "resources.max_concurrent_trials"),
+    *("objective.select", "resources.max_concurrent_trials", "resources.price_per_worker_hour", "budget"),
     *("sensitivity_check", "keep_checkpoints"),
 )
 """Fields that an extension may change; results under others could not be compared."""

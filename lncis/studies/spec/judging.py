@@ -81,6 +81,7 @@ class _Judge:
             if "seed" in overrides:
                 yield f"baselines.{name}: seed must not be set; baselines train with every seed of seeds:"
             yield from self._misfits(f"baselines.{name}", overrides)
+        yield from _budget_problems(spec)
         if spec.base.batch_size % spec.resources.num_workers:
             yield (
                 f"base.batch_size must be a multiple of resources.num_workers ({spec.resources.num_workers}) "
@@ -157,6 +158,16 @@ def _seed_problems(spec: StudySpec) -> Iterator[str]:
         yield f"base.seed must not be set (got {spec.base.seed}): write seeds: [{spec.base.seed}]"
     if spec.objective.select == "lower_bound" and len(spec.replicates) < 2:
         yield "objective.select: lower_bound needs at least 2 seeds; add some to seeds: or use mean"
+
+
+def _budget_problems(spec: StudySpec) -> Iterator[str]:
+    if spec.budget.money is not None and spec.resources.price_per_worker_hour is None:
+        yield "budget.money: needs resources.price_per_worker_hour; set that, or limit worker_hours"
+    if spec.budget.epochs is not None and spec.budget.epochs < spec.base.schedule.epochs:
+        yield (
+            f"budget.epochs: must be {spec.base.schedule.epochs} or more, the epochs of one trial, "
+            f"but got {spec.budget.epochs}"
+        )
 
 
 def _not_comparable(path: str) -> Iterator[str]:

@@ -62,10 +62,30 @@ class Resources(Workers):
 
     max_concurrent_trials: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NUMBER_OR_AUTO] = 2
     """auto: as many as the cluster has room for, nodes that join later included; at most MAX_AUTO_TRIALS."""
+    price_per_worker_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """What a worker costs while the study holds it, idle or not, in any currency; for `budget.money`."""
 
     def at_a_time(self, trials: int) -> int:
         """Return how many of `trials` may train at a time; with auto it assumes a cluster with room for them."""
         return min(MAX_AUTO_TRIALS if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Budget:
+    """What a study may spend over all its sessions; the limit that is reached first ends it, and null is none.
+
+    Then running stages end at their epoch, and the result is made from the trials that finished. With a larger budget
+    the study goes on.
+    """
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Epochs that it trains; those shared between its trials count once, those of earlier studies do not."""
+    worker_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Hours for which it holds workers, idle or not, summed over them."""
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Wall time, in hours."""
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Worker-hours times `resources.price_per_worker_hour`, which must be set."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -181,6 +201,8 @@ class StudySpec:
     secondary_objectives: list[Objective] = field(default_factory=list)
     """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
     resources: Resources = field(default_factory=Resources)
+    budget: Budget = field(default_factory=Budget)
+    """When it ends, whatever is left to do; by default never before all is done."""
     sharing: bool = True
     """Train stages that several trials share once; false trains every trial alone."""
     sensitivity_check: bool = True
