@@ -68,6 +68,10 @@ class StudyError(LncisError):
     """A study could not run; the message says which part failed and what remains on disk."""
 
 
+class BudgetError(StudyError):
+    """A study has spent its budget; what it found remains, and with a larger budget it goes on."""
+
+
 class ServiceError(LncisError):
     """The service refused a request, or does not answer.
 

@@ -5,12 +5,15 @@ import random
 import subprocess
 import sys
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lncis.errors import ConfigError
+from lncis.studies.pruning import bracket_of
 from lncis.studies.search import Observation, Suggester, as_optuna
-from lncis.studies.spec import Objective, SelectionObjective, StudySpec
-from lncis.studies.spec.samplers import AshaPruner, MedianPruner, OptunaSampler
+from lncis.studies.spec import Objective, SelectionObjective, StudySpec, judge
+from lncis.studies.spec.samplers import AshaPruner, HyperbandPruner, MedianPruner, OptunaSampler
 from lncis.studies.spec.space import Categorical, Range
 
 GAMMAS = Categorical(choices=[4.0, 6.0, 8.0])
@@ -67,7 +70,7 @@ def test_grid_of_words_numbers_and_null():
     ]
 
 
-@pytest.mark.parametrize("type_", ["random", "tpe"])
+@pytest.mark.parametrize("type_", ["random", "tpe", "gp"])
 def test_sampler_asks_as_often_as_told_and_within_bounds(type_):
     study = spec(
         search={"optimizer.lr": LR, "batch_size": BATCH, "loss.gamma": GAMMAS},
@@ -173,7 +176,9 @@ def drive(study: StudySpec, events: list[tuple], replay: int = 0) -> list[tuple]
     return done
 
 
-@pytest.mark.parametrize("pruner", [AshaPruner(), MedianPruner(startup_configurations=3)], ids=lambda p: p.type)
+@pytest.mark.parametrize(
+    "pruner", [AshaPruner(), MedianPruner(startup_configurations=3), HyperbandPruner()], ids=lambda p: p.type
+)
 @pytest.mark.parametrize("type_", ["random", "tpe"])
 def test_a_resumed_search_goes_on_as_it_would_have(type_, pruner):
     sampler = OptunaSampler(type=type_, configurations=18, seed=3, first=[{"loss.gamma": 2.5}, {"batch_size": 8}])
@@ -360,3 +365,112 @@ def test_a_failed_configuration_that_is_tried_again_counts_and_is_judged(pruner)
     complete = [t for t in configurations._study.trials if t.state is TrialState.COMPLETE]
     assert [t.value for t in complete] == [2.0]
     assert complete[0].params == configurations._study.trials[0].params
+
+
+# gp
+
+
+DECAY = Range(type="float", low=1e-6, high=1e-2, log=True)
+
+
+def valley(overrides: dict) -> float:
+    """Best at lr = 10^-3.3 and weight decay = 10^-4.4, with 0 there: a narrow ridge across both axes."""
+    x, y = math.log10(overrides["optimizer.lr"]) + 3.3, math.log10(overrides["optimizer.weight_decay"]) + 4.4
+    return -((x + y / 2) ** 2 * 4 + y**2)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_gp_finds_the_optimum_of_a_response_that_is_known(seed):
+    def best(type_):
+        sampler = OptunaSampler(type=type_, configurations=22, seed=seed)
+        study = spec(search={"optimizer.lr": LR, "optimizer.weight_decay": DECAY}, sampler=sampler)
+        return max(map(valley, run(study, valley)))
+
+    assert best("gp") > -0.05  # a tenth of a decade and less in either direction
+    assert best("gp") > best("random")
+
+
+def test_a_resumed_gp_goes_on_as_it_would_have():
+    sampler = OptunaSampler(type="gp", configurations=13, seed=3)
+    study = spec(search={"optimizer.lr": LR, "batch_size": BATCH}, sampler=sampler)
+    undisturbed = drive(study, [])
+    assert len(undisturbed) == 26
+    for replay in (4, 23):
+        assert drive(study, undisturbed, replay) == undisturbed
+
+
+def test_gp_refuses_conditions_before_anything_starts():
+    with pytest.raises(ConfigError, match=r"search.loss.gamma.when: sampler gp knows no conditions; use sampler tpe"):
+        judge(spec(search=MIXED, sampler=OptunaSampler(type="gp", configurations=5)))
+
+
+# hyperband: 27 epochs after stage 1, eta = 3: rungs 1, 3 and 9, and four brackets
+
+
+HYPERBAND = HyperbandPruner(first_rung=1, reduction_factor=3)
+
+
+def of_27_epochs(count: int, mode: str = "max") -> Suggester:
+    study = StudySpec(
+        name="s",
+        base={"schedule": {"epochs": 37, "stage1_epochs": 10}},
+        search={"optimizer.lr": LR},
+        sampler=OptunaSampler(type="random", configurations=count),
+        pruner=HYPERBAND,
+        objective=SelectionObjective(mode=mode),
+    )
+    configurations = Suggester(study)
+    ask_all(configurations)
+    return configurations
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_hyperband_decides_as_optuna_does(mode):
+    count, draw = 120, random.Random(1)
+    ours = of_27_epochs(count, mode)
+    assert ours._rungs == (11, 13, 19)
+    theirs = optuna.create_study(
+        study_name="s",
+        direction="maximize" if mode == "max" else "minimize",
+        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3),
+    )
+    stopped = 0
+    for number in range(count):
+        trial = theirs.ask()
+        for step in (1, 3, 9):
+            value = draw.random()
+            trial.report(value, step)
+            expected = trial.should_prune()
+            assert ours.should_prune(number, 10 + step, value) == expected
+            if expected:
+                stopped += 1
+                break
+    assert 20 < stopped < count
+
+
+def test_brackets_have_the_shares_of_hyperband():
+    rungs = (11, 13, 19)
+    found = [bracket_of(HYPERBAND, "s", number, rungs) for number in range(5000)]
+    # the n of its table for R = 27, eta = 3, from s = 3 to 0
+    for bracket, n in enumerate((27, 12, 6, 4)):
+        assert abs(found.count(bracket) / 5000 - n / 49) < 4 * (0.25 / 5000) ** 0.5
+
+
+def test_hyperband_keeps_what_begins_slowly():
+    """Curves that cross: what is best in the end is last at the first rung. ASHA stops it, a bracket keeps it."""
+
+    def kept(pruner) -> bool:
+        configurations = of_27_epochs(60)
+        configurations._spec = spec(
+            base=configurations._spec.base, search={"optimizer.lr": LR}, sampler=TPE, pruner=pruner
+        )
+        finished = []
+        for number in range(60):
+            slow = number % 6 == 0
+            curve = {11: 1.0 if slow else 2.0 + number / 100, 13: 9.0 if slow else 3.0, 19: 9.5 if slow else 4.0}
+            if not any(configurations.should_prune(number, epoch, value) for epoch, value in curve.items()):
+                finished.append(slow)
+        return sum(finished) > 1  # the first one of all is never stopped
+
+    assert kept(HYPERBAND)
+    assert not kept(AshaPruner(reduction_factor=3))

@@ -213,11 +213,11 @@ def test_base_seed_is_not_set():
         ({"base": {"loss": {"type": "lncis", "gama": 1}}}, "base.loss.gama: no such field; did you mean gamma?"),
         (
             {"sampler": {"type": "grid", "seed": 1}},
-            "sampler.seed: no such field with type grid, only with random or tpe",
+            "sampler.seed: no such field with type grid, only with random or tpe or gp",
         ),
         (
             {"pruner": {"type": "none", "first_rung": 1}},
-            "pruner.first_rung: no such field with type none, only with asha or median",
+            "pruner.first_rung: no such field with type none, only with asha or median or hyperband",
         ),
         ({"objective": {"metrics": "x"}}, "objective.metrics: no such field; did you mean metric?"),
         ({"resources": {"num_worker": 2}}, "resources.num_worker: no such field; did you mean num_workers?"),
@@ -449,8 +449,8 @@ def test_points_to_try_first_are_points_of_the_space(first, expected):
             {"type": "median", "startup_configurations": 0},
             "pruner.startup_configurations: must be greater than or equal to 1 but got 0",
         ),
-        ({"type": "hyperband"}, "pruner.type: must be one of 'none', 'asha', 'median' but got 'hyperband'"),
-        ({"kind": "asha"}, "pruner: needs type, one of 'none', 'asha', 'median'; write type for kind"),
+        ({"type": "halving"}, "pruner.type: must be one of 'none', 'asha', 'median', 'hyperband' but got 'halving'"),
+        ({"kind": "asha"}, "pruner: needs type, one of 'none', 'asha', 'median', 'hyperband'; write type for kind"),
     ],
 )
 def test_pruner_mistakes(pruner, expected):
@@ -531,6 +531,8 @@ EVERYTHING = {
     "folds": 3,
     "objective": {"metric": "val/segm_AP50", "mode": "min", "select": "lower_bound"},
     "resources": {"num_workers": 2, "cpus_per_worker": 0.5, "gpus_per_worker": 2, "max_concurrent_trials": "auto"},
+    "budget": {"epochs": 900, "hours": 8.5},
+    "extends": {"study": "earlier-20260101-000000-abcd", "epochs": [6]},
     "sharing": False,
     "sensitivity_check": False,
     "keep_checkpoints": "best",

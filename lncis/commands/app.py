@@ -6,10 +6,12 @@ from lncis.commands import (
     beside,
     cluster,
     data,
+    extend,
     keeping,
     model,
     noise,
     noise_join,
+    replay,
     service,
     study,
     suspects,
@@ -36,8 +38,10 @@ of_a_list = beside.with_beside(
 )
 app.command("suspects", cls=of_a_list, epilog=suspects.EPILOG)(suspects.score)
 study_app.command("run")(study.run_file)
+study_app.command("extend")(extend.extend)
 study_app.command("report")(study.report_study)
 study_app.command("compare")(study.compare_studies)
+study_app.command("replay")(replay.replay)
 study_app.command("submit")(service.submit)
 study_app.command("list")(service.list_studies)
 study_app.command("watch")(service.watch)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lncis.errors import ConfigError, StudyError
-from lncis.studies.plan import plan
+from lncis.errors import BudgetError, ConfigError, StudyError
+from lncis.studies.plan import Plan, plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec import files as spec_files
 from lncis.studies.spec.judging import judged_before
@@ -39,6 +39,9 @@ Set = Annotated[
         metavar="PATH=VALUE",
     ),
 ]
+PRICE = "resources.price_per_worker_hour"
+"""With the budget it may be changed where a study is resumed."""
+
 File = Annotated[Path | None, typer.Argument(help="YAML file of the study.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, wall time and disk space, and stop.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds a folder for each study.")]
@@ -94,30 +97,56 @@ def run_file(
 
             console.print(estimate.estimate_text(planned, runs))
             return
-        # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
-        from lncis.commands.display import Display
-        from lncis.studies import folders
-        from lncis.studies.report import table
-        from lncis.studies.run import run_study
+        run_and_print(
+            planned,
+            runs,
+            console,
+            study_id=resume,
+            store_gb=store_gb,
+            storage=storage,
+            verbose=verbose,
+            retry_failed=retry_failed,
+        )
 
-        study_id = resume or folders.new_study_id(spec)
-        with (
-            _sigterm_as_interrupt(),
-            _resume_hint(console, study_id),
-            Display(spec, study_id, planned.sharing.trained, console) as display,
-        ):
-            result = run_study(
-                spec,
-                study_id=study_id,
-                runs=runs,
-                observers=[display],
-                store_bytes=store_gb * 1e9,
-                storage=storage,
-                retry_failed=retry_failed,
-                verbose=verbose,
-            )
-        console.print(table.result_table(result))
-        _print_paths(console, result)
+
+def run_and_print(
+    planned: Plan,
+    runs: Path,
+    console: Console,
+    *,
+    study_id: str | None = None,
+    store_gb: float,
+    storage: str | None,
+    verbose: bool,
+    retry_failed: bool = False,
+) -> None:
+    """Run a planned study, or go on with the one that has an id, and print what it found."""
+    # loads torch, Ray and MLflow: seconds that a mistake in the file need not cost
+    from lncis.commands.display import Display
+    from lncis.studies import folders
+    from lncis.studies.report import table
+    from lncis.studies.run import run_study
+
+    spec, study_id = planned.spec, study_id or folders.new_study_id(planned.spec)
+    with (
+        _sigterm_as_interrupt(),
+        _resume_hint(console, study_id),
+        _found_until_then(console, runs, study_id),
+        Display(spec, study_id, planned.sharing.trained, console) as display,
+    ):
+        folders.claim_folder(runs, study_id, spec, update=True)  # a resumed one may have a larger budget
+        result = run_study(
+            spec,
+            study_id=study_id,
+            runs=runs,
+            observers=[display],
+            store_bytes=store_gb * 1e9,
+            storage=storage,
+            retry_failed=retry_failed,
+            verbose=verbose,
+        )
+    console.print(table.result_table(result))
+    _print_paths(console, result)
 
 
 def report_study(study_id: Annotated[str, typer.Argument(help="Id of the study.")], runs: Runs = Path("runs")) -> None:
@@ -161,11 +190,17 @@ def _spec(
             raise ConfigError(
                 str(file), [f"must not be given with --resume {resume}: a resumed study has its own spec"]
             )
-        if given or over:
+        changes = changes_of(given)
+        if over or any(path.partition(".")[0] != "budget" and path != PRICE for path in changes):
             raise ConfigError(
-                "--set, --with", [f"must not be given with --resume {resume}: a resumed study keeps its spec"]
+                "--set, --with",
+                [f"must not be given with --resume {resume}, but for budget: a resumed study keeps its spec"],
             )
-        return folders.read_spec(runs, resume)
+        spec = folders.read_spec(runs, resume)
+        if not changes:
+            return spec
+        changed = spec_files.changed_spec_document(spec, changes, source="--set")
+        return spec_files.parse_spec(changed, source="--set")
     if file is None:
         raise ConfigError("lncis study run", ["needs a study: a YAML file, or --resume STUDY_ID"])
     return spec_files.load_spec(file, changes_of(given), over)
@@ -213,6 +248,22 @@ def _resume_hint(console: Console, study_id: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.print(f"resume it with: lncis study run --resume {study_id}", soft_wrap=True)
+        raise
+
+
+@contextmanager
+def _found_until_then(console: Console, runs: Path, study_id: str) -> Iterator[None]:
+    """Within the block a spent budget prints the table of what there is."""
+    try:
+        yield
+    except BudgetError:
+        from lncis.studies import folders
+        from lncis.studies.report import table
+
+        result = folders.read_result(runs, study_id)
+        console.print(table.result_table(result))
+        if result.searched:
+            _print_paths(console, result)
         raise
 
 

@@ -149,13 +149,15 @@ def start_worker_group(host: Any, name: str, queue: Any, workers: Workers) -> Wo
     return WorkerGroup(name, host.run.remote(name, queue, workers))
 
 
-def stop_worker_groups(host: Any, queue: Any, worker_groups: Sequence[WorkerGroup]) -> None:
+def stop_worker_groups(
+    host: Any, queue: Any, worker_groups: Sequence[WorkerGroup], timeout_seconds: float = STOP_TIMEOUT_SECONDS
+) -> None:
     """Close the queue, give the groups at work time to stop, and kill their host: none is left behind."""
     known = frozenset[str]()
     with suppress(RayError):  # the queue may be gone
         known = ray.get(queue.close.remote(), timeout=STOP_TIMEOUT_SECONDS)
     with suppress(RayError):  # where Ray is gone, so are they
-        _over([group.run for group in worker_groups if group.name in known], STOP_TIMEOUT_SECONDS)
+        _over([group.run for group in worker_groups if group.name in known], timeout_seconds)
     with suppress(RayError):
         ray.kill(host)
         _over([group.run for group in worker_groups], STOP_TIMEOUT_SECONDS)

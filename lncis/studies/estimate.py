@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lncis.config import TrainConfig
 from lncis.errors import LncisError
-from lncis.studies import journal
+from lncis.studies import budget, journal
 from lncis.studies.history import History
 from lncis.studies.plan import Plan, makespan
 from lncis.studies.spec import StudySpec
@@ -86,6 +86,8 @@ def estimate_text(plan: Plan, runs: Path) -> RenderableType:
         f"runs; afterwards {_size(found.bytes_kept)} of trials (keep_checkpoints: {spec.keep_checkpoints}) and the "
         "stage store"
     )
+    if fits := budget.fitting(plan, found.pace.seconds if found.pace else None):
+        lines.append(fits)
     return Group(*(Text(line) for line in lines))
 
 

@@ -212,6 +212,7 @@ def _what_decides(spec: StudySpec) -> dict[str, Any]:
     """Return what a study's results depend on; the rest may change when it is resumed."""
     document = documents.dump(spec)
     del document["sensitivity_check"], document["keep_checkpoints"], document["resources"]["max_concurrent_trials"]
+    del document["budget"], document["resources"]["price_per_worker_hour"]
     return document
 
 

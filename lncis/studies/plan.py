@@ -64,7 +64,10 @@ class Plan:
         about = "" if self.exact else "about "
         lines = [f"and {hidden} more trials"] if hidden > 0 else []
         if not self.exact:
-            lines.append("TPE decides from results: the configurations above are random draws from the same space")
+            lines.append(
+                f"{spec.sampler.type.upper()} decides from results: the configurations above are random draws from the "
+                "same space"
+            )
         number = spec.resources.max_concurrent_trials
         at_a_time = f"{number} at a time" if number != "auto" else "as many at a time as there is room for"
         lines.append(
@@ -105,7 +108,7 @@ def plan(spec: StudySpec) -> Plan:
             trials += spec.trials(len(spec.baselines) + number, overrides)
         except ConfigError:  # the study leaves it out too, and says so
             continue
-    exact = spec.sampler.type != "tpe"
+    exact = spec.sampler.type not in ("tpe", "gp")
     return Plan(tree=tree, trials=[(trial, tree.chain(trial)) for trial in trials], exact=exact)
 
 

@@ -3,14 +3,16 @@
 ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2. There a configuration
 waits at a rung until it is among the best 1/eta and is promoted; here it is compared with those that reached the rung
 before it, as it arrives, and goes on or stops for good: no worker keeps a checkpoint for a promotion that never comes.
+Hyperband: Li et al., JMLR 2018; ASHA in each of its brackets.
 The schema is in lncis.studies.spec.samplers; the median rule is Optuna's own (lncis.studies.search).
 """
 
 import math
-from collections.abc import Collection
+from binascii import crc32
+from collections.abc import Collection, Sequence
 
 from lncis.config import Schedule
-from lncis.studies.spec.samplers import AshaPruner, MedianPruner, NoPruner, Pruner
+from lncis.studies.spec.samplers import AshaPruner, HyperbandPruner, MedianPruner, NoPruner, Pruner
 
 
 def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, ...]:
@@ -21,7 +23,7 @@ def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, .
     """
     steps = list[int]()
     match pruner:
-        case AshaPruner():
+        case AshaPruner() | HyperbandPruner():
             step = pruner.first_rung
             while first_switch + step < schedule.epochs:
                 steps.append(step)
@@ -35,10 +37,26 @@ def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, .
     return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))
 
 
-def asha_stops(pruner: AshaPruner, score: float, reached: Collection[float]) -> bool:
+def asha_stops(pruner: AshaPruner | HyperbandPruner, score: float, reached: Collection[float]) -> bool:
     """Say whether ASHA stops a configuration at a rung: it is not among the best 1/eta of those that reached it.
 
     `reached` holds their scores, its own included; higher is better. The first one there always goes on.
     """
     better = sum(other > score for other in reached)
     return better >= max(len(reached) // pruner.reduction_factor, 1)
+
+
+def bracket_of(pruner: HyperbandPruner, study_name: str, number: int, rungs: Sequence[int]) -> int:
+    """Return the bracket of the configuration with a number: it skips so many of the first rungs.
+
+    There is a bracket more than rungs. Their shares are those of Hyperband's algorithm 1, n = ceil((s_max + 1) /
+    (s + 1) eta^s), and the draw is that of Optuna's HyperbandPruner, so a study that is resumed makes it again.
+    """
+    last = len(rungs)
+    shares = [math.ceil((last + 1) * pruner.reduction_factor**s / (s + 1)) for s in range(last, -1, -1)]
+    left = crc32(f"{study_name}_{number}".encode()) % sum(shares)
+    bracket = 0
+    while left >= shares[bracket]:
+        left -= shares[bracket]
+        bracket += 1
+    return bracket

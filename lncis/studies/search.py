@@ -10,6 +10,8 @@ depends on the results reported before it and on nothing else, and a resumed stu
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,16 @@ from optuna.trial import TrialState
 from lncis.studies import pruning
 from lncis.studies.journal import Observation
 from lncis.studies.spec import StudySpec
-from lncis.studies.spec.samplers import AshaPruner, GridSampler, MedianPruner, NoPruner, OptunaSampler
+from lncis.studies.spec.samplers import (
+    AshaPruner,
+    GridSampler,
+    HyperbandPruner,
+    MedianPruner,
+    NoPruner,
+    OptunaSampler,
+)
 from lncis.studies.spec.space import Categorical, Range, applies
+from lncis.studies.stages import StageTree
 
 
 class Suggester:
@@ -36,7 +46,7 @@ class Suggester:
             self._study.add_trial(as_optuna(spec, observation))
         self._trials: list[optuna.Trial] = []
         self._closed: set[int] = set()  # those whose result Optuna has
-        self._scores: dict[int, dict[int, float]] = {}  # rung -> number of a configuration -> its score there
+        self._scores: dict[tuple[int, int], dict[int, float]] = {}  # bracket, rung -> configuration -> its score there
         self._points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
 
     @property
@@ -55,10 +65,11 @@ class Suggester:
         point = overrides if overrides is not None else self._points[number] if number < len(self._points) else None
         if point is not None:
             self._study.enqueue_trial(point)
-        if overrides is None:  # what was suggested once is not drawn again
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for conditional spaces
-                self._study.sampler = _sampler(self._spec, number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for conditional spaces
+            # whatever it was given the first time is there whole: nothing is to be drawn
+            given = overrides is not None
+            self._study.sampler = optuna.samplers.RandomSampler() if given else _sampler(self._spec, number)
         trial = self._study.ask()
         self._trials.append(trial)
         return number, self._suggest(trial)
@@ -84,13 +95,22 @@ class Suggester:
         trial = self._trials[number]
         trial.report(value, epoch)
         pruner = self._spec.pruner
-        if not isinstance(pruner, AshaPruner):
+        if not isinstance(pruner, AshaPruner | HyperbandPruner):
             return trial.should_prune()
         # not by Optuna: it would compare a configuration that skips the first rungs there too, with its later value
+        bracket = 0
+        if isinstance(pruner, HyperbandPruner):
+            bracket = pruning.bracket_of(pruner, self._spec.name, number, self._rungs)
+            if epoch in self._rungs[:bracket]:
+                return False
         score = value if self._spec.objective.mode == "max" else -value
-        reached = self._scores.setdefault(epoch, {})
+        reached = self._scores.setdefault((bracket, epoch), {})
         reached[number] = score
         return pruning.asha_stops(pruner, score, reached.values())
+
+    @cached_property
+    def _rungs(self) -> tuple[int, ...]:
+        return StageTree(self._spec, Path()).rungs
 
     def reopen(self, number: int) -> None:
         """Open a configuration again that ended without a value; for Optuna its next attempt is another trial."""
@@ -156,6 +176,8 @@ def _sampler(spec: StudySpec, number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(
                 seed=_sampler_seed(spec.sampler, number), multivariate=True, group=conditional, constant_liar=False
             )
+        case OptunaSampler(type="gp"):
+            return optuna.samplers.GPSampler(seed=_sampler_seed(spec.sampler, number))
     raise AssertionError(f"no sampler for {spec.sampler}")
 
 
@@ -167,5 +189,5 @@ def _pruner(spec: StudySpec, earlier: int) -> optuna.pruners.BasePruner:
     match spec.pruner:
         case MedianPruner() as pruner:  # which also counts the observations of an earlier study
             return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_configurations + earlier)
-        case AshaPruner() | NoPruner():  # ASHA is decided in lncis.studies.pruning
+        case AshaPruner() | HyperbandPruner() | NoPruner():  # these are decided in lncis.studies.pruning
             return optuna.pruners.NopPruner()

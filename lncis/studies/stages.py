@@ -84,6 +84,12 @@ class StageTree:
         """The epochs after which the pruner decides about configurations: there stage 2 is cut."""
         return pruning.rungs(self.spec.pruner, self.spec.base.schedule, min(self.switches, default=0))
 
+    def rungs_of(self, trial: Trial) -> tuple[int, ...]:
+        """The rungs at which it is decided about a trial's configuration: none in its stage 1, none for a baseline."""
+        switch = switch_of(trial.config) or 0
+        ahead = tuple(rung for rung in self.rungs if switch < rung < trial.config.schedule.epochs)
+        return () if trial.baseline else ahead
+
     @cached_property
     def data_of(self) -> Callable[[DatasetConfig], Identity]:
         """Return the identity of a data set, as it is when it is first asked for: a session does not see it change."""
@@ -100,6 +106,7 @@ class StageTree:
             alone=not self.spec.sharing,
             shared=self.shared,
             data_of=self.data_of,
+            ends_before=self.spec.extends.epochs if self.spec.extends else (),
         )
 
 
@@ -112,10 +119,12 @@ def chain(
     alone: bool = False,
     shared: str = "",
     data_of: Callable[[DatasetConfig], Identity] = identify,
+    ends_before: Collection[int] = (),
 ) -> list[Task]:
     """Return the tasks of a trial in order: stage 1, cut at `switches`, and stage 2, cut at `rungs`.
 
-    Trained `alone` it is one task that no other trial has. With the URL `shared` they are published below that.
+    Both are cut at `ends_before`, where a shorter training of an extended study ended. Trained `alone` it is one task
+    that no other trial has. With the URL `shared` they are published below that.
     """
     config, tasks = trial.config, list[Task]()
 
@@ -132,6 +141,7 @@ def chain(
     switch = switch_of(config)
     leaves = epochs if switch is None else switch
     ends = {cut for cut in switches if cut < leaves} | {rung for rung in rungs if (switch or 0) < rung < epochs}
+    ends |= {end for end in ends_before if end < epochs}
     for until in sorted((ends | {leaves, epochs}) - {0}):
         key = _key(config, workers, data, until=until, stage=1 if until <= leaves else 2)
         tasks.append(task(key, until, tasks[-1] if tasks else None))
@@ -148,8 +158,23 @@ def sets_stage1_epochs(config: TrainConfig) -> bool:
     return config.schedule.stage1_epochs == "auto" and has_stages(config.loss)
 
 
-def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, stage: Literal[1, 2]) -> str:
-    """Return a digest of all that can influence the weights after `until` epochs of a training."""
+def key_within_longer(trial: Trial, workers: Workers, data: Identity) -> str:
+    """Return the key that a whole training has as the beginning of a longer one, which has not ended there.
+
+    It is a stage of the longer one where that has equal numbers up to there: the same learning rates, above all.
+    """
+    epochs, switch = trial.config.schedule.epochs, switch_of(trial.config)
+    stage: Literal[1, 2] = 1 if switch is None or epochs <= switch else 2
+    return _key(trial.config, workers, data, until=epochs, stage=stage, ended=False)
+
+
+def _key(
+    config: TrainConfig, workers: Workers, data: Identity, *, until: int, stage: Literal[1, 2], ended: bool = True
+) -> str:
+    """Return a digest of all that can influence the weights after `until` epochs of a training.
+
+    With `ended` false it does not end there, even if those are all its epochs.
+    """
     influences: dict[str, Any] = documents.dump(config)
     schedule = config.schedule
     if config.model.weights not in PUBLISHED_WEIGHTS:  # those are what their names say, or are refused
@@ -158,8 +183,10 @@ def _key(config: TrainConfig, workers: Workers, data: Identity, *, until: int, s
         "lr_factors": [schedule.lr_factor(epoch) for epoch in range(until)],
         "warmup_iterations": schedule.warmup_iterations,
         # evaluation draws no random numbers, but what was evaluated is part of the result
-        "tested": until == schedule.epochs,
-        "evaluated": [(e + 1) % schedule.evaluate_every == 0 or e + 1 == schedule.epochs for e in range(until)],
+        "tested": ended and until == schedule.epochs,
+        "evaluated": [
+            (e + 1) % schedule.evaluate_every == 0 or (ended and e + 1 == schedule.epochs) for e in range(until)
+        ],
     }
     influences["loss"] = documents.dump(loss_in_stage(config.loss, stage))
     if stage == 2:

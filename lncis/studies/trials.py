@@ -18,7 +18,6 @@ from lncis.metrics import Record
 from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.search import Suggester
 from lncis.studies.spec import Trial, label
-from lncis.studies.stages import switch_of
 from lncis.studies.study_run import StudyRun
 
 
@@ -285,9 +284,8 @@ class TrialScheduler:
 
     def _next_rung(self, trial: Trial) -> int | None:
         """Return the epoch after which it is next decided about a trial's configuration."""
-        past = max(switch_of(trial.config) or 0, self._last_rung.get(trial.configuration, 0))
-        ahead = (rung for rung in self._tree.rungs if past < rung < trial.config.schedule.epochs)
-        return None if trial.baseline else next(ahead, None)
+        last = self._last_rung.get(trial.configuration, 0)
+        return next((rung for rung in self._tree.rungs_of(trial) if rung > last), None)
 
     def _submit(self, state: _TrialState) -> None:
         """Have a trial trained up to the next rung: how it goes on depends on the other seeds."""

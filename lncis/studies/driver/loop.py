@@ -10,21 +10,31 @@ In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.exceptions import RayActorError, RayError
 
-from lncis.errors import StudyError
+from lncis.errors import BudgetError, StudyError
 from lncis.execution import cluster
 from lncis.execution.worker_groups import start_queue
+from lncis.studies import budget
+from lncis.studies.budget import Spending
 from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.probing import SensitivityCheck
 from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
 from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
+from lncis.studies.journal import EpochFinished
 from lncis.studies.logs import DRIVER, LOGS
 from lncis.studies.requests import Requests, read_requests
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
+
+LAST_EPOCH_SECONDS = 60.0
+"""When the budget is spent, worker groups have twice the longest epoch so far, and so long, to end at their epoch."""
+
+LAST_REPORTS_SECONDS = 3.0
+"""When the budget is spent, trials that have just trained their last epoch have so long to say that they ended."""
 
 REQUESTS_SECONDS = 1.0
 """Between two looks at what users ask of the study."""
@@ -34,21 +44,31 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: Driv
     """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
 
     Raises StudyError where that cannot go on; what was trained is in the journal, and the study can be resumed.
-    ConfigError where a searched parameter changes nothing.
+    BudgetError where its budget is spent. ConfigError where a searched parameter changes nothing.
     """
     if not scheduler.unfinished:
         return
+    spending, reached = Spending(run.spec), ""
     resources, stopped = run.spec.resources, "Ray stopped them"
     at_once = 1 if resources.max_concurrent_trials == "auto" else resources.at_a_time(scheduler.unfinished)
     try:
+        if spent := spending.reached(run.journal.events, time.time()):
+            raise _BudgetSpent(spent)
         with cluster.connected(resources, at_once, verbose=verbose):
-            _drive_on_ray(run, scheduler, queue, log)
+            _drive_on_ray(run, scheduler, queue, log, spending)
+    except _BudgetSpent as error:
+        reached = str(error)
     except StudyStopped as error:
         stopped = str(error)
     except RayActorError:
         stopped = "the study's queue died"
     except RayError as error:
         stopped = f"Ray failed ({type(error).__name__})"
+    if scheduler.unfinished and reached:
+        raise BudgetError(
+            f"{scheduler.unfinished} trials of study {run.study_id} did not end: its budget is spent ({reached}); go "
+            f"on with: {budget.remedy(run.spec, run.study_id, reached)}"
+        )
     if scheduler.unfinished:
         if read_requests(run.folder).drain:
             stopped = "a user asked to start no more"
@@ -58,7 +78,20 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: Driv
         )
 
 
-def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog) -> None:
+class _BudgetSpent(Exception):
+    """The message says which limits are reached."""
+
+
+@dataclass
+class _End:
+    """When the study stops, by the monotonic clock, as its budget is spent."""
+
+    at: float | None = None
+
+
+def _drive_on_ray(
+    run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, spending: Spending
+) -> None:
     """Start the queue, the probes and the workers; follow the trials; stop all that was started."""
     queue.actor = start_queue(scaled=True, idle_seconds=idle_seconds(), waits=cluster.grows())
     with ExitStack() as at_the_end:  # the last one first, and each one, also after another Ctrl-C
@@ -75,9 +108,24 @@ def _drive_on_ray(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, l
             check.attend()
             pool.attend()
             log.take(queue.take_log)
-            return pool.trials_at_once
+            if not (spent := spending.reached(run.journal.events, time.time())):
+                return pool.trials_at_once
+            if end.at is None:
+                end.at = time.monotonic() + LAST_REPORTS_SECONDS
+            if time.monotonic() >= end.at:
+                pool.stop_seconds = LAST_EPOCH_SECONDS + 2 * _longest_epoch(run)
+                raise _BudgetSpent(spent)
+            return 0  # start none
 
+        end = _End()
         follow(scheduler, trials, attend, _Asked(run.folder).now)
+        if end.at is not None:
+            raise _BudgetSpent(spending.reached(run.journal.events, time.time()))
+
+
+def _longest_epoch(run: StudyRun) -> float:
+    epochs = (event for event in run.journal.events if isinstance(event, EpochFinished))
+    return max((event.record["seconds"] for event in epochs), default=0.0)
 
 
 def _take_last_lines(log: DriverLog, queue: StudyQueue) -> None:

@@ -64,6 +64,8 @@ class WorkerPool:
         self._live: int | None = None
         self._silence = ""
         self._next_look = 0.0
+        self.stop_seconds: float = worker_groups.STOP_TIMEOUT_SECONDS
+        """How long groups at work may take to stop: they do so after an epoch."""
         self.trials_at_once = 1
         """How many trials to follow now."""
 
@@ -80,7 +82,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Stop all groups, and close the queue."""
-        worker_groups.stop_worker_groups(self._host, self._queue, self._worker_groups)
+        worker_groups.stop_worker_groups(self._host, self._queue, self._worker_groups, self.stop_seconds)
 
     def _attend(self, status: QueueStatus) -> None:
         ended = [group for group in self._worker_groups if not group.is_alive()]

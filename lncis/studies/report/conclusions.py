@@ -38,6 +38,7 @@ def conclusions(result: StudyResult) -> list[str]:
         *_statistics(result),
         *_pruned(result),
         *_failed(result),
+        *_provenance(result),
         *_cost(result),
     ]
 
@@ -163,6 +164,11 @@ def _failed(result: StudyResult) -> list[str]:
     if len(by_reason) > NAMES:
         lines.append(f"failed for {len(by_reason) - NAMES} other reasons: see table.csv")
     return lines
+
+
+def _provenance(result: StudyResult) -> list[str]:
+    extends = result.spec.extends
+    return [f"extends {extends.study}, whose result is in its own folder"] if extends else []
 
 
 def _cost(result: StudyResult) -> list[str]:

@@ -57,14 +57,14 @@ def cost_of(history: History) -> Cost:
         wasted=sum(all(trial.end is End.FAILED for trial in users) for _, users in trained),
         lost_seconds=sum(_lost(session) for session in sessions) * workers,
         training_seconds=sum(users[0].epochs[epoch].record["seconds"] for epoch, users in trained) * workers,
-        held_seconds=sum(_held(session) for session in sessions) * workers,
+        held_seconds=sum(held_seconds(session) for session in sessions) * workers,
         seconds=sum(session.last_time - session.started.time for session in sessions),
     )
 
 
-def _held(session: SessionHistory) -> float:
-    """Return for how long a session held worker groups, summed over them."""
-    times = [*(change.time for change in session.worker_groups), session.last_time]
+def held_seconds(session: SessionHistory, until: float | None = None) -> float:
+    """Return for how long a session held worker groups, summed over them; one that goes on, `until` a time."""
+    times = [*(change.time for change in session.worker_groups), until or session.last_time]
     spans = [end - begin for begin, end in pairwise(times)]
     return sum(change.worker_groups * span for change, span in zip(session.worker_groups, spans, strict=True))
 

@@ -271,6 +271,7 @@ def result_document(result: StudyResult) -> dict[str, Any]:
         {
             "study_id": result.study_id,
             "name": result.spec.name,
+            "extends": result.spec.extends.study if result.spec.extends else None,
             "cost": asdict(result.cost),
             "best": result.best.trial.overrides if result.searched else None,
             "as_good_as_best": [c.trial.overrides for c in result.as_good_as_best] if result.searched else [],

@@ -3,6 +3,8 @@
 from lncis.studies.spec.judging import judge as judge
 from lncis.studies.spec.study import MAX_FOLDS as MAX_FOLDS
 from lncis.studies.spec.study import NUMBER_OR_AUTO as NUMBER_OR_AUTO
+from lncis.studies.spec.study import Budget as Budget
+from lncis.studies.spec.study import Extends as Extends
 from lncis.studies.spec.study import Objective as Objective
 from lncis.studies.spec.study import Paper as Paper
 from lncis.studies.spec.study import PaperRow as PaperRow

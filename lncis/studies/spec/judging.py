@@ -85,6 +85,7 @@ class _Judge:
             if spec.folds and _of_fold(overrides):
                 yield f"baselines.{name}: fold must not be set; baselines train with every fold of folds:"
             yield from self._misfits(f"baselines.{name}", overrides)
+        yield from _budget_problems(spec)
         if spec.base.batch_size % spec.resources.num_workers:
             yield (
                 f"base.batch_size must be a multiple of resources.num_workers ({spec.resources.num_workers}) "
@@ -126,6 +127,9 @@ class _Judge:
             return
         if problems := [line for path in spec.search for line in _fractions(spec, path)]:
             yield from problems
+            return
+        if spec.sampler.type == "gp" and (when := [path for path, one in spec.search.items() if one.when]):
+            yield f"search.{when[0]}.when: sampler gp knows no conditions; use sampler tpe, or drop this one"
             return
         if spec.sampler.type != "grid":
             for path, parameter in spec.search.items():
@@ -181,6 +185,16 @@ def _fold_problems(spec: StudySpec) -> Iterator[str]:
 
 def _of_fold(paths: Iterable[str]) -> bool:
     return any(path.partition(".")[0] == "fold" for path in paths)
+
+
+def _budget_problems(spec: StudySpec) -> Iterator[str]:
+    if spec.budget.money is not None and spec.resources.price_per_worker_hour is None:
+        yield "budget.money: needs resources.price_per_worker_hour; set that, or limit worker_hours"
+    if spec.budget.epochs is not None and spec.budget.epochs < spec.base.schedule.epochs:
+        yield (
+            f"budget.epochs: must be {spec.base.schedule.epochs} or more, the epochs of one trial, "
+            f"but got {spec.budget.epochs}"
+        )
 
 
 def _not_comparable(path: str) -> Iterator[str]:

@@ -18,9 +18,13 @@ class GridSampler:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class OptunaSampler:
-    """Optuna's independent draws, or its tree-structured Parzen estimator."""
+    """Optuna's independent draws, its tree-structured Parzen estimator, or its Gaussian process.
 
-    type: Literal["random", "tpe"]
+    gp needs the fewest configurations where few ranges are searched and all always apply; tpe takes any space. There is
+    no CMA-ES: it needs hundreds of configurations, takes neither choices nor conditions, and one more package.
+    """
+
+    type: Literal["random", "tpe", "gp"]
     configurations: int = Field(ge=1)
     """How many configurations to try; each is trained with every seed."""
     seed: int = Field(default=0, ge=0)
@@ -68,4 +72,18 @@ class MedianPruner:
     """None is pruned before so many have finished."""
 
 
-Pruner = Annotated[NoPruner | AshaPruner | MedianPruner, Field(discriminator="type")]
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class HyperbandPruner:
+    """Hyperband (Li et al., JMLR 2018), with ASHA in its brackets: it also trusts the first rungs less.
+
+    Rungs lie as those of ASHA. Each configuration is in a bracket: the first one decides at every rung, the next ones
+    skip the first rung, the first two, ..., and the last one decides nowhere. Only configurations of one bracket are
+    compared. More are in earlier brackets, drawn by the number of the configuration as Optuna draws them.
+    """
+
+    type: Literal["hyperband"] = "hyperband"
+    first_rung: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+Pruner = Annotated[NoPruner | AshaPruner | MedianPruner | HyperbandPruner, Field(discriminator="type")]

@@ -53,10 +53,30 @@ class Resources(Workers):
 
     max_concurrent_trials: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NUMBER_OR_AUTO] = 2
     """auto: as many as the cluster has room for, nodes that join later included; at most MAX_AUTO_TRIALS."""
+    price_per_worker_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """What a worker costs while the study holds it, idle or not, in any currency; for `budget.money`."""
 
     def at_a_time(self, trials: int) -> int:
         """Return how many of `trials` may train at a time; with auto it assumes a cluster with room for them."""
         return min(MAX_AUTO_TRIALS if self.max_concurrent_trials == "auto" else self.max_concurrent_trials, trials)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Budget:
+    """What a study may spend over all its sessions; the limit that is reached first ends it, and null is none.
+
+    Then running stages end at their epoch, and the result is made from the trials that finished. With a larger budget
+    the study goes on.
+    """
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Epochs that it trains; those shared between its trials count once, those of earlier studies do not."""
+    worker_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Hours for which it holds workers, idle or not, summed over them."""
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Wall time, in hours."""
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Worker-hours times `resources.price_per_worker_hour`, which must be set."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
@@ -98,6 +118,16 @@ class Replicate(NamedTuple):
         """Return the seed, with the noise seed and the fold if there are several, as tables show it."""
         noise = "" if self.noise_seed is None else f", noise {self.noise_seed}"
         return f"{self.seed}{noise}" + ("" if self.fold is None else f", fold {self.fold.number}")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
+class Extends:
+    """The study that another one extends."""
+
+    study: str
+    """Its id."""
+    epochs: list[Annotated[int, Field(ge=1)]] = field(default_factory=list)
+    """Where its trials ended: trials of more epochs are cut there, to go on from their checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +217,8 @@ class StudySpec:
     secondary_objectives: list[Objective] = field(default_factory=list)
     """The sampler optimises these too, and the report shows the Pareto front; `objective` alone selects the best."""
     resources: Resources = field(default_factory=Resources)
+    budget: Budget = field(default_factory=Budget)
+    """When it ends, whatever is left to do; by default never before all is done."""
     sharing: bool = True
     """Train stages that several trials share once; false trains every trial alone."""
     sensitivity_check: bool = True
@@ -194,6 +226,8 @@ class StudySpec:
     keep_checkpoints: Literal["all", "best"] = "all"
     """Of the finished trials; best: those of the best configuration."""
     paper: Paper | None = None
+    extends: Extends | None = None
+    """The finished study that this one extends; `lncis study extend` writes it."""
 
     def configure(
         self, overrides: dict[str, Any], seed: int, noise_seed: int | None = None, fold: Fold | None = None
