@@ -3,8 +3,8 @@
 Gamma. At the noise rate eta of K classes a calibrated model gives a flipped label the loss F = ln((K - 1) / eta), and a
 right one -ln(1 - eta) and more. So no label loses more than F unless the model is surer than the data allow. When
 stage 2 begins, eta is estimated from what the model says at the annotations' own boxes in `val`, which is as noisy as
-`train` and was not trained on (lncis.noise.noise_model; in `train` memorised labels hide a third to a half of the
-noise). Then
+`train` and was not trained on (lncis.noise.noise_model; in `train` memorised labels hide half of the noise and more).
+Then
 
     gamma = ln((K - 1) / eta) + 2
 
@@ -13,7 +13,8 @@ certainly wrong. At 40 % of VOC's 20 classes that is 5.9; the paper's sweep is b
 are the higher gamma is: eta counts as at least one wrong label, so without noise next to nothing is set aside.
 
 The estimate is right for models that are less sure than they should be, as after a short training; a calibrated one
-hides a third of the noise from it, and noise of pairs altogether. Then gamma is too high, and sets too little aside.
+hides a tenth to a third of the noise from it, and noise of pairs altogether. Then gamma is too high, and sets too
+little aside.
 
 E1. Stage 1 ends after the first epoch in which the loss on `val` (cross entropy at the annotations' own boxes) is not
 below that of two epochs before, but by `Schedule.switch_epoch` at the latest.
