@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from fake_ray import SPEC, FakeRay
 from object_store import KEY, SECRET, ObjectStore, serving
-from served import eventually, served
+from served import finished, served
 
 from lncis import downloads as client_downloads
 from lncis.client import Client
@@ -28,23 +28,6 @@ from service.store.database import Database
 CONTENT = os.urandom(3_000_000)
 OTHER = os.urandom(1_000_000)
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
-
-
-@pytest.fixture
-def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
-    with served(tmp_path, database, ray_address=ray.address) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
-        yield made
-
-
-def finished(client: Client, spec: Any = SPEC) -> Any:
-    study = client.submit(spec)
-    return eventually(lambda: (now := client.get(study.id)).over and now)
 
 
 def best_trial(client: Client, study: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from fake_ray import SPEC, FakeRay
-from served import eventually, served
+from served import eventually, finished, served
 
 from lncis import files
 from lncis.client import Client
@@ -22,23 +21,6 @@ from service.auth import parse_tokens
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database
-
-
-@pytest.fixture
-def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
-    with served(tmp_path, database, ray_address=ray.address) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
-        yield made
-
-
-def finished(client: Client, spec: Any = SPEC, **more: Any) -> Any:
-    study = client.submit(spec, **more)
-    return eventually(lambda: (now := client.get(study.id)).over and now)
 
 
 def rows(database: Database) -> dict[str, int]:
