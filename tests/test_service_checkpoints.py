@@ -66,22 +66,22 @@ def test_the_best_checkpoint_comes_whole_with_its_digest(url: str, client: Clien
     )
 
 
-@pytest.mark.parametrize(
-    ("asked", "first", "last"),
-    [
-        ("bytes=0-0", 0, 0),
-        ("bytes=2999999-", 2_999_999, 2_999_999),
-        ("bytes=1000000-2500000", 1_000_000, 2_500_000),
-        ("bytes=1000000-9999999", 1_000_000, 2_999_999),
-        ("bytes=-10", 2_999_990, 2_999_999),
-        ("bytes=-9999999", 0, 2_999_999),
-    ],
-)
-def test_a_part_comes_alone(url: str, study: Any, asked: str, first: int, last: int) -> None:
-    answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint", headers={"Range": asked})
-    assert answer.status_code == 206
-    assert answer.headers["content-range"] == f"bytes {first}-{last}/3000000"
-    assert answer.content == CONTENT[first : last + 1]
+PARTS = {
+    "bytes=0-0": (0, 0),
+    "bytes=2999999-": (2_999_999, 2_999_999),
+    "bytes=1000000-2500000": (1_000_000, 2_500_000),
+    "bytes=1000000-9999999": (1_000_000, 2_999_999),
+    "bytes=-10": (2_999_990, 2_999_999),
+    "bytes=-9999999": (0, 2_999_999),
+}
+
+
+def test_a_part_comes_alone(url: str, study: Any) -> None:
+    for asked, (first, last) in PARTS.items():
+        answer = httpx2.get(timeout=60, url=f"{url}/studies/{study.id}/checkpoint", headers={"Range": asked})
+        assert answer.status_code == 206, asked
+        assert answer.headers["content-range"] == f"bytes {first}-{last}/3000000"
+        assert answer.content == CONTENT[first : last + 1]
 
 
 def test_a_range_counts_only_for_the_file_that_it_is_of(url: str, study: Any) -> None:
