@@ -95,7 +95,8 @@ def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignI
     def buttons() -> set[str]:
         return set(re.findall(r'name="action" value="(\w+)"', browser.get(f"/ui/studies/{study.id}").text))
 
-    assert buttons() == {"pause", "drain", "cancel", "priority", "labels"}
+    eventually(lambda: next(client.trials(study.id), None))
+    assert buttons() == {"pause", "drain", "cancel", "priority", "labels", "stop"}
     client.cancel(study.id)
     eventually(lambda: client.get(study.id).over)
     assert buttons() == {"labels", "archive", "delete"}
