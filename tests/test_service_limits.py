@@ -235,7 +235,6 @@ def test_a_preset_is_read_again_when_one_of_its_files_changed(tmp_path):
 @pytest.mark.processes
 def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkeypatch):
     """Its time is up first; meanwhile and afterwards the plans of others come."""
-    monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
     giant = {**SPEC, "search": {"loss.gamma": choices(*range(1, 1001))}, "seeds": list(range(10))}
     giant["base"] = {"schedule": {"epochs": 10_000, "evaluate_every": 10_000}}
     planner = plans.Planner(tmp_path)
@@ -250,6 +249,8 @@ def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkey
         return name, time.monotonic() - begun
 
     async def ask() -> list[tuple[str, float]]:
+        await plan("small", "bilal")  # its process has started
+        monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
         large = asyncio.create_task(plan("giant", "anna"))
         await asyncio.sleep(0)
         return [await plan("small", "bilal"), await large, await plan("small", "bilal")]
