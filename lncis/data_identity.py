@@ -6,6 +6,7 @@ when its size or one of its times has changed.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from rich.progress import track
 from lncis import files
 from lncis.config import CocoData, DatasetConfig
 from lncis.documents import read_json
-from lncis.errors import DataError
+from lncis.errors import DataError, printable
 
 Identity = Mapping[str, str]
 """What a training reads, as people call it -> digest of its content. Empty where the config says all."""
@@ -34,6 +35,9 @@ SETTLED_SECONDS = 2.0
 
 
 SPLITS = ("train", "val", "test")
+ROOTS = "LNCIS_DATA_ROOTS"
+"""The variable with the folders, separated by colons, below which images must lie; unset: anywhere. A service sets it
+for its studies: it judges the paths that a study names, and an annotation file names more."""
 
 
 def identify(config: DatasetConfig, splits: Collection[str] = SPLITS) -> Identity:
@@ -49,7 +53,9 @@ def identify(config: DatasetConfig, splits: Collection[str] = SPLITS) -> Identit
         if annotations is not None and split in splits:
             try:
                 found[f"annotations of {split}"] = files.digest_once(annotations)
-                found[f"images of {split}"] = _digest_of_images(images, _names(annotations, files.stamp(annotations)))
+                names = _names(annotations, files.stamp(annotations))
+                _require_inside(annotations, images, names)
+                found[f"images of {split}"] = _digest_of_images(images, names)
             except OSError as error:
                 raise DataError(f"{error.filename}: cannot be read: {error.strerror}; check the path") from error
     return found
@@ -67,6 +73,20 @@ def _names(annotations: Path, stamp: files.Stamp) -> tuple[str, ...]:
         return tuple(sorted(str(image["file_name"]) for image in read_json(annotations)["images"]))
     except (TypeError, KeyError) as error:
         raise DataError(f"{annotations} is no COCO file ({error!r}); `lncis data check` lists what is wrong") from error
+
+
+def _require_inside(annotations: Path, folder: Path, names: Sequence[str]) -> None:
+    """Raise DataError for an image that lies elsewhere than a shared service allows, also by a link."""
+    roots = [os.path.realpath(root) for root in os.environ.get(ROOTS, "").split(":") if root]
+    if not roots:
+        return
+    below = tuple(f"{root.rstrip('/')}/" for root in roots)
+    for name in names:
+        if not os.path.realpath(files.find(folder, name)).startswith(below):
+            raise DataError(
+                f"{annotations}: the file_name {printable(name)} leads to no file below {', '.join(roots)}; name "
+                f"images below {folder}, without links to other places"
+            )
 
 
 def _digest_of_images(folder: Path, names: Sequence[str]) -> str:

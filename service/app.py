@@ -66,7 +66,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     )
     app.add_middleware(Measured, metrics=runtime.metrics)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, tokens=bool(settings.tokens))
     endpoints, pages = (
         (studies, keeping, results, logs, checkpoints, system),
         (signing, actions, comparison, log_page, suspects_page, page),

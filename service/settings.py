@@ -68,6 +68,8 @@ class Settings:
     """After so long without an answer of Ray, its studies are shown as queued until it answers."""
     max_setbacks: int = Field(default=3, ge=1)
     """A study fails when so many of its jobs in a row died without finishing an epoch."""
+    max_lost_jobs: int = Field(default=8, ge=1)
+    """A study fails when Ray lost so many of its jobs in a row before they finished an epoch."""
     job_python: str = sys.executable
     """The Python that runs a study on the head node; it must have lncis."""
     store_gb: float = Field(default=20.0, ge=0)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fake_ray import FakeRay
     from small_study import Watch
 
+    from lncis.client import Client
     from lncis.config import TrainConfig
     from lncis.studies.report.result import StudyResult
     from lncis.studies.spec import StudySpec
@@ -254,6 +255,24 @@ def ray(tmp_path: Path) -> Iterator[FakeRay]:
     fake = FakeRay(tmp_path / "runs")
     yield fake
     fake.kill_head()
+
+
+@pytest.fixture
+def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
+    """A service whose studies run on `ray`."""
+    from served import served
+
+    with served(tmp_path, database, ray_address=ray.address) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    """Of the service at `url`."""
+    from lncis.client import Client
+
+    with Client(url) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

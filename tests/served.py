@@ -17,7 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import uvicorn
+from fake_ray import SPEC
 
+from lncis.client import Client
 from service.app import create_app
 from service.connections import LimitedProtocol
 from service.dispatch import waiting
@@ -136,3 +138,9 @@ def eventually(look: Callable[[], Any], *, seconds: float = 300.0) -> Any:
         assert time.monotonic() < until, "it did not come to that in time"
         time.sleep(0.02)
     return found
+
+
+def finished(client: Client, spec: Any = SPEC, **more: Any) -> Any:
+    """Return a study that was submitted, once it is over."""
+    study = client.submit(spec, **more)
+    return eventually(lambda: (now := client.get(study.id)).over and now)

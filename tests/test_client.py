@@ -38,12 +38,6 @@ def no_service_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
-    with served(tmp_path, database, ray_address=ray.address) as address:
-        yield address
-
-
-@pytest.fixture
 def idle(tmp_path: Path, database: Database) -> Iterator[str]:
     """Without Ray: what is queued stays queued."""
     with served(tmp_path, database) as address:

@@ -95,7 +95,8 @@ def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignI
     def buttons() -> set[str]:
         return set(re.findall(r'name="action" value="(\w+)"', browser.get(f"/ui/studies/{study.id}").text))
 
-    assert buttons() == {"pause", "drain", "cancel", "priority", "labels"}
+    eventually(lambda: next(client.trials(study.id), None))
+    assert buttons() == {"pause", "drain", "cancel", "priority", "labels", "stop"}
     client.cancel(study.id)
     eventually(lambda: client.get(study.id).over)
     assert buttons() == {"labels", "archive", "delete"}
@@ -105,15 +106,13 @@ def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignI
     assert f'href="/ui/studies/{study.id}"' in refused.text
 
 
-@pytest.mark.parametrize("given", [{"key": ""}, {"key": "0" * 64}, {}, {"key": "\u00fc"}])
-def test_a_form_without_the_key_of_its_user_does_nothing(
-    url: str, client: Client, given: dict[str, str], signed_in: SignIn
-) -> None:
+def test_a_form_without_the_key_of_its_user_does_nothing(url: str, client: Client, signed_in: SignIn) -> None:
     study, browser = running(client), signed_in()
-    refused = browser.post(f"/ui/studies/{study.id}/act", data={**given, "action": "cancel"})
-    assert refused.status_code == 403
-    assert "not of a page of yours" in refused.text
-    assert client.get(study.id).state == "running"
+    for given in ({"key": ""}, {"key": "0" * 64}, {}, {"key": "\u00fc"}):
+        refused = browser.post(f"/ui/studies/{study.id}/act", data={**given, "action": "cancel"})
+        assert refused.status_code == 403, given
+        assert "not of a page of yours" in refused.text
+        assert client.get(study.id).state == "running"
 
 
 def test_the_key_of_another_pass_does_nothing(url: str, client: Client, signed_in: SignIn) -> None:
@@ -171,17 +170,15 @@ def test_a_pass_to_read_cannot_become_one_to_act() -> None:
     assert demoted.form_key == ""
 
 
-@pytest.mark.parametrize("given", ["", "seven", "1.5", "1001", "-9999"])
-def test_a_priority_is_a_whole_number(url: str, client: Client, given: str, signed_in: SignIn) -> None:
-    study = running(client)
-    answer = press(signed_in(), study, "priority", priority=given)
-    assert answer.status_code == 422
-    assert "A priority is a whole number from -1000 to 1000" in answer.text
-
-
-@pytest.mark.parametrize("given", ["x" * 41, ",".join(str(number) for number in range(21)), "a\nb"])
-def test_labels_that_are_none_are_refused(url: str, client: Client, given: str, signed_in: SignIn) -> None:
-    assert press(signed_in(), running(client), "labels", labels=given).status_code == 422
+def test_priorities_and_labels_that_are_none_are_refused(url: str, client: Client, signed_in: SignIn) -> None:
+    study, browser = running(client), signed_in()
+    for given in ("", "seven", "1.5", "1001", "-9999"):
+        answer = press(browser, study, "priority", priority=given)
+        assert answer.status_code == 422, given
+        assert "A priority is a whole number from -1000 to 1000" in answer.text
+    for given in ("x" * 41, ",".join(str(number) for number in range(21)), "a\nb"):
+        assert press(browser, study, "labels", labels=given).status_code == 422, given
+    assert (client.get(study.id).priority, client.get(study.id).labels) == (0, [])
 
 
 def test_what_no_form_sends_is_refused(url: str, client: Client, signed_in: SignIn) -> None:

@@ -321,6 +321,13 @@ def test_bodies_that_are_no_study(idle, content, kind, status):
     problem(idle.post("/studies", content=content, headers={"Content-Type": kind}), status)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, identity"])
+def test_a_compressed_body_is_refused_as_one(idle, coding):
+    answer = idle.post("/studies", json=SPEC, headers={"Content-Encoding": coding})
+    assert "Content-Encoding must be identity" in problem(answer, 415)["detail"]
+    assert answer.headers["Accept-Encoding"] == "identity"
+
+
 def test_a_grid_of_a_billion_is_refused_without_counting_it_out(idle):
     search = {f"loss.x{n}": {"type": "categorical", "choices": list(range(100))} for n in range(10)}
     started = time.monotonic()
@@ -428,6 +435,7 @@ def test_the_queue_says_which_limit(open_client, ray):
 
 def test_tokens_and_their_scopes(open_client):
     client = open_client(tokens=parse_tokens(f"{ANNA},{BILAL}"))
+    assert client.get("/openapi.json").json()["paths"]["/studies"]["post"]["security"] == [{"HTTPBearer": []}]
     problem(client.get("/studies"), 401)
     problem(client.get("/studies", headers={"Authorization": "Bearer wrong-one"}), 401)
     problem(client.get("/studies", headers={"Authorization": "Basic secret-of-anna"}), 401)
@@ -658,6 +666,7 @@ def test_the_document_is_one_that_generators_of_clients_read(idle):
         return [c for inner in value for c in constants(inner)] if isinstance(value, list) else []
 
     assert constants(document) == []
+    assert "security" not in patch  # a service without tokens asks for none
     schema = document["components"]["schemas"]["StudySummary"]["properties"]["max_concurrent_trials"]
     assert {"type": "string", "enum": ["auto"]} in schema["anyOf"]
 

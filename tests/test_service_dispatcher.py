@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fake_ray import SPEC, FakeJob, FakeRay
+from served import eventually
 
 from lncis import documents
 from lncis.api import Action, State
@@ -575,23 +576,77 @@ def test_a_job_of_the_version_before_is_followed(dispatcher, database, ray):
     assert ray.jobs == {}
 
 
-@pytest.mark.parametrize(("status", "said"), [("FAILED", "Ray ended its job"), ("STOPPED", "its job was stopped")])
-def test_what_a_study_did_not_do_is_no_setback_of_it(dispatcher, database, ray, monkeypatch, status, said):
-    """Ray lost the node of its job, or somebody stopped it in Ray's dashboard: five times, and it goes on."""
-    monkeypatch.setattr("service.dispatch.outcome.NOT_ITS_OWN_SECONDS", 0.3)
-    ray.epoch_seconds = 60.0
-    study, acting = queued(database), dispatcher(max_setbacks=3)
+def end_as_ray_does(ray, study, status):
+    """End a study's job without an exit code."""
+    job = ray.job(study.id)
+    job.stopped.set()
+    while job.status == "RUNNING":
+        time.sleep(0.01)
+    job.status = status
+
+
+def at_once(database, study):
+    """Have a study wait no longer."""
+    database.write(lambda c: store.update_study(c, store.load_study(c, study.id), retry_at=0.0))
+
+
+def test_a_job_that_somebody_stops_in_the_dashboard_is_no_setback_of_its_study(dispatcher, database, ray):
+    """Five times, and it goes on."""
+    ray.epoch_seconds = 600.0
+    study, acting = queued(database), dispatcher(max_setbacks=3, max_lost_jobs=3)
     for _ in range(5):
         until(acting, database, study, State.RUNNING)
-        job = ray.job(study.id)
-        job.stopped.set()
-        while job.status == "RUNNING":
-            time.sleep(0.01)
-        job.status = status
-        waits = until(acting, database, study, State.QUEUED, State.FAILED)
-        assert (waits.state, waits.setbacks) == (State.QUEUED, 0)
-        assert waits.reason.startswith(said)
+        end_as_ray_does(ray, study, "STOPPED")
+        acting.turn()
+        waits = now(database, study)
+        assert (waits.state, waits.setbacks, waits.lost_jobs) == (State.QUEUED, 0, 0)
+        assert waits.reason.startswith("its job was stopped")
+        at_once(database, study)
     ray.epoch_seconds = 0.0
+    until(acting, database, study, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["Ray ends its job", "the head restarts"])
+def test_a_study_whose_jobs_ray_loses_waits_longer_each_time_and_fails_in_the_end(
+    dispatcher, database, ray, monkeypatch, restarts
+):
+    monkeypatch.setattr("service.dispatch.outcome.LOST_SECONDS", (100.0, 300.0, 700.0))
+    ray.epoch_seconds = 600.0
+    study, acting = queued(database), dispatcher(max_setbacks=1, max_lost_jobs=4)
+    pauses = []
+    for lost in (1, 2, 3, 4):
+        until(acting, database, study, State.RUNNING)
+        end_as_ray_does(ray, study, "FAILED")
+        if restarts:
+            ray.jobs.clear()
+        before = time.time()
+        acting.turn()
+        waits = now(database, study)  # after the first restart of a head the turn has submitted it again
+        assert waits.setbacks == 0
+        if lost == 4:
+            break
+        assert (waits.state is State.QUEUED, waits.lost_jobs) == (not restarts or lost > 1, lost)
+        if lost > 1:
+            assert f"lost {lost} times in a row without an epoch" in waits.reason
+        pauses.append(max(0.0, waits.retry_at - before))
+        at_once(database, study)
+    assert pauses == pytest.approx([0.0 if restarts else 100.0, 300.0, 700.0], abs=60)
+    assert waits.state is State.FAILED
+    assert waits.reason.startswith("its job was lost 4 times in a row before it finished an epoch: Ray ")
+
+
+def test_a_finished_epoch_begins_the_count_of_lost_jobs_anew(dispatcher, database, ray):
+    study, acting = queued(database), dispatcher(max_lost_jobs=2)
+    for epochs in (1, 2, 3, 4):
+        ray.hold_after = epochs
+        until(acting, database, study, State.RUNNING)
+        eventually(lambda epochs=epochs: sum(ray.trained.values()) >= epochs)
+        end_as_ray_does(ray, study, "FAILED")
+        acting.turn()
+        waits = now(database, study)
+        assert (waits.state, waits.lost_jobs) == (State.QUEUED, 1)
+        at_once(database, study)
+    ray.hold_after = None
     until(acting, database, study, State.SUCCEEDED)
 
 

@@ -105,6 +105,7 @@ def test_a_job_is_given_the_storage_and_the_mlflow_of_the_service(monkeypatch: p
     given = {
         "LNCIS_STORAGE": "s3://bucket/a:b@c?endpoint_override=http%3A%2F%2F10.0.0.5%3A9000&scheme=http&region=us-east-1",
         "MLFLOW_TRACKING_URI": "http://host:5000/of@team",
+        "LNCIS_DATA_ROOTS": "/tmp:/usr",
     }
     RayJobs(from_environment(given)).submit("study-1", attempt=1)
     RayJobs(from_environment({})).submit("study-1", attempt=1)

@@ -12,9 +12,10 @@ import pytest
 from fake_ray import SPEC
 
 from lncis import documents
-from lncis.config import TrainConfig
+from lncis.config import CocoData, TrainConfig
 from lncis.config.model import _absolute_file
-from lncis.errors import ConfigError
+from lncis.data_identity import identify
+from lncis.errors import ConfigError, DataError
 from service.api import problems
 from service.api.submission import bodies, limits, plans, presets
 from service.api.submission.named_files import WEIGHTS
@@ -105,6 +106,36 @@ def test_a_link_is_judged_by_what_it_leads_to(roots):
     for name in ("linked.pt", "renamed.pt", "loop.pt"):
         base = {"model": {"type": "digits_rcnn", "weights": f"in/{name}"}}
         assert [*refusals({**SPEC, "base": base}, data_roots=roots)] == ["base.model.weights"]
+
+
+def test_weights_as_safetensors_are_refused_with_the_way_to_save_them_as_torch_does(roots):
+    base = {"model": {"type": "digits_rcnn", "weights": "in/weights.safetensors"}}
+    (said,) = refusals({**SPEC, "base": base}, data_roots=roots).values()
+    assert said.startswith("must name a file that ends in .pt or .pth")
+    assert said.endswith("torch.save(safetensors.torch.load_file(NAME), OTHER)")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../secret.png", "/etc/passwd", "linked.png", "way/secret.png", "..\\..\\secret.png"]
+)
+def test_an_annotation_file_names_images_below_the_data_roots_only(roots, tmp_path, monkeypatch, name):
+    """The driver of a study judges that, as the service reads no annotations when a study is sent."""
+    images = roots[0] / "images"
+    images.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (images / "fine.png").write_bytes(b"image")
+    (images / "linked.png").symlink_to(tmp_path / "secret.png")
+    (images / "way").symlink_to(tmp_path)
+    (roots[0] / "train.json").write_text(json.dumps({"images": [{"file_name": "fine.png"}, {"file_name": name}]}))
+    train = roots[0] / "train.json"
+    data = CocoData(images=images, train=train, test=train)
+    assert set(identify(data, ("train",))) == {"annotations of train", "images of train"}  # without roots: as before
+    monkeypatch.setenv("LNCIS_DATA_ROOTS", f"{tmp_path / 'other'}:{roots[0]}")
+    with pytest.raises(DataError, match=rf"^{train}: the file_name .* leads to no file below ") as caught:
+        identify(data, ("train",))
+    assert "\n" not in str(caught.value)
+    train.write_text(json.dumps({"images": [{"file_name": "fine.png"}]}))
+    assert set(identify(data, ("train",))) == {"annotations of train", "images of train"}
 
 
 def test_published_weights_can_be_searched_and_text_with_a_slash_is_no_file(roots):
@@ -205,7 +236,6 @@ def test_a_preset_is_read_again_when_one_of_its_files_changed(tmp_path):
 @pytest.mark.processes
 def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkeypatch):
     """Its time is up first; meanwhile and afterwards the plans of others come."""
-    monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
     giant = {**SPEC, "search": {"loss.gamma": choices(*range(1, 1001))}, "seeds": list(range(10))}
     giant["base"] = {"schedule": {"epochs": 10_000, "evaluate_every": 10_000}}
     planner = plans.Planner(tmp_path)
@@ -220,6 +250,8 @@ def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkey
         return name, time.monotonic() - begun
 
     async def ask() -> list[tuple[str, float]]:
+        await plan("small", "bilal")  # its process has started
+        monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
         large = asyncio.create_task(plan("giant", "anna"))
         await asyncio.sleep(0)
         return [await plan("small", "bilal"), await large, await plan("small", "bilal")]

@@ -3,36 +3,17 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from fake_ray import SPEC, FakeRay
-from served import eventually, served
+from served import eventually, finished, served
 
 from lncis.client import Client
 from lncis.errors import ServiceError
 from lncis.studies.logs import DRIVER, LOGS, Log
 from service.store.database import Database
-
-
-@pytest.fixture
-def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
-    with served(tmp_path, database, ray_address=ray.address) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
-        yield made
-
-
-def finished(client: Client) -> Any:
-    study = client.submit(SPEC)
-    return eventually(lambda: (now := client.get(study.id)).over and now)
 
 
 def log_of(tmp_path: Path, study_id: str, name: str = DRIVER) -> Log:

@@ -170,7 +170,7 @@ def test_what_people_write_does_nothing_in_a_browser(tmp_path, database, evil, b
             assert browser.js(f"document.querySelector('{place}').textContent") == EVIL, place
         assert browser.js("document.querySelectorAll('img').length") == 0
         assert browser.js("[...document.scripts].map(s => s.getAttribute('src')).join()") == (
-            "/ui/live.js,/ui/uplot.js,/ui/plot.js"
+            "/ui/live.js,/ui/uplot.js,/ui/plot.js,/ui/parallel.js"
         )
         assert browser.complaints == []
 

@@ -1,10 +1,12 @@
-"""The whole way, once: a real Ray head and MLflow, `python -m service`, a tiny study on digits, its best trains."""
+"""The whole way: a real Ray and MLflow, `python -m service`, a tiny study on digits, its best trains; real kills."""
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served import Service, eventually
@@ -73,3 +75,61 @@ def test_a_study_goes_through_ray_and_mlflow_and_its_best_trains(tmp_path: Path)
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "best" / "checkpoint.pt").exists()
+
+
+def supervisor_of(study_id: str) -> int | None:
+    """Return the process of Ray that watches the job of a study: an ancestor of its driver."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"--resume" not in command or study_id.encode() not in command:
+            continue
+        above = int(process.name)
+        while above > 1:
+            try:
+                if b"ray::JobSupervisor" in Path(f"/proc/{above}/cmdline").read_bytes():
+                    return above
+                above = int(Path(f"/proc/{above}/stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                break
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_whose_supervisor_is_killed_goes_on_or_fails_with_the_reason(tmp_path: Path) -> None:
+    """Ray ends a job without an exit code. One study loses one after an epoch, the other every one before."""
+    long = {**TINY, "base": {**TINY["base"], "schedule": {"epochs": 30, "stage1_epochs": 15}}}  # type: ignore[dict-item]
+    (tmp_path / "runs").mkdir()
+    with serve.ray(cpus=2) as ray:
+        environment = {"LNCIS_CACHE": os.environ["LNCIS_CACHE"], "LNCIS_MAX_LOST_JOBS": "2", "LNCIS_MAX_SETBACKS": "1"}
+        service = Service(tmp_path, ray, LNCIS_POLL_SECONDS="0.5", **environment).start().ready()
+
+        def now(study: Any) -> Any:
+            return service.ask("GET", study["links"]["self"])
+
+        try:
+            lucky = service.ask("POST", "/studies", long)
+            eventually(lambda: now(lucky)["progress"]["epochs_done"] >= 1)
+            os.kill(supervisor_of(lucky["id"]), signal.SIGKILL)  # type: ignore[arg-type]
+            waits = eventually(lambda: s if (s := now(lucky))["reason"].startswith("Ray ended its job (") else None)
+            before = waits["progress"]["epochs_done"]
+            eventually(lambda: now(lucky)["progress"]["epochs_done"] > before)
+            service.ask("POST", f"{lucky['links']['self']}/cancel")
+            eventually(lambda: now(lucky)["state"] == "cancelled")
+            doomed = service.ask("POST", "/studies", long)
+            killed: set[int] = set()
+            for _ in range(2):
+                found = eventually(lambda: p if (p := supervisor_of(doomed["id"])) not in {None, *killed} else None)
+                os.kill(found, signal.SIGKILL)
+                killed.add(found)
+            failed = eventually(lambda: s if (s := now(doomed))["state"] == "failed" else None)
+        finally:
+            service.kill()
+    assert failed["reason"].startswith(
+        "its job was lost 2 times in a row before it finished an epoch: Ray ended its job"
+    )
+    assert failed["progress"]["epochs_done"] == 0
+    assert "Traceback" not in service.log

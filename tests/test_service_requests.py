@@ -1,30 +1,15 @@
 """What users ask of a study that runs: a pause once its running trials have ended, and the end of one trial."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_ray import SPEC, FakeRay
 from served import eventually as within
-from served import served
 
 from lncis.client import Client
 from lncis.errors import ServiceError
 from lncis.studies.requests import REQUESTS, Requests, read_requests, write_requests
-from service.store.database import Database
-
-
-@pytest.fixture
-def url(tmp_path: Path, database: Database, ray: FakeRay) -> Iterator[str]:
-    with served(tmp_path, database, ray_address=ray.address) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
-        yield made
 
 
 def eventually(look: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a page finds for its reader: trials sorted, filtered and drawn, studies by text, label and archive."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -9,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+import sqlalchemy as sa
 from browser import Browser
 from served import eventually as within
 from served import filler, served
+from sqlalchemy.engine import Connection
 
 from lncis import documents
 from lncis.client import Client
+from lncis.documents import plain
 from lncis.studies.spec import StudySpec
+from service.store import tables
 from service.store.database import Database
-from service.ui import curves, parallel
+from service.ui import curves, importance, parallel
 
 
 def get(url: str) -> str:
@@ -195,12 +201,15 @@ def test_two_studies_stand_side_by_side(tmp_path: Path, database: Database, brow
         assert browser.complaints == []
 
 
+LR = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
+
+
 def space(**fields: Any) -> StudySpec:
     document = {
         "name": "s",
         "search": {
             "loss.gamma": {"type": "categorical", "choices": [8.0, 4.0, 6.0]},
-            "optimizer.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+            "optimizer.lr": LR,
         },
         "sampler": {"type": "random", "configurations": 3},
         **fields,
@@ -210,11 +219,11 @@ def space(**fields: Any) -> StudySpec:
 
 def test_parallel_coordinates_stand_where_their_values_are() -> None:
     rows: list[parallel.Row] = [
-        ("worst", {"loss.gamma": 4.0, "optimizer.lr": 1e-4}, 10.0),
-        ("best", {"loss.gamma": 8.0, "optimizer.lr": 1e-2}, 30.0),
-        ("middle", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, 20.0),
-        ("broken", {"optimizer.lr": 1e-3}, 20.0),
-        ("none", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, float("nan")),
+        ("worst", {"loss.gamma": 4.0, "optimizer.lr": 1e-4}, 10.0, 1),
+        ("best", {"loss.gamma": 8.0, "optimizer.lr": 1e-2}, 30.0, 2),
+        ("middle", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, 20.0, 3),
+        ("broken", {"optimizer.lr": 1e-3}, 20.0, 4),
+        ("none", {"loss.gamma": 6.0, "optimizer.lr": 1e-3}, float("nan"), 5),
     ]
     drawing = parallel.parallel(rows, space())
     assert drawing
@@ -227,10 +236,121 @@ def test_parallel_coordinates_stand_where_their_values_are() -> None:
     assert list(heights) == ["worst", "middle", "broken", "best"], "the best is drawn last"
     assert heights == {"worst": ["94"] * 3, "best": ["6"] * 3, "middle": ["50"] * 3, "broken": ["50"] * 2}
     assert [line.fifth for line in drawing.lines] == [1, 2, 3, 4]
+    assert [line.heights for line in drawing.lines] == ["0,0,0", "0.5,0.5,0.5", ",0.5,0.5", "1,1,1"]
+    assert [line.trial for line in drawing.lines] == [1, 3, 4, 2]
     least = parallel.parallel(rows, space(objective={"metric": "val/segm_AP", "mode": "min"}))
     assert least
     assert least.lines[-1].says.startswith("worst")
     assert parallel.parallel(rows[:1], space()) is None
+
+
+def test_importance_is_the_share_of_the_variance_that_a_parameter_explains_alone() -> None:
+    """By another formula: (SSB - (k - 1) MSW) / SST."""
+    draw = np.random.default_rng(0)
+    points = []
+    for _ in range(40):
+        gamma, lr = draw.choice([4.0, 6.0, 8.0]), 10 ** draw.uniform(-4, -2)
+        points.append(({"loss.gamma": gamma, "optimizer.lr": lr}, 3 * gamma + draw.normal()))
+    found = importance.importance(points, space())
+    values = np.array([value for _, value in points])
+    lr = np.array([overrides["optimizer.lr"] for overrides, _ in points])
+    parts = {
+        "loss.gamma": np.array([overrides["loss.gamma"] for overrides, _ in points]),
+        "optimizer.lr": lr.argsort().argsort() * 4 // len(points),
+    }
+    for name, of in parts.items():
+        groups = [values[of == one] for one in np.unique(of)]
+        within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (len(values) - len(groups))
+        between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups)
+        share = (between - (len(groups) - 1) * within) / ((values - values.mean()) ** 2).sum()
+        assert found[name] == pytest.approx(max(0.0, share))
+    assert list(found) == ["loss.gamma", "optimizer.lr"]
+    assert found["loss.gamma"] > 0.9
+    assert found["optimizer.lr"] < 0.3
+
+
+def test_of_few_or_equal_configurations_no_importance_is_said() -> None:
+    point = ({"loss.gamma": 4.0, "optimizer.lr": 1e-3}, 1.0)
+    assert importance.importance([point] * 5, space()) == {}
+    assert importance.importance([point] * 9, space()) == {}
+    broken = ({"loss.gamma": 8.0}, float("nan"))
+    assert importance.importance([point, broken] * 5, space()) == {}
+
+
+@pytest.fixture
+def searched(filled: Database) -> Database:
+    """Its configurations are drawn from a range of gamma and one of the learning rate."""
+
+    def change(connection: Connection) -> None:
+        trials, studies = tables.trials, tables.studies
+        rows = connection.execute(sa.select(trials.c.number, trials.c.configuration, trials.c.overrides)).all()
+        for row in rows:
+            rate = 10 ** random.Random(row.configuration).uniform(-4, -2)
+            changed = {"overrides": {**row.overrides, "optimizer.lr": rate}}
+            connection.execute(trials.update().where(trials.c.number == row.number).values(changed))
+        wide = {"loss.gamma": {"type": "float", "low": 3.0, "high": 9.0}, "optimizer.lr": LR}
+        spec = plain(documents.dump(space(search=wide)))
+        connection.execute(studies.update().values(spec=spec))
+
+    filled.write(change)
+    return filled
+
+
+def test_a_line_is_picked_and_a_range_is_kept_in_a_browser(
+    tmp_path: Path, searched: Database, browser: Browser
+) -> None:
+    with served(tmp_path, searched) as url, Client(url) as client:
+        (study,) = client.list()
+        browser.look(1280)
+        browser.open(f"{url}/ui/studies/{study.id}")
+        browser.js("document.querySelector('#parallel svg').scrollIntoView({block: 'center'})")
+        box = browser.js("JSON.parse(JSON.stringify(document.querySelector('#parallel svg').getBoundingClientRect()))")
+        says = "document.getElementById('picked').textContent"
+        lines = "[...document.querySelectorAll('#parallel .way')]"
+        shown = f"{lines}.filter((way) => !way.classList.contains('out')).length"
+
+        def mouse(kind: str, x: float, y: float) -> None:
+            """At a place of the drawing, from 0 to 1."""
+            place = {"x": box["left"] + x * box["width"], "y": box["top"] + y * box["height"]}
+            browser.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, buttons=1, **place)
+
+        best = f"{lines}.at(-1)"
+        (x0, y0), (x1, y1), (x2, _) = [
+            (float(x) / 300, float(y) / 100)
+            for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", browser.js(f"{best}.getAttribute('d')"))
+        ]
+        for kind in ("mousePressed", "mouseReleased"):
+            mouse(kind, x0 + 0.9 * (x1 - x0), y0 + 0.9 * (y1 - y0))
+        assert browser.js(says).startswith(browser.js("document.querySelector('.way.here title').textContent"))
+        number = browser.js("document.querySelector('.way.here').dataset.trial")
+        assert f"trial {number}" in browser.js(says)
+        assert browser.js("document.querySelector('#picked a').getAttribute('href')").endswith(f"#trial-{number}")
+        browser.js("document.querySelector('#parallel svg').focus()")
+        for key in ("ArrowUp", "ArrowDown", "ArrowUp"):
+            browser.call("Input.dispatchKeyEvent", type="rawKeyDown", key=key, code=key)
+        total = browser.js(f"{lines}.length")
+        mouse("mousePressed", x2, 0.06)
+        mouse("mouseMoved", x2, 0.3)
+        mouse("mouseReleased", x2, 0.3)
+        kept = browser.js(shown)
+        assert 0 < kept < total
+        assert f"{kept} of {total} configurations are in the ranges" in browser.js(says)
+        browser.js("document.dispatchEvent(new CustomEvent('lncis:replaced', {detail: 'parallel'}))")
+        assert browser.js(shown) == kept, "it stays when the page refreshes"
+        browser.call("Input.dispatchKeyEvent", type="rawKeyDown", key="Escape", code="Escape")
+        assert (browser.js(shown), browser.js(says)) == (total, "")
+        rows = "[...document.querySelectorAll('.importance th')].map((cell) => cell.textContent)"
+        assert sorted(browser.js(rows)) == ["loss.gamma", "optimizer.lr"]
+        assert browser.complaints == []
+        for width in (1280, 390):
+            for dark in (False, True):
+                browser.look(width, dark=dark)
+                browser.open(f"{url}/ui/studies/{study.id}")
+                assert browser.js("document.documentElement.scrollWidth") <= width
+                if folder := os.environ.get("LNCIS_SCREENSHOTS"):
+                    browser.js("document.querySelector('#parallel svg').focus()")
+                    browser.call("Input.dispatchKeyEvent", type="rawKeyDown", key="ArrowUp", code="ArrowUp")
+                    browser.screenshot(Path(folder) / f"parallel-{width}-{'dark' if dark else 'light'}.png")
 
 
 def test_the_readers_own_time_stands_beside_utc(tmp_path: Path, filled: Database, browser: Browser) -> None:

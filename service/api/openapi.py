@@ -57,8 +57,8 @@ LABELS_BODY: dict[str, Any] = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Give an app its OpenAPI document."""
+def install(app: FastAPI, *, tokens: bool) -> None:
+    """Give an app its OpenAPI document; without `tokens` no operation asks for one."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -70,10 +70,19 @@ def install(app: FastAPI) -> None:
             schemas |= _with_parts("StudyDocument", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
             _require(made, "/studies/{study_id}", "patch", "if-match")
+            if not tokens:
+                _without_login(made)
             app.openapi_schema = _for_generators(made)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _without_login(document: dict[str, Any]) -> None:
+    del document["components"]["securitySchemes"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
 
 
 def _for_generators(schema: Any) -> Any:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from lncis.data_identity import ROOTS
 from lncis.errors import LncisError
 from service.settings import Settings
 
@@ -124,6 +125,8 @@ class RayJobs:
             passed["MLFLOW_TRACKING_URI"] = settings.mlflow_tracking_uri
         if settings.storage:
             passed["LNCIS_STORAGE"] = settings.storage
+        if settings.data_roots:
+            passed[ROOTS] = ":".join(str(root.absolute()) for root in settings.data_roots)
         job = {
             "entrypoint": shlex.join(command),
             "submission_id": job_id(study_id, attempt),

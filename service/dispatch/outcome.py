@@ -16,8 +16,10 @@ USER_MISTAKE = 2
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 """Before the next attempt, after one setback, two, more."""
 
-NOT_ITS_OWN_SECONDS = 10.0
-"""Before the next attempt, after a job that its study did not end: Ray lost its node, or a user stopped it there."""
+STOPPED_SECONDS = 10.0
+"""Before the next attempt, after somebody stopped the job in Ray's dashboard."""
+LOST_SECONDS = (10.0, 30.0, 120.0, 600.0)
+"""Before the next attempt, after one job that Ray lost, two, more; a head that restarted is asked at once."""
 
 
 class Outcome(TypedDict):
@@ -26,6 +28,7 @@ class Outcome(TypedDict):
     state: State
     reason: str
     setbacks: NotRequired[int]
+    lost_jobs: NotRequired[int]
     retry_at: NotRequired[float]
 
 
@@ -51,14 +54,12 @@ def outcome(
     if study.wanted in (Wanted.PAUSE, Wanted.DRAIN):
         return {"state": State.PAUSED, "reason": "paused"}
     rest = "its report is still to be written" if complete else "it continues after its last epochs"
-    if report is None:
-        why = "Ray no longer knows its job; was the head restarted?"
-        return {"state": State.QUEUED, "reason": f"{why} {rest.capitalize()}", "retry_at": 0.0}
-    if report.exit_code is None:  # its process did not end by itself, or never began: nothing that the study did
-        ended = "its job was stopped" if report.status is JobStatus.STOPPED else "Ray ended its job"
-        retry_at = time.time() + NOT_ITS_OWN_SECONDS
-        return {"state": State.QUEUED, "reason": f"{ended} ({why}); {rest}", "retry_at": retry_at}
-    setbacks = 1 if progressed else study.setbacks + 1
+    if report is not None and report.status is JobStatus.STOPPED and report.exit_code is None:
+        reason = f"its job was stopped ({why}); {rest}"
+        return {"state": State.QUEUED, "reason": reason, "retry_at": time.time() + STOPPED_SECONDS}
+    if report is None or report.exit_code is None:  # its process did not end by itself, or never began
+        return _lost(study, report, why, rest, progressed=progressed, settings=settings)
+    setbacks, lost = (1, 0) if progressed else (study.setbacks + 1, study.lost_jobs)
     if setbacks >= settings.max_setbacks:
         return {"state": State.FAILED, "reason": f"its job died {setbacks} times in a row without progress: {why}"}
     pause = next(islice(backoff(BACKOFF_SECONDS), setbacks - 1, None))
@@ -66,5 +67,30 @@ def outcome(
         "state": State.QUEUED,
         "reason": f"its job died ({why}); {rest}",
         "setbacks": setbacks,
+        "lost_jobs": lost,
         "retry_at": time.time() + pause,
+    }
+
+
+def _lost(
+    study: Study, report: JobReport | None, why: str, rest: str, *, progressed: bool, settings: Settings
+) -> Outcome:
+    """Return what follows for a study whose job Ray lost: with its node, by its own OOM killer, or by a restart.
+
+    That may be the study's doing or not, so it has more attempts than after setbacks, and they become rarer.
+    """
+    lost, most = 1 if progressed else study.lost_jobs + 1, settings.max_lost_jobs
+    said = "Ray no longer knows its job; was the head restarted?" if report is None else f"Ray ended its job ({why})"
+    if lost >= most:
+        remedy = "Ray's logs on the head node say more; submit the study again, which uses finished stages again"
+        reason = f"its job was lost {lost} times in a row before it finished an epoch: {said}; {remedy}"
+        return {"state": State.FAILED, "reason": reason}
+    pause = 0.0 if report is None and lost == 1 else next(islice(backoff(LOST_SECONDS), lost - 1, None))
+    times = "" if lost == 1 else f"; lost {lost} times in a row without an epoch, and given up after {most}"
+    return {
+        "state": State.QUEUED,
+        "reason": f"{said}; {rest}{times}",
+        "setbacks": 0 if progressed else study.setbacks,
+        "lost_jobs": lost,
+        "retry_at": time.time() + pause if pause else 0.0,
     }

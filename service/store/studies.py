@@ -245,7 +245,8 @@ def request_action(connection: Connection, study_id: str, action: Action) -> Stu
     if action not in study.legal:
         raise IllegalAction(study, action)
     if action is Action.RESUME:
-        return update_study(connection, study, state=State.QUEUED, reason="resumed", wanted=Wanted.RUN, setbacks=0)
+        anew = {"wanted": Wanted.RUN, "setbacks": 0, "lost_jobs": 0}
+        return update_study(connection, study, state=State.QUEUED, reason="resumed", **anew)
     wanted = Wanted(action)
     if study.wanted is wanted:
         return study

@@ -117,6 +117,8 @@ class Study(Base, kw_only=True):
     """Counts its jobs."""
     setbacks: Mapped[int] = mapped_column(insert_default=0)
     """Jobs in a row that died without finishing an epoch."""
+    lost_jobs: Mapped[int] = mapped_column(insert_default=0, server_default="0")
+    """Jobs in a row that Ray lost before they finished an epoch."""
     retry_at: Mapped[float] = mapped_column(insert_default=0.0)
     notice_due: Mapped[float | None]
     """When its end is to be sent to whom the service notifies; null: it has not ended, or that was sent."""

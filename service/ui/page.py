@@ -37,7 +37,7 @@ REPORT_HEADERS = {
 
 _SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
 ASSETS = {
-    **{name: FOLDER / "assets" / name for name in ("page.css", "live.js", "plot.js")},
+    **{name: FOLDER / "assets" / name for name in ("page.css", "live.js", "plot.js", "parallel.js")},
     "uplot.js": FOLDER / "vendor" / "uplot" / "uPlot.iife.min.js",
     "uplot.css": FOLDER / "vendor" / "uplot" / "uPlot.min.css",
     **{name: _SWAGGER_UI / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")},

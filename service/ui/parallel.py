@@ -33,6 +33,10 @@ class Line:
     path: str
     fifth: int
     says: str
+    trial: int
+    """The number of its latest trial."""
+    heights: str
+    """Where it stands on each axis, from 0 to 1, separated by commas; empty where it lacks the parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,8 @@ class Drawing:
     lines: list[Line]
 
 
-Row = tuple[str, Mapping[str, Any], float]
-"""Label, values by parameter, mean objective."""
+Row = tuple[str, Mapping[str, Any], float, int]
+"""Label, values by parameter, mean objective, number of a trial."""
 
 
 def parallel(rows: Sequence[Row], spec: StudySpec) -> Drawing | None:
@@ -58,7 +62,7 @@ def parallel(rows: Sequence[Row], spec: StudySpec) -> Drawing | None:
         return None
     sign = 1 if spec.objective.mode == "max" else -1
     ordered = sorted(rows, key=lambda row: sign * row[2])[-MOST_LINES:]
-    values = [value for _, _, value in ordered]
+    values = [value for _, _, value, _ in ordered]
     low, high = min(values), max(values)
     places = [MARGIN + number * (WIDTH - 2 * MARGIN) / len(paths) for number in range(len(paths) + 1)]
     axes = [
@@ -67,11 +71,19 @@ def parallel(rows: Sequence[Row], spec: StudySpec) -> Drawing | None:
     ]
     axes.append(Axis(name=spec.objective.metric, top=f"{high:.1f}", bottom=f"{low:.1f}", x=places[-1]))
     lines = []
-    for number, (label, overrides, value) in enumerate(ordered):
+    for number, (label, overrides, value, trial) in enumerate(ordered):
         heights = [_height(spec.search[path], overrides[path]) if path in overrides else None for path in paths]
         heights.append(0.5 if low == high else (value - low) / (high - low))
         says = f"{label}: {value:.1f}"
-        lines.append(Line(path=_path(places, heights), fifth=1 + number * CLASSES // len(ordered), says=says))
+        lines.append(
+            Line(
+                path=_path(places, heights),
+                fifth=1 + number * CLASSES // len(ordered),
+                says=says,
+                trial=trial,
+                heights=",".join("" if height is None else f"{height:.4g}" for height in heights),
+            )
+        )
     return Drawing(axes=axes, lines=lines)
 
 

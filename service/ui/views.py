@@ -27,6 +27,7 @@ from service.store.studies import Which
 from service.store.tables import Study
 from service.store.trial_table import WHOLE_TABLE, Asked, read_table
 from service.ui import curves, parallel
+from service.ui.importance import importance
 from service.ui.suspects_page import gallery_of
 
 ACTIVE_SHOWN, ENDED_SHOWN, TRIALS_SHOWN = 50, 25, 100
@@ -216,6 +217,7 @@ def study(
     metric = asked.metric or spec.objective.metric
     picked = list(asked.curves) or usual_curves(connection, found, entries)
     drawn = learning_curves(connection, found, picked, metric)
+    configurations = _configurations(connection, found)
     return {
         "study": found,
         "mlflow_url": run_url(settings, found),
@@ -227,7 +229,8 @@ def study(
         "best_yaml": configuration_yaml(found, spec, entries[0]) if entries else None,
         "by_trial": curves.by_trial([(row.number, row.objective) for row in objectives.all()], spec.objective.mode),
         "by_epoch": curves.by_epoch(drawn),
-        "parallel": parallel.parallel(_configurations(connection, found), spec),
+        "parallel": parallel.parallel(configurations, spec),
+        "importance": importance([row[1:3] for row in configurations], spec),
         "plotted": curves.plotted(drawn),
         "metric": metric,
         "metrics": sorted(
@@ -310,10 +313,10 @@ def learning_curves(
 
 
 def _configurations(connection: Connection, study: Study) -> list[parallel.Row]:
-    """Return the latest searched configurations: label, values, and the mean of the objective so far."""
+    """Return the latest searched configurations: label, values, mean of the objective so far, latest trial."""
     columns = tables.trials.c
     rows = connection.execute(
-        sa.select(columns.configuration, columns.label, columns.overrides, columns.objective)
+        sa.select(columns.number, columns.configuration, columns.label, columns.overrides, columns.objective)
         .where(columns.study == study.number, columns.baseline.is_(None), columns.objective.is_not(None))
         .order_by(columns.number.desc())
         .limit(PARALLEL_TRIALS)
@@ -321,7 +324,10 @@ def _configurations(connection: Connection, study: Study) -> list[parallel.Row]:
     groups: dict[int, list[Any]] = {}
     for row in rows:
         groups.setdefault(row.configuration, []).append(row)
-    return [(of[0].label, of[0].overrides, sum(row.objective for row in of) / len(of)) for of in groups.values()]
+    return [
+        (of[0].label, of[0].overrides, sum(row.objective for row in of) / len(of), of[0].number)
+        for of in groups.values()
+    ]
 
 
 def _failures(connection: Connection, study: Study) -> list[Any]:

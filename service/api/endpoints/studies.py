@@ -75,6 +75,7 @@ async def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
 ) -> Any:
     """Queue a study, or plan it."""
+    bodies.check_coding(request.headers.get("content-encoding", ""))
     content, kind = await request.body(), request.headers.get("content-type", "")
     long = len(content) > QUICK_BYTES
 

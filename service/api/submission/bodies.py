@@ -29,6 +29,13 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # t
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def check_coding(coding: str) -> None:
+    """Raise Problem for a compressed body: what it grows to is not known before it is unpacked."""
+    if coding.strip().lower() not in ("", "identity"):
+        detail = f"Content-Encoding must be identity but is {coding[:40]!r}; send the body as it is"
+        raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
+
+
 def read_body(body: bytes, content_type: str) -> dict[str, Any]:
     """Return the mapping in a body; Problem if its Content-Type is one that any web page can send, ConfigError."""
     kind = content_type.partition(";")[0].strip().lower()

@@ -8,8 +8,12 @@ from typing import Any
 from lncis.config import PUBLISHED_WEIGHTS, TrainConfig
 
 WEIGHTS, WEIGHTS_SUFFIXES = "model.weights", (".pt", ".pth")
-"""The field whose file torch loads, with weights_only: it builds tensors, and runs no code."""
+"""The field whose file torch loads, with weights_only: it builds tensors, and runs no code.
+
+Not .safetensors: what trains reads files of torch alone, and lncis does not need that library otherwise.
+"""
 DOCUMENT_SUFFIXES = (".json",)
+SAFETENSORS = "; save it as one: torch.save(safetensors.torch.load_file(NAME), OTHER)"
 _FOLDERS = ("images", "val_images", "test_images")
 
 
@@ -60,5 +64,6 @@ def _complaint(path: str, file: Path, roots: Sequence[Path]) -> str:
         return f"{path}: may name files below {where}, but names {str(file)!r:.300}"
     allowed = WEIGHTS_SUFFIXES if path == WEIGHTS else DOCUMENT_SUFFIXES
     if path.rpartition(".")[2] not in _FOLDERS and {file.suffix.lower(), target.suffix.lower()} - set(allowed):
-        return f"{path}: must name a file that ends in {' or '.join(allowed)}, but names {str(file)!r:.300}"
+        remedy = SAFETENSORS if file.suffix.lower() == ".safetensors" else ""
+        return f"{path}: must name a file that ends in {' or '.join(allowed)}, but names {str(file)!r:.300}{remedy}"
     return ""
