@@ -155,7 +155,7 @@ def test_intervals_over_noise_draws_are_those_of_the_studys_own_report(client, r
     entry = client.get(study["links"]["best"], params={"top": 1}).json()["configurations"][0]
     reached = best.over_seeds("val/segm_AP")
     assert entry["objective"] == pytest.approx({"mean": reached.mean, "ci95": reached.half_width, "seeds": 4})
-    assert best.replicates == [(0, 4), (1, 4), (0, 7), (1, 7)]
+    assert [(r.seed, r.noise_seed) for r in best.replicates] == [(0, 4), (1, 4), (0, 7), (1, 7)]
 
 
 def test_what_still_runs_is_marked(client, ray):
