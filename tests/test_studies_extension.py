@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import small_study
+import torch
 from test_studies_replay import one_line, run, written
 from test_studies_trials import (  # noqa: F401 - a fixture of all tests
     LR,
@@ -13,13 +14,13 @@ from test_studies_trials import (  # noqa: F401 - a fixture of all tests
     study,
 )
 
-from lncis import documents
+from lncis import datasets, documents
+from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, StudyError
 from lncis.studies import folders
 from lncis.studies.extension import extend
 from lncis.studies.journal import SessionEnded, SessionStarted
 from lncis.studies.plan import plan
-from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
@@ -130,22 +131,24 @@ def test_more_epochs_go_on_only_where_the_numbers_are_equal(tmp_path, store, dro
     assert again.to_train == 2 + 3 * 6
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_more_epochs_are_those_of_the_longer_training_to_the_bit():
-    """On Ray: the checkpoint of the whole training goes on, and losses and AP are those of the longer one."""
-    runs, schedule = Path("runs"), {"epochs": 3, "stage1_epochs": 1, "lr_drops": [2]}
-    told = small_study.spec(base=small_study.STUDY["base"] | {"schedule": schedule})
-    run_study(told, study_id="s", runs=runs)
-    extended = extend("s", runs, {"schedule.epochs": 4})
-    extended.offer_stages(StageStore(runs.absolute() / STAGES, 1e9))
-    went_on = run_study(extended.spec, study_id="more", runs=runs)
-    assert went_on.cost.trained == extended.to_train == 2
-    longer = small_study.spec(base=small_study.STUDY["base"] | {"schedule": schedule | {"epochs": 4}})
-    at_once = run_study(longer, study_id="at once", runs=Path("elsewhere"))
-    for label, records in small_study.figures(at_once).items():
-        ours = small_study.figures(went_on)[label]
-        assert ours[3] == records[3]
-        assert [{key: ours[e][key] for key in records[e]} for e in range(3)] == records[:3]
+def test_a_longer_training_that_goes_on_from_a_whole_one_is_the_longer_one_to_the_bit():
+    """What a worker does with the stage: it goes on from the checkpoint of a training that had ended there."""
+    short, longer = (
+        small_study.spec(
+            base=small_study.STUDY["base"] | {"schedule": {"epochs": epochs, "stage1_epochs": 1, "lr_drops": [2]}}
+        ).configure({"loss.gamma": 2.4}, seed=0)
+        for epochs in (3, 4)
+    )
+    data = datasets.load(short)
+    engine.train(short, data, Path("short"))
+    went_on = engine.train(longer, data, Path("more"), fork_from=Path("short"))
+    alone = engine.train(longer, data, Path("alone"))
+    assert small_study.without_time(went_on[3]) == small_study.without_time(alone[3])
+    for ours, theirs in zip(went_on[:3], alone[:3], strict=True):
+        assert all(ours[key] == value for key, value in theirs.items() if key != "seconds")
+    assert {key.partition("/")[0] for key in set(went_on[2]) - set(alone[2])} == {"test"}  # it had ended there
+    one, other = (checkpoint.load(Path(name) / engine.CHECKPOINT).model for name in ("more", "alone"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_key_of_a_longer_training_is_that_of_its_stage():
