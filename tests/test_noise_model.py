@@ -45,6 +45,8 @@ def test_rate_matrix_and_sharpness_are_found(transitions):
     assert noise_model.noise_rate(found, said, given) == pytest.approx((true != given).mean(), abs=0.04)
     assert np.abs(found.transition_matrix - transitions).max() < 0.12
     assert found.transition_matrix.sum(axis=1) == pytest.approx(np.ones(CLASSES))
+    even = np.ptp(transitions[~np.eye(CLASSES, dtype=bool)]) < 1e-12
+    assert np.isinf(found.prior) == even, "labels that were left out say whether all classes are struck alike"
 
 
 def test_probabilities_are_calibrated_and_rank_as_the_true_model_does():

@@ -5,6 +5,9 @@ softmax(sharpness log q_i), and its label to be drawn from the row k of a transi
 expectation maximisation of the likelihood of the labels, sum_i log sum_k softmax(sharpness log q_i)_k T[k, y_i], which
 is a proper score where the model has not seen the label. A model trained on noisy labels is unsure of all by as much as
 there is noise; the sharpness undoes that, so that probabilities after it are calibrated.
+
+Of a few hundred labels T has too many entries to be estimated freely where noise strikes all classes alike, and too few
+labels to be taken as even where it does not. Which of the two it is, labels say that an estimate has not seen.
 """
 
 from dataclasses import dataclass
@@ -17,8 +20,15 @@ ROUNDS = 200
 SETTLED = 1e-7
 """Change of the mean log likelihood, nats, at which the estimate has settled."""
 SHARPNESSES = (0.1, 20.0)
-PRIOR_LABELS = 5.0
-"""A row of T begins as if so many labels of its class had been seen with the noise of all classes, spread evenly."""
+PRIORS = (1.0, 5.0, np.inf)
+"""A row of T begins as if so many labels of its class had been seen with the noise of all classes, spread evenly; with
+inf all rows are that. The one is taken under which labels that were left out are most likely."""
+FEW_LABELS = 50
+"""Of fewer nothing is left out: the second of PRIORS is taken."""
+PARTS = 3
+"""Parts of the labels that are left out in turn."""
+COMPARED = 1500
+"""Labels of which that is done, at most."""
 DRAWS = 40
 """Bootstrap samples of an interval."""
 MOST_DRAWN = 5000
@@ -35,6 +45,8 @@ class NoiseModel:
     """What the log probabilities of the model are multiplied by."""
     transition_matrix: Matrix
     """`[given_true, given_label]`, `(K, K)`, rows sum to 1."""
+    prior: float = PRIORS[1]
+    """Which of PRIORS it was estimated with."""
 
     def true_class(self, probabilities: Matrix, given: NDArray[np.int64]) -> Matrix:
         """Return the probabilities `(n, K)` of each true class, after the model's `(n, K)` and the label `(n,)`."""
@@ -48,10 +60,32 @@ class NoiseModel:
         return 1 - right
 
 
-def estimate(probabilities: Matrix, given: NDArray[np.int64], start: NoiseModel | None = None) -> NoiseModel:
+def estimate(probabilities: Matrix, given: NDArray[np.int64]) -> NoiseModel:
     """Return the noise that a model's probabilities `(n, K)` and the labels `(n,)` speak for most."""
-    logs = np.log(probabilities)
-    found = start or _first_guess(probabilities, given)
+    prior = PRIORS[1]
+    if len(given) >= FEW_LABELS:
+        prior = max(PRIORS, key=lambda one: _left_out_likelihood(probabilities, given, one))
+    return _settled(probabilities, given, _first_guess(probabilities, given, prior))
+
+
+def _left_out_likelihood(probabilities: Matrix, given: NDArray[np.int64], prior: float) -> float:
+    """Return the mean log likelihood, nats, of labels by models with a prior that had not seen them."""
+    rng = np.random.default_rng(0)  # the same labels give the same choice
+    some = rng.permutation(len(given))[:COMPARED]
+    part_of = np.arange(len(some)) % PARTS
+    likelihoods = []
+    for part in range(PARTS):
+        rest, left_out = some[part_of != part], some[part_of == part]
+        guess = _first_guess(probabilities[rest], given[rest], prior)
+        made = _settled(probabilities[rest], given[rest], guess)
+        joint = _powers(probabilities[left_out], made.sharpness) * made.transition_matrix[:, given[left_out]].T
+        likelihoods.append(float(np.log(joint.sum(axis=1)).mean()))
+    return float(np.mean(likelihoods))
+
+
+def _settled(probabilities: Matrix, given: NDArray[np.int64], start: NoiseModel) -> NoiseModel:
+    """Return the noise to which expectation maximisation comes from a start, with its prior."""
+    logs, found = np.log(probabilities), start
     before = -np.inf
     for _ in range(ROUNDS):
         joint = _powers(probabilities, found.sharpness) * found.transition_matrix[:, given].T
@@ -61,7 +95,11 @@ def estimate(probabilities: Matrix, given: NDArray[np.int64], start: NoiseModel 
             break
         before = likelihood
         true = joint / whole
-        found = NoiseModel(sharpness=_sharpness(logs, true), transition_matrix=_transitions(true, given))
+        found = NoiseModel(
+            sharpness=_sharpness(logs, true),
+            transition_matrix=_transitions(true, given, start.prior),
+            prior=start.prior,
+        )
     return found
 
 
@@ -78,7 +116,7 @@ def rate_interval(
     rates = []
     for _ in range(DRAWS):
         some = rng.integers(0, len(given), drawn)
-        again = estimate(probabilities[some], given[some], start=model)
+        again = _settled(probabilities[some], given[some], model)
         rates.append(noise_rate(again, probabilities[some], given[some]))
     half = 1.96 * float(np.std(rates, ddof=1)) * np.sqrt(drawn / len(given))
     rate = noise_rate(model, probabilities, given)
@@ -92,11 +130,11 @@ def _powers(probabilities: Matrix, sharpness: float) -> Matrix:
     return powers
 
 
-def _first_guess(probabilities: Matrix, given: NDArray[np.int64]) -> NoiseModel:
+def _first_guess(probabilities: Matrix, given: NDArray[np.int64], prior: float) -> NoiseModel:
     """Return noise that strikes all classes alike, as often as the model's choice is not the label."""
     classes = probabilities.shape[1]
     rate = float(np.clip((probabilities.argmax(axis=1) != given).mean(), 0.02, 0.9))
-    return NoiseModel(sharpness=2.0, transition_matrix=_even(rate, classes))
+    return NoiseModel(sharpness=2.0, transition_matrix=_even(rate, classes), prior=prior)
 
 
 def _even(rate: float, classes: int) -> Matrix:
@@ -105,12 +143,14 @@ def _even(rate: float, classes: int) -> Matrix:
     return even
 
 
-def _transitions(true: Matrix, given: NDArray[np.int64]) -> Matrix:
+def _transitions(true: Matrix, given: NDArray[np.int64], prior: float) -> Matrix:
     classes = true.shape[1]
     counts = np.zeros((classes, classes))
     np.add.at(counts.T, given, true)
     rate = float(np.clip(1 - counts.trace() / counts.sum(), 0, 1))
-    counts += PRIOR_LABELS * _even(rate, classes)
+    if np.isinf(prior):
+        return _even(rate, classes)
+    counts += prior * _even(rate, classes)
     counts /= counts.sum(axis=1, keepdims=True)
     return counts
 
