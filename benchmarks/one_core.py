@@ -20,7 +20,7 @@ from lncis.detection import checkpoint, engine
 from lncis.execution.queue import Task
 from lncis.metrics import AUTO_METRICS, Record
 from lncis.studies.plan import plan
-from lncis.studies.report.intervals import interval
+from lncis.studies.report.intervals import Replicate, interval
 from lncis.studies.spec import Trial
 from lncis.studies.spec.files import load_spec
 
@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as a worker with one CPU has
     planned = plan(load_spec(options.study, changes_of(options.set)))
     trials = sorted(planned.trials, key=lambda found: (found[0].noise_seed or 0, found[0].seed))
-    found: dict[tuple[str, str], Record] = {}
+    found: dict[tuple[str, Replicate], Record] = {}
     cpu = time.process_time()
     for number, (trial, tasks) in enumerate(trials):
         for task in tasks:
@@ -61,18 +61,18 @@ def _trained(task: Task, folder: Path) -> Record:
     return engine.train(task.config, data, directory, until=task.until, fork_from=before)[-1]
 
 
-def _print_table(trials: list[Trial], found: dict[tuple[str, str], Record]) -> None:
-    labels, seeds = ([*dict.fromkeys(texts)] for texts in ([t.label for t in trials], [t.replicate for t in trials]))
-    replicates = [(t.seed, t.noise_seed) for t in trials if t.label == labels[0]]
-    print(f"clean test AP, mean and 95 % interval over {len(seeds)} seeds, and minus {labels[0]}, paired")
+def _print_table(trials: list[Trial], found: dict[tuple[str, Replicate], Record]) -> None:
+    labels = list(dict.fromkeys(trial.label for trial in trials))
+    replicates = list(dict.fromkeys(trial.replicate for trial in trials))
+    print(f"clean test AP, mean and 95 % interval over {len(replicates)} seeds, and minus {labels[0]}, paired")
     for label in labels:
-        figures = [found[label, seed][CLEAN_AP] for seed in seeds]
-        less = [figure - found[labels[0], seed][CLEAN_AP] for figure, seed in zip(figures, seeds, strict=True)]
+        figures = [found[label, replicate][CLEAN_AP] for replicate in replicates]
+        less = [f - found[labels[0], replicate][CLEAN_AP] for f, replicate in zip(figures, replicates, strict=True)]
         ap, gain = (interval(values, replicates) for values in (figures, less))
         each = " ".join(f"{figure:.2f}" for figure in figures)
         print(f"{label:40} {ap.mean:6.2f} ± {ap.half_width:.2f}  {gain.mean:+.2f} ± {gain.half_width:.2f}  [{each}]")
         for metric in AUTO_METRICS:
-            values = [found[label, seed].get(metric, math.nan) for seed in seeds]
+            values = [found[label, replicate].get(metric, math.nan) for replicate in replicates]
             if not all(map(math.isnan, values)):
                 print(f"    {metric}: {' '.join(f'{value:.2f}' for value in values)}")
 
