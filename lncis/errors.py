@@ -10,6 +10,7 @@
     ├── StorageError        an object at a URL cannot be reached, written or read, or is damaged
     │   └── StorageAwayError    a later retry may succeed
     ├── StudyError          a study could not run: its workers, trials or cluster failed
+    │   └── BudgetError         its budget is spent
     └── ServiceError        the service refused a request, or does not answer
 
 A message names the place, the value and the remedy. The command line prints it on one line, without a
@@ -70,6 +71,9 @@ class StudyError(LncisError):
 
 class BudgetError(StudyError):
     """A study has spent its budget; what it found remains, and with a larger budget it goes on."""
+
+    exit_code = 2
+    """Another attempt with the same budget ends the same way: a service makes none."""
 
 
 class ServiceError(LncisError):

@@ -20,6 +20,7 @@ from lncis.studies.run import run_study
 from lncis.studies.spec import Budget, judge
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
+from service.dispatch.outcome import USER_MISTAKE
 
 GAMMAS = {"type": "categorical", "choices": [4.0, 5.0, 8.0]}
 
@@ -108,6 +109,7 @@ def test_a_study_stops_at_its_budget_and_goes_on_with_a_larger_one():
         "1 trials of study s did not end: its budget is spent (epochs: 4 of 4); go on with: "
         "lncis study run --resume s --set budget.epochs=MORE"
     )
+    assert error.value.exit_code == USER_MISTAKE  # a service does not try again
     found = folders.read_result(Path("runs"), "s")
     assert found.best.trial.label == "gamma = 2.4"
     assert (Path("runs/s") / "table.txt").exists()
