@@ -56,21 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes by a fixture, and those that are nothing but that; group them all."""
+    """Mark the tests that start processes by a fixture, and those that are nothing but that."""
     for item in items:
         starts = STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ()))
         if starts or item.get_closest_marker("torture") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.processes)
-    _group(items)
-
-
-def _group(items: list[pytest.Item]) -> None:
-    """Tell xdist what stays in one process: all files that use the shared Ray, else each file; the slow ones first."""
-    of_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-    slow = {item.path for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: (item.path not in of_ray, item.path not in slow))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in of_ray else item.path.stem))
 
 
 def pytest_collection_finish() -> None:
