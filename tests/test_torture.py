@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ class Study:
         with suppress(psutil.NoSuchProcess):
             if victim == "driver" and self.process and self.process.poll() is None:
                 found = [self.process.pid]
-            elif victim == "mlflow" and self.server:
+            elif victim == "mlflow" and self.server and self.mlflow_answers():
                 found = [p.pid for p in psutil.Process(self.server.pid).children(recursive=True)] + [self.server.pid]
             elif victim in VICTIMS and self.process:
                 tree = psutil.Process(self.process.pid).children(recursive=True)
@@ -120,6 +121,12 @@ class Study:
                 os.kill(pid, signal.SIGKILL)
         self.kills.append(victim)
         return True
+
+    def mlflow_answers(self) -> bool:
+        """Say whether MLflow has made its database: killed while it does, it cannot open that again itself."""
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
 
     def journal_size(self) -> int:
         return sum(path.stat().st_size for path in self.runs.glob(f"*/{journal.JOURNAL}"))
