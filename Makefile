@@ -32,7 +32,7 @@ quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (3 min); for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)' --ignore tests/test_service_schema.py
 
-test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes (20 min)
+test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes
 	@$(BIN)/python -m pytest -q -p no:schemathesis -m '$(QUICK)' >.quick.txt 2>&1 & quick=$$!; \
 	  $(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'; code=$$?; \
 	  wait $$quick || code=1; cat .quick.txt; exit $$code
