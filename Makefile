@@ -25,6 +25,7 @@ study: $(STAMP)  ## the main job: sweep gamma on the embedded data, print the ta
 serve: $(STAMP)  ## Ray, MLflow and the HTTP service on this machine, until Ctrl-C
 	@$(BIN)/python -m service.serve
 
+FAST := not slow and not torture and not cluster
 QUICK := not processes and not slow
 # make quick leaves test_service_schema.py out by name: all of it starts a service, and to import it takes seconds
 quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each run would compile the tests anew
@@ -32,10 +33,10 @@ quick test test-slow: export PYTHONDONTWRITEBYTECODE :=  # where it is set, each
 quick: $(STAMP)  ## the tests that start no Ray and no other process, on two cores at once (3 min); for all day
 	@$(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m '$(QUICK)' --ignore tests/test_service_schema.py
 
-test: $(STAMP)  ## all of them but the slow ones: those of quick on one core, beside them those with Ray and other processes
-	@$(BIN)/python -m pytest -q -p no:schemathesis -m '$(QUICK)' >.quick.txt 2>&1 & quick=$$!; \
-	  $(BIN)/python -m pytest -m 'processes and not slow and not torture and not cluster'; code=$$?; \
-	  wait $$quick || code=1; cat .quick.txt; exit $$code
+test: $(STAMP)  ## all of them but the slow ones: those that start a Ray on one core, beside them the others
+	@$(BIN)/python -m pytest -q -m 'not ray and $(FAST)' >.others.txt 2>&1 & others=$$!; \
+	  $(BIN)/python -m pytest -p no:schemathesis -m 'ray and $(FAST)'; code=$$?; \
+	  wait $$others || code=1; cat .others.txt; exit $$code
 
 test-slow: $(STAMP)  ## the tests that take a minute and more each
 	@$(BIN)/python -m pytest -m slow

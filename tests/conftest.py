@@ -59,7 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start processes by a fixture, and those that are nothing but that."""
     for item in items:
         starts = STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ()))
-        if starts or item.get_closest_marker("torture") or item.get_closest_marker("cluster"):
+        if "local_ray" in starts:
+            item.add_marker(pytest.mark.ray)
+        if starts or any(map(item.get_closest_marker, ("ray", "torture", "cluster"))):
             item.add_marker(pytest.mark.processes)
 
 

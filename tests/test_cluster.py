@@ -105,7 +105,7 @@ print("alive")
 """
 
 
-@pytest.mark.processes
+@pytest.mark.ray
 def test_a_thread_that_collects_garbage_while_ray_shuts_down_does_not_end_the_process() -> None:
     """MLflow's thread once did: Ray ended the process with code 1, after the training and before the report."""
     script = subprocess.run(

@@ -22,7 +22,7 @@ resources: {max_concurrent_trials: 1}
 """
 
 
-@pytest.mark.processes
+@pytest.mark.ray
 def test_ctrl_c_ends_a_study_and_all_its_processes() -> None:
     Path("long.yaml").write_text(STUDY)
     study = subprocess.Popen(

@@ -251,7 +251,7 @@ def test_a_giant_that_is_planned_takes_nothing_from_other_plans(tmp_path, monkey
 
     async def ask() -> list[tuple[str, float]]:
         await plan("small", "bilal")  # its process has started
-        monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 30.0)
+        monkeypatch.setattr(plans, "PLAN_TIMEOUT_SECONDS", 15.0)
         large = asyncio.create_task(plan("giant", "anna"))
         await asyncio.sleep(0)
         return [await plan("small", "bilal"), await large, await plan("small", "bilal")]
