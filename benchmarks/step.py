@@ -34,6 +34,7 @@ from torchvision.transforms.functional import convert_image_dtype, pil_to_tensor
 from lncis import datasets
 from lncis.config import CocoData, DigitsData, DigitsRCNN, MaskRCNNResNet50FPN, NoNoise, SGDOptimizer, TrainConfig
 from lncis.datasets import digits
+from lncis.datasets.kept import KeptItems
 from lncis.detection import engine
 from lncis.detection.batches import training_loader
 from lncis.detection.models import build_model
@@ -154,8 +155,10 @@ def ours(
     model = build_model(config.model, data.num_foreground_classes).to(device)
     optimizer = engine.build_optimizer(model, config.optimizer)
 
+    scenes = data.train if arguments.loading_processes else KeptItems(data.train)
+
     def train(numbers: range) -> None:
-        few = Subset(data.train, numbers)
+        few = Subset(scenes, numbers)
         loader = training_loader(config, few, 0, arguments.loading_processes, pin_memory=device.type == "cuda")
         engine.train_epoch(model, optimizer, loader, config, 0)
 

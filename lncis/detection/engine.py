@@ -24,6 +24,7 @@ from lncis.config import AdamWOptimizer, OptimizerConfig, TrainConfig, loss_in_s
 from lncis.data_identity import changed, identify
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
+from lncis.datasets.kept import KeptItems
 from lncis.detection import automatic, checkpoint, diagnostics, histograms, label_losses
 from lncis.detection.batches import Batch, Targets, each, item_loader, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
@@ -92,6 +93,7 @@ def train(
     label_ids = torch.from_numpy(losses_of_labels.annotation_ids).to(device)
 
     ddp_model = DistributedDataParallel(model) if _world() > 1 else model
+    training_images = data.train if loading_processes else KeptItems(data.train)  # those are new ones each epoch
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
         record: Record = {"epoch": float(epoch + 1), "lr": config.optimizer.lr * config.schedule.lr_factor(epoch)}
@@ -100,7 +102,7 @@ def train(
         if stage == 2:
             settled, found = _set_by_itself(config, settled, history, model, data, device, loading_processes)
             record |= found
-        loader = training_loader(config, data.train, epoch, loading_processes, pin_memory=device.type == "cuda")
+        loader = training_loader(config, training_images, epoch, loading_processes, pin_memory=device.type == "cuda")
         label_sums = label_losses.no_sums(label_ids)
         on_step = partial(label_losses.add, label_sums, label_ids, loss_in_stage(settled.loss, stage))
         metrics, counts = train_epoch(ddp_model, optimizer, loader, settled, epoch, on_step)
