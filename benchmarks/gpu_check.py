@@ -7,24 +7,22 @@ import argparse
 import gc
 import json
 import os
-import platform
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import gpu_findings
 import step
 import torch
-import torchvision
+from gpu_findings import Outcome
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from lncis import datasets
@@ -42,9 +40,6 @@ On a CPU they are equal to the bit. On a GPU sums are made in an order that chan
 alone differ too, and are compared beside it. Nobody has measured that. On a CPU, initial weights off by 1e-7 to 1e-5 of
 themselves change these losses by 1.2 to 2.6 %, a fork that forgets the optimizer's state by 7 %, the model by 157 %.
 """
-
-Outcome = dict[str, Any]
-"""What a part found, as JSON; `passed` false where it found a fault, None where it only measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +142,14 @@ def main() -> None:
     report = checked(TOY if arguments.toy else GPU, parts)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    show(report)
+    gpu_findings.show(report)
     print(f"all figures: {arguments.out}")
     raise SystemExit(any(outcome["passed"] is False for outcome in report["parts"].values()))
 
 
 def checked(sizes: Sizes, parts: list[Callable[[Sizes, Path, Bars], Outcome]]) -> Outcome:
     """Return the machine and what each part found; a part that raises is a failed one, and the next one runs."""
-    report: Outcome = {"machine": machine(sizes), "sizes": vars(sizes), "parts": {}}
+    report: Outcome = {"machine": gpu_findings.machine(sizes.device), "sizes": vars(sizes), "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
         step.write_data(Path(folder), sizes.arguments)
         for number, part in enumerate(parts, start=1):
@@ -172,23 +167,6 @@ def checked(sizes: Sizes, parts: list[Callable[[Sizes, Path, Bars], Outcome]]) -
             if sizes.device == "cuda":
                 torch.cuda.empty_cache()
     return report
-
-
-def machine(sizes: Sizes) -> Outcome:
-    card = None
-    if sizes.device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        card = {"name": properties.name, "memory_gib": properties.total_memory / 2**30}
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "card": card,
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if sizes.device == "cuda" else None,
-    }
 
 
 def training(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
@@ -367,60 +345,6 @@ def study(sizes: Sizes, folder: Path, bars: Bars) -> Outcome:
 
 
 PARTS = [training, evaluation, waiting, forking, study]
-
-
-def show(report: Outcome) -> None:
-    """Print a table of what was found."""
-    of = report["machine"]
-    card = of["card"]["name"] if of["card"] else "CPU, toy size: the figures mean nothing"
-    table = Table(title=f"{card}, torch {of['torch']}, CUDA {of['cuda']}, {of['date']}")
-    for heading in ("part", "found", "passed"):
-        table.add_column(heading)
-    for name, outcome in report["parts"].items():
-        verdict = {True: "yes", False: "NO", None: "-"}[outcome["passed"]]
-        for number, line in enumerate(lines(name, outcome)):
-            table.add_row("" if number else name, line, "" if number else verdict)
-    Console().print(table)
-
-
-def lines(name: str, outcome: Outcome) -> list[str]:
-    """Return what a part found, in words."""
-    if reason := outcome.get("failed"):
-        return [f"failed: {reason}"]
-    if reason := outcome.get("left_out"):
-        return [f"left out: {reason}"]
-    match name:
-        case "training":
-            pace = outcome["sides"]["reference"]["images_per_second"]
-            return [
-                f"{side}: {one['images_per_second']:.2f} images/s ({one['images_per_second'] / pace:.2f} of the "
-                f"reference), peak {one['peak_gib']:.2f} GiB, {one['outside_the_model']:.0%} outside the model"
-                for side, one in outcome["sides"].items()
-            ]
-        case "evaluation":
-            peak = "" if outcome["peak_gib"] is None else f", peak {outcome['peak_gib']:.2f} GiB"
-            return [
-                f"{outcome['images_per_second']:.2f} images/s with {outcome['detections_an_image']:.0f} detections an "
-                f"image{peak}; AP {outcome['average_precision_seconds']:.2f} s"
-            ]
-        case "waiting":
-            if outcome["passed"] is None:
-                return ["not checked without a GPU"]
-            return [
-                outcome["waits"] or f"{outcome['steps']} steps, none waits for the GPU but in the model and readings"
-            ]
-        case "forking":
-            return [
-                f"fork and alone differ by {outcome['fork']:.2%}, two alone by {outcome['alone_again']:.2%}; "
-                f"tolerance {outcome['tolerance']:.0%}"
-            ]
-        case "study":
-            return [
-                f"{outcome['finished']} of {outcome['trials']} trials finished in {outcome['study_seconds']:.0f} s, "
-                f"{outcome['epochs_trained']:.0f} epochs trained",
-                *outcome["reasons"],
-            ]
-    raise ValueError(name)
 
 
 if __name__ == "__main__":

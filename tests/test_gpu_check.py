@@ -63,7 +63,7 @@ def test_parts_run_at_toy_size(gpu_check: ModuleType, capsys: pytest.CaptureFixt
     }
     assert parts["evaluation"]["detections_an_image"] == 100
     assert parts["forking"]["fork"] == parts["forking"]["alone_again"] == 0
-    gpu_check.show(report)
+    gpu_check.gpu_findings.show(report)
     assert "images/s with 100 detections" in capsys.readouterr().out.replace("\n", " ")
 
 
@@ -111,7 +111,7 @@ import sys
 sys.modules.update(ray=None, mlflow=None, optuna=None)
 import gpu_check
 outcome = gpu_check.study(gpu_check.TOY, None, None)
-print(outcome["left_out"], *gpu_check.lines("study", outcome), sep="\\n")
+print(outcome["left_out"], *gpu_check.gpu_findings.lines("study", outcome), sep="\\n")
 """
     run = subprocess.run(
         [sys.executable, "-c", program],

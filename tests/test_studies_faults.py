@@ -14,7 +14,7 @@ from small_study import STUDY, figures, spec, without_time
 
 from lncis import datasets
 from lncis.config import Workers
-from lncis.detection import checkpoint, engine
+from lncis.detection import checkpoint, engine, probing
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError
 from lncis.execution import worker_groups
@@ -86,7 +86,7 @@ def start_probing(host: Any, name: str, queue: Any, workers: Workers) -> Any:
         return ray.get(getattr(queue, method).remote(*arguments))
 
     def probe(task: Task, epoch: int) -> Record:
-        return engine.probe(task.config, datasets.load(task.config))
+        return probing.probe(task.config, datasets.load(task.config))
 
     made = threading.Thread(target=SimulatedWorkerGroup(name, ask, probe).run, name=name, daemon=True)
     made.start()

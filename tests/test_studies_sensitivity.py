@@ -6,7 +6,7 @@ import pytest
 
 from lncis import datasets, documents
 from lncis.config import AdamWOptimizer, CrossEntropyLoss, Schedule, SGDOptimizer
-from lncis.detection import engine
+from lncis.detection import probing
 from lncis.errors import ConfigError
 from lncis.studies.sensitivity import ProbedParameter, probed_parameters, remark_on
 from lncis.studies.spec import StudySpec
@@ -104,7 +104,7 @@ def probed(config, path, values):
 @cache
 def probe(config):
     """Once for all parameters that are tried beside the value they have."""
-    return engine.probe(config, datasets.load(config))
+    return probing.probe(config, datasets.load(config))
 
 
 def changed(records) -> set[str]:
@@ -142,17 +142,17 @@ def test_momentum_is_a_parameter_of_sgd(tiny):
 
 def test_a_probe_leaves_out_a_stage_without_epochs_and_survives_divergence(tiny):
     data = datasets.load(tiny)
-    without = engine.probe(replace(tiny, schedule=Schedule(epochs=4, stage1_epochs=0)), data)
+    without = probing.probe(replace(tiny, schedule=Schedule(epochs=4, stage1_epochs=0)), data)
     assert set(without) == {"epoch", "stage2/loss", "stage2/weights"}
-    diverged = engine.probe(replace(tiny, optimizer=AdamWOptimizer(lr=1e30)), data)
+    diverged = probing.probe(replace(tiny, optimizer=AdamWOptimizer(lr=1e30)), data)
     assert math.isnan(diverged["stage1/loss"])
 
 
 def test_a_probe_is_the_same_each_time(tiny):
     data = datasets.load(tiny)
-    assert engine.probe(tiny, data) == engine.probe(tiny, data)
-    assert engine.probe(replace(tiny, loss=CrossEntropyLoss()), data)["stage1/weights"] == pytest.approx(
-        engine.probe(tiny, data)["stage1/weights"], rel=0, abs=0
+    assert probing.probe(tiny, data) == probing.probe(tiny, data)
+    assert probing.probe(replace(tiny, loss=CrossEntropyLoss()), data)["stage1/weights"] == pytest.approx(
+        probing.probe(tiny, data)["stage1/weights"], rel=0, abs=0
     )
 
 

@@ -38,7 +38,6 @@ from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lncis.metrics import VAL_LOSS, Record
 
 CHECKPOINT = "checkpoint.pt"
-PROBE_STEPS = 4
 CPU = torch.device("cpu")
 
 CPU_STEPS_A_READING, GPU_STEPS_A_READING = 1, 16
@@ -92,7 +91,7 @@ def train(
     losses_of_labels = label_losses.begun_in(begun, data.train).until(len(history))
     label_ids = torch.from_numpy(losses_of_labels.annotation_ids).to(device)
 
-    ddp_model = DistributedDataParallel(model) if _world() > 1 else model
+    ddp_model = over_all_ranks(model)
     training_images = data.train if loading_processes else KeptItems(data.train)  # those are new ones each epoch
     for epoch in range(len(history), config.schedule.epochs if until is None else until):
         started = time.monotonic()
@@ -245,44 +244,6 @@ def evaluate(
     return average_precision(dataset.document, predict(model, dataset, device, loading_processes))
 
 
-def probe(config: TrainConfig, data: Data, device: torch.device = CPU) -> Record:
-    """Return the results of a few steps a stage: `stage1/loss`, `stage1/weights`, `stage2/loss`, `stage2/weights`.
-
-    Both stages begin from the same initial weights, their class logits spread so that every role has samples. Two
-    configs with equal numbers train alike; a stage without epochs has none, one that diverges has NaN.
-    """
-    few = Subset(data.train, range(min(len(data.train), PROBE_STEPS * config.batch_size)))
-    record: Record = {"epoch": 1.0}
-    for stage, epoch in ((1, 0), (2, config.schedule.switch_epoch)):
-        if stage == 1 and config.schedule.switch_epoch == 0:
-            continue
-        seed_all(config.seed, epoch=-1, rank=0)
-        model = build_model(config.model, data.num_foreground_classes).to(device)
-        _spread_class_logits(model, data.train, device)
-        settled = automatic.settled_config(config, [])
-        if stage == 2 and automatic.sets_gamma(config):
-            settled = automatic.with_gamma(settled, automatic.set_gamma(model, data.val, device))
-        ddp_model = DistributedDataParallel(model) if _world() > 1 else model
-        optimizer = build_optimizer(model, config.optimizer)
-        try:
-            metrics, _ = train_epoch(ddp_model, optimizer, training_loader(config, few, epoch), settled, epoch)
-            loss = metrics["train/loss"]
-        except DivergedError:
-            loss = math.nan
-        record[f"stage{stage}/loss"] = loss
-        record[f"stage{stage}/weights"] = sum(float(p.detach().double().square().sum()) for p in model.parameters())
-    return record
-
-
-@torch.no_grad()
-def _spread_class_logits(model: MaskRCNN, dataset: CocoInstances, device: torch.device) -> None:
-    """Scale the classifier so that logits spread by several nats, as after training: fresh ones are all alike."""
-    image, target = dataset[0]
-    model.train()
-    model([image.to(device)], [{key: value.to(device) for key, value in target.items()}])
-    model.roi_heads.box_predictor.cls_score.weight *= 5 / model.roi_heads.class_logits.std()
-
-
 def _load_on_every_rank(origin: Path | None) -> Checkpoint | None:
     """Return the checkpoint to go on from; if one rank sees another checkpoint or none, all raise RuntimeError.
 
@@ -303,6 +264,11 @@ def _load_on_every_rank(origin: Path | None) -> Checkpoint | None:
     if len(set(views)) > 1:
         raise RuntimeError(f"the workers see different checkpoints; share the folder between nodes: {views}")
     return found if isinstance(found, Checkpoint) else None
+
+
+def over_all_ranks(model: MaskRCNN) -> nn.Module:
+    """Return the model under DDP where there are several ranks."""
+    return DistributedDataParallel(model) if _world() > 1 else model
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -49,7 +49,7 @@ class Task:
     shared: str = field(default="", repr=False)
     """The URL at which it is published after every epoch (lncis.execution.storage); empty: all see `directory`."""
     probe: bool = False
-    """Only a few steps of each stage, for what they come to (lncis.detection.engine.probe); nothing is written."""
+    """Only a few steps of each stage, for what they come to (lncis.detection.probing.probe); nothing is written."""
 
     @property
     def completes(self) -> bool:

@@ -23,7 +23,7 @@ from ray.train.torch import get_device
 from lncis import datasets, files
 from lncis.config import TrainConfig
 from lncis.datasets import Data
-from lncis.detection import engine, histograms, label_losses
+from lncis.detection import engine, histograms, label_losses, probing
 from lncis.errors import DivergedError, LncisError, StorageAwayError, StudyError
 from lncis.execution import storage
 from lncis.execution.queue import POLL_SECONDS, Task
@@ -161,7 +161,7 @@ def _train(task: Task, queue: Any, loaded: _LoadedData, scratch: Scratch, loadin
     log.info("%s, process %d on %s, %s", what, os.getpid(), socket.gethostname(), get_device())
     data = loaded.get(task.config)
     if task.probe:
-        record = engine.probe(task.config, data, get_device())
+        record = probing.probe(task.config, data, get_device())
         _from_rank_zero(partial(_call, queue.report, task.key, record))
     else:
         copy = _copy(task, scratch)

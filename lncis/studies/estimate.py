@@ -124,16 +124,16 @@ def _timed(spec: StudySpec) -> Pace:
     import torch
 
     from lncis import datasets
-    from lncis.detection import engine
+    from lncis.detection import probing
 
     threads = torch.get_num_threads()
     torch.set_num_threads(max(int(spec.resources.cpus_per_worker), 1))
     try:
         data = datasets.load(spec.configure({}, *spec.replicates[0]))
-        engine.probe(spec.base, data)  # the first steps of a process are slower
+        probing.probe(spec.base, data)  # the first steps of a process are slower
         started = time.monotonic()
-        engine.probe(spec.base, data)
-        step = (time.monotonic() - started) / (2 * engine.PROBE_STEPS)
+        probing.probe(spec.base, data)
+        step = (time.monotonic() - started) / (2 * probing.PROBE_STEPS)
     finally:
         torch.set_num_threads(threads)
     steps = len(data.train) / spec.base.batch_size

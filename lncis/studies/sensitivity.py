@@ -1,7 +1,7 @@
 """The sensitivity check: does each searched parameter change the training, and in which stage?
 
 Before the first trial each is set to a few values for a few steps of each stage, on the study's own workers
-(lncis.detection.engine.probe).
+(lncis.detection.probing.probe).
 """
 
 import math
