@@ -32,7 +32,7 @@ def importers_of(name: str) -> set[str]:
             | {f"studies/driver/{name}.py" for name in ("loop", "worker_pool", "tuning", "relay", "probing")},
         ),
         ("mlflow", {"tracking.py"}),
-        ("pyarrow", {"execution/storage.py"}),
+        ("pyarrow", {"execution/objects.py"}),
         ("hotcoco", {"detection/coco_eval.py"}),
         ("optuna", {"studies/search.py", "studies/report/statistics.py"}),
     ],

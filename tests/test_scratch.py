@@ -15,14 +15,14 @@ from lncis import datasets
 from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.errors import StorageError
-from lncis.execution import scratch, storage
+from lncis.execution import objects, scratch, storage
 from lncis.execution.queue import Task
 from lncis.execution.scratch import Scratch
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> str:
-    return storage.resolved(str(tmp_path / "published"))
+    return objects.resolved(str(tmp_path / "published"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def task(base: str, key: str, until: int, after: Task | None = None, config: Tra
         until=until,
         directory=Path("nowhere"),
         after=after,
-        shared=storage.below(base, "stages", key),
+        shared=objects.below(base, "stages", key),
     )
 
 

@@ -19,7 +19,7 @@ from served import finished, served
 from lncis import downloads as client_downloads
 from lncis.client import Client
 from lncis.errors import ServiceError
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.studies.store import url_of_stages
 from service.api import downloads
 from service.api.problems import Problem
@@ -168,7 +168,7 @@ def test_checkpoints_come_from_a_storage_too(
         trial = best_trial(client, found)
         put(tmp_path / "trained")
         stages = url_of_stages(root, found.id, sharing=sharing)
-        storage.publish(tmp_path / "trained", storage.below(stages, trial.stages[-1]), epoch=4)
+        storage.publish(tmp_path / "trained", objects.below(stages, trial.stages[-1]), epoch=4)
         assert client.checkpoint(found.id, tmp_path / "best.pt").read_bytes() == CONTENT
         part = httpx2.get(
             timeout=60, url=f"{url}/studies/{found.id}/checkpoint", headers={"Range": "bytes=-5", "If-Range": ETAG}

@@ -17,7 +17,7 @@ from object_store import KEY, SECRET, ObjectStore, serving
 from pyarrow import fs
 
 from lncis.errors import StorageAwayError, StorageError
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.execution.storage import MANIFEST
 
 FIRST = {"checkpoint.pt": b"one" * 1000, "noise.json": b"[]"}
@@ -69,14 +69,14 @@ class Place:
 
 @pytest.fixture(params=["file", "s3", "memory"])
 def place(request, s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(storage, "REREAD_SECONDS", (0.01, 0.01))
     name = f"study {secrets.token_hex(4)}"  # a blank, as people's folders have
     if request.param == "s3":
-        return Place(storage.below(s3.url("stages"), name), s3, f"stages/{name}")
+        return Place(objects.below(s3.url("stages"), name), s3, f"stages/{name}")
     if request.param == "memory":
         return Place(f"fsspec+memory:///{name}", s3, name)
-    return Place(storage.below(storage.resolved(str(tmp_path)), "stages", name), s3, f"stages/{name}")
+    return Place(objects.below(objects.resolved(str(tmp_path)), "stages", name), s3, f"stages/{name}")
 
 
 def folder(content: dict[str, bytes], name: str = "mine") -> Path:
@@ -131,7 +131,7 @@ def test_what_is_here_is_not_fetched_again_and_files_can_be_chosen(place):
 
 
 def test_a_file_of_several_chunks(place, monkeypatch):
-    monkeypatch.setattr(storage, "CHUNK_BYTES", 2**20)
+    monkeypatch.setattr(objects, "CHUNK_BYTES", 2**20)
     large = {"checkpoint.pt": secrets.token_bytes(11 * 2**20 + 1)}  # S3 takes it in parts
     storage.publish(folder(large), place.url, 1)
     assert fetched(place.url) == (1, large)
@@ -144,7 +144,7 @@ def test_a_late_epoch_does_not_replace_a_later_one(place):
 
 
 def test_nor_does_one_that_was_overtaken_while_it_was_published(place, monkeypatch):
-    put, overtaken = storage._put, []
+    put, overtaken = objects.put, []
 
     def slow(where, name, content):
         if name.endswith(MANIFEST) and not overtaken:
@@ -152,7 +152,7 @@ def test_nor_does_one_that_was_overtaken_while_it_was_published(place, monkeypat
             storage.publish(folder(SECOND, "other"), place.url, 2)
         put(where, name, content)
 
-    monkeypatch.setattr(storage, "_put", slow)
+    monkeypatch.setattr(objects, "put", slow)
     storage.publish(folder(FIRST), place.url, 1)
     assert overtaken == ["000001-manifest.json"]
     assert storage.published_epoch(place.url) == 2
@@ -165,7 +165,7 @@ def test_nor_does_one_that_was_overtaken_while_it_was_published(place, monkeypat
 
 def test_a_reader_whose_objects_are_replaced_takes_the_later_ones(place, monkeypatch):
     storage.publish(folder(FIRST), place.url, 1)
-    chunks, replaced = storage._chunks, []
+    chunks, replaced = objects.chunks, []
 
     def slow(where, name):
         if not name.endswith(MANIFEST) and not replaced:
@@ -173,7 +173,7 @@ def test_a_reader_whose_objects_are_replaced_takes_the_later_ones(place, monkeyp
             storage.publish(folder(SECOND), place.url, 2)
         return chunks(where, name)
 
-    monkeypatch.setattr(storage, "_chunks", slow)
+    monkeypatch.setattr(objects, "chunks", slow)
     assert fetched(place.url) == (2, SECOND)
     assert replaced
 
@@ -224,8 +224,8 @@ PUBLISH = """
 import os, sys, time
 from io import BytesIO
 from pathlib import Path
-from lncis.execution import storage
-put, delete, writes = storage._put, storage._delete, []
+from lncis.execution import objects, storage
+put, delete, writes = objects.put, objects.delete, []
 
 class Stalling(BytesIO):
     def read(self, size=-1):
@@ -247,9 +247,9 @@ def counted(place, name, content):
     put(place, name, content)
 
 if sys.argv[2] == "delete":
-    when, storage._delete = -1, lambda place, name: stall()
+    when, objects.delete = -1, lambda place, name: stall()
 else:
-    when, storage._put = float(sys.argv[2]), counted
+    when, objects.put = float(sys.argv[2]), counted
 storage.publish(Path("mine"), sys.argv[1], 2)
 """
 
@@ -275,17 +275,17 @@ def test_a_publisher_that_is_killed_leaves_the_old_state_or_the_new_one(place, w
 
 
 def test_a_storage_that_fails_a_few_times_is_asked_again(place, monkeypatch):
-    put, failures = storage._put, [2, 2, 2]  # the two files and the manifest
+    put, failures = objects.put, [2, 2, 2]  # the two files and the manifest
 
     def failing(where, name, content):
         content.read(7)
         if failures[0]:
             failures[0] -= 1
-            raise storage._Away("AWS Error SLOW_DOWN")
+            raise objects.Away("AWS Error SLOW_DOWN")
         failures.pop(0)
         put(where, name, content)
 
-    monkeypatch.setattr(storage, "_put", failing)
+    monkeypatch.setattr(objects, "put", failing)
     storage.publish(folder(FIRST), place.url, 1)
     assert not failures
     assert fetched(place.url) == (1, FIRST)
@@ -307,7 +307,7 @@ def test_a_server_that_comes_back_is_waited_for(s3):
 @pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT"])
 def test_a_server_that_answers_that_it_is_not_well_is_asked_again(s3, monkeypatch, methods):
     """As for wrong credentials, its answer has no body. Amazon's own library does not insist on what 501 means."""
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (0.01, 0.01))
     url = s3.url(f"unwell-{methods}")
     with s3.failing(501, 2, methods):
         assert storage.publish(folder(FIRST), url, 1)
@@ -324,11 +324,11 @@ def impatient(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
         system = fs.S3FileSystem(access_key=KEY, secret_key=SECRET, retry_strategy=twice, **where)
         return system, f"{s3.bucket}{urlsplit(url).path}"
 
-    monkeypatch.setattr(storage, "_opened", opened)
+    monkeypatch.setattr(objects, "_file_system", opened)
 
 
 def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_asked_again(s3, impatient, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (0.01,))
     with s3.failing(503, 3):
         assert storage.publish(folder(FIRST), s3.url("overloaded"), 1)
 
@@ -338,7 +338,7 @@ def test_a_server_that_is_overloaded_for_longer_than_amazons_library_insists_is_
     [(400, "credentials that may"), (401, "credentials that may"), (403, "credentials that may"), (301, "region")],
 )
 def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch, status, said):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (60.0,))
     with s3.failing(status, 1), pytest.raises(StorageError, match=said):
         try:
             storage.publish(folder(FIRST), s3.url("refused"), 1)
@@ -347,7 +347,7 @@ def test_a_server_that_refuses_without_a_word_is_not_asked_again(s3, monkeypatch
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(s3, impatient, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", ())
     url = s3.url("away-for-good")
     s3.stop()
     try:
@@ -369,7 +369,7 @@ def test_a_storage_is_checked_before_it_is_used(place):
 
 @pytest.mark.parametrize("methods", ["GET", "HEAD", "POST", "PUT", "DELETE"])
 def test_the_check_waits_for_a_storage_that_comes_back(s3, monkeypatch, methods):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (0.01, 0.01))
     with s3.failing(501, 2, methods):
         storage.check(s3.url(f"checked-{methods}"))
 
@@ -389,7 +389,7 @@ def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeyp
             return real.from_uri(url)
 
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Unresolved)
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (0.01,))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (0.01,))
     with pytest.raises(StorageAwayError, match=r"resolving region.*check that it can be reached from here"):
         storage.check(s3.url("somewhere"))
     failures[0] = 1
@@ -397,7 +397,7 @@ def test_a_bucket_whose_region_cannot_be_asked_for_yet_is_waited_for(s3, monkeyp
 
 
 def test_what_can_never_work_is_told_at_once(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (60.0,))
     (tmp_path / "file").touch()
     for url, said in (
         (s3.url("x", bucket="nobody-made-it"), "make the bucket, or correct the URL"),
@@ -409,12 +409,12 @@ def test_what_can_never_work_is_told_at_once(s3, tmp_path, monkeypatch):
             with pytest.raises(StorageError, match=said) as told:
                 ask(url)
             line = str(told.value)
-            assert line.startswith(storage.shown(url))
+            assert line.startswith(objects.shown(url))
             assert "\n" not in line and SECRET not in line
 
 
 def test_credentials_that_are_refused_are_told_at_once(s3, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (60.0,))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (60.0,))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     s3.client.put_bucket_policy(Bucket=s3.bucket, Policy=DENY.replace("BUCKET", s3.bucket))
@@ -433,8 +433,8 @@ DENY = """
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(small_disk, s3, monkeypatch):
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", (3600.0,))  # it is not asked again
-    url = storage.resolved(str(small_disk / "stages"))
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", (3600.0,))  # it is not asked again
+    url = objects.resolved(str(small_disk / "stages"))
     storage.publish(folder(FIRST), url, 1)
     with pytest.raises(StorageError, match=r"No space left on device.*; free some room there"):
         storage.publish(folder({"checkpoint.pt": b"x" * 200_000}), url, 2)
@@ -446,13 +446,13 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(small_disk, s3, monkeypat
 
 def test_urls_are_joined_before_their_query_and_shown_without_secrets():
     url = "s3://key:sec@ret/@bucket/a?endpoint_override=http%3A%2F%2Fhost&region=x"
-    assert storage.below(url, "stages", "0 1") == (
+    assert objects.below(url, "stages", "0 1") == (
         "s3://key:sec@ret/@bucket/a/stages/0%201?endpoint_override=http%3A%2F%2Fhost&region=x"
     )
-    assert storage.shown(url) == "s3://bucket/a"
-    assert storage.shown("file:///a/b") == "file:///a/b"
-    assert storage.resolved("runs/x") == f"file://{Path.cwd()}/runs/x"
-    assert storage.resolved(url) == url
+    assert objects.shown(url) == "s3://bucket/a"
+    assert objects.shown("file:///a/b") == "file:///a/b"
+    assert objects.resolved("runs/x") == f"file://{Path.cwd()}/runs/x"
+    assert objects.resolved(url) == url
 
 
 def test_mlflow_keeps_artifacts_in_the_bucket(s3, monkeypatch):

@@ -13,7 +13,7 @@ from small_study import STUDY, figures, spec
 from lncis.detection import checkpoint, histograms, label_losses
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import StorageError
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.metrics import Record
 from lncis.noise import NOISE_MANIFEST
 from lncis.studies import journal, run, trained
@@ -61,8 +61,8 @@ def test_a_study_in_a_bucket_equals_one_on_a_disk_and_the_next_study_finds_its_s
     assert figures(bucket) == figures(small)
     assert (bucket.cost.trained, bucket.cost.shared, bucket.cost.reused) == (6, 2, 0)
     for t in bucket.trials:
-        assert storage.published_epoch(storage.below(url, "stages", t.directory.name)) == 4
-        storage.fetch(storage.below(url, "stages", t.directory.name), Path(t.directory.name))
+        assert storage.published_epoch(objects.below(url, "stages", t.directory.name)) == 4
+        storage.fetch(objects.below(url, "stages", t.directory.name), Path(t.directory.name))
         (twin,) = (other for other in small.trials if other.trial.label == t.trial.label)
         assert same_weights(Path(t.directory.name), twin.directory)
     assert len({name.partition("/")[0] for name in s3.objects("lncis/stages")}) == 3

@@ -19,7 +19,7 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import StorageAwayError
-from lncis.execution import storage, worker
+from lncis.execution import objects, storage, worker
 from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
@@ -66,7 +66,7 @@ def stage(s3: ObjectStore, config: TrainConfig) -> Task:
 def test_a_bucket_that_is_away_for_longer_than_it_is_insisted_costs_one_epoch_and_no_trial(
     tiny: TrainConfig, trained: Path, s3: ObjectStore, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", ())
+    monkeypatch.setattr(objects, "BACKOFF_SECONDS", ())
     begun, epoch, away = [], engine.train_epoch, ExitStack()
 
     def then_away(*arguments: Any, **options: Any) -> Any:

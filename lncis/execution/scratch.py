@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from lncis import files
 from lncis.errors import StorageError
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.execution.queue import Task
 
 KEPT_STAGES = 3
@@ -56,7 +56,7 @@ class Scratch:
         found = storage.fetch(task.after.shared, origin)
         if found != task.after.until:
             raise StorageError(
-                f"{storage.shown(task.after.shared)} holds {found or 'no'} epochs where {task.after.until} were "
+                f"{objects.shown(task.after.shared)} holds {found or 'no'} epochs where {task.after.until} were "
                 "published; run the failed trials again, and those that are missing are trained"
             )
         return Copy(directory=directory, fork_from=origin, epoch=found)

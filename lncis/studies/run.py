@@ -17,7 +17,7 @@ from lncis.data_identity import Identity, changed
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import LncisError, StudyError
-from lncis.execution.storage import shown
+from lncis.execution.objects import shown
 from lncis.noise import NOISE_MANIFEST
 from lncis.studies import folders
 from lncis.studies.driver.log import DriverLog

@@ -26,7 +26,7 @@ from lncis.config import (
 )
 from lncis.data_identity import Identity, identify
 from lncis.errors import ConfigError
-from lncis.execution import storage
+from lncis.execution import objects
 from lncis.execution.queue import Task
 from lncis.studies import pruning
 from lncis.studies.spec import StudySpec, Trial
@@ -129,7 +129,7 @@ def chain(
     config, tasks = trial.config, list[Task]()
 
     def task(key: str, until: int, after: Task | None) -> Task:
-        at = storage.below(shared, key) if shared else ""
+        at = objects.below(shared, key) if shared else ""
         return Task(key=key, config=config, until=until, directory=directory / key, after=after, shared=at)
 
     epochs, data = config.schedule.epochs, data_of(config.dataset)

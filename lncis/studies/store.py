@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lncis.errors import StorageError
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.execution.queue import Task
 from lncis.studies.stages import STAGES
 
@@ -66,7 +66,7 @@ class StageStore:
 
 def url_of_stages(url: str, study_id: str, *, sharing: bool) -> str:
     """Return the URL below which the stages of a study are published: for all studies, or, without sharing, its own."""
-    return storage.below(storage.resolved(url), STAGES if sharing else study_id)
+    return objects.below(objects.resolved(url), STAGES if sharing else study_id)
 
 
 class PublishedStages:
@@ -91,10 +91,10 @@ class PublishedStages:
 
     def fetch_stage(self, stage: Path) -> None:
         """Fetch a whole stage into the folder `stage`; StorageError where that cannot be done."""
-        at = storage.below(self.url, stage.name)
+        at = objects.below(self.url, stage.name)
         if storage.fetch(at, stage) is None:
             raise StorageError(
-                f"{storage.shown(at)} holds nothing any more; restore it, or run the study again as a new one"
+                f"{objects.shown(at)} holds nothing any more; restore it, or run the study again as a new one"
             )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lncis import documents, files
 from lncis.backoff import backoff
-from lncis.execution.storage import below, shown
+from lncis.execution.objects import below, shown
 from lncis.noise import NOISE_MANIFEST
 from lncis.studies.folders import MLFLOW_RUN
 from lncis.studies.history import History, StageHistory, TrialHistory

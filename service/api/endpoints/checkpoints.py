@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from lncis import documents, files
 from lncis.api import Trial
-from lncis.execution import storage
+from lncis.execution import objects, storage
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.studies.store import url_of_stages
@@ -130,7 +130,7 @@ def _opened(settings: Settings, place: _Place, key: str) -> Download | None:
             return found
     if not settings.storage:
         return None
-    url = storage.below(url_of_stages(settings.storage, place.study_id, sharing=place.sharing), key)
+    url = objects.below(url_of_stages(settings.storage, place.study_id, sharing=place.sharing), key)
     published = storage.open_published(url, CHECKPOINT)
     if published is None:
         return None

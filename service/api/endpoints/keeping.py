@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.engine import Connection
 
 from lncis.api import Labels, Removed, Study, Trial
-from lncis.execution.storage import shown
+from lncis.execution.objects import shown
 from lncis.studies import folders
 from lncis.studies.store import url_of_stages
 from service.api.endpoints.logs import TrialName
