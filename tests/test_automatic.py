@@ -230,7 +230,7 @@ def test_a_loss_without_stages_ends_nothing(auto):
 
 def test_the_check_of_parameters_tells_auto_from_numbers(auto):
     data = datasets.load(auto)
-    one, other = (engine.probe(replace(auto, loss=LncisLoss(gamma=gamma)), data) for gamma in ("auto", 0.5))
+    one, other = (probing.probe(replace(auto, loss=LncisLoss(gamma=gamma)), data) for gamma in ("auto", 0.5))
     assert one["stage1/loss"] == other["stage1/loss"]
     assert one["stage2/loss"] != other["stage2/loss"]
 

@@ -172,13 +172,13 @@ def test_the_deepest_text_that_is_read(parse):
         (b"[" + b'"a",' * 64_000 + b"0]", parse_json),
     ],
 )
-def test_the_longest_body_of_the_service_takes_well_below_a_second_or_two(content, parse):
-    begun = time.perf_counter()
+def test_the_longest_body_of_the_service_takes_well_below_a_second_or_two(content, parse):  # of a core
+    begun = time.process_time()
     try:
         parse(content, source="here")
     except ConfigError as error:
         assert len(error.problems) == 1
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_aliases_stand_for_values_within_bounds():
