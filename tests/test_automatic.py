@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from lncis import datasets, documents
 from lncis.config import CrossEntropyLoss, LncisLoss, Schedule, TrainConfig
-from lncis.detection import automatic, checkpoint, engine
+from lncis.detection import automatic, checkpoint, engine, probing
 from lncis.detection.automatic import gamma_set_by, settled_config, stage1_ended
 from lncis.detection.models import build_model
 from lncis.detection.posteriors import Posteriors
