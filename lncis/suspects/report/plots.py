@@ -1,9 +1,10 @@
-"""The picture of a list of suspects: what reviews find, what noise was estimated, and how calibrated it is."""
+"""The picture of a list of suspects: what reviews find, the estimated noise beside the known, and the calibration."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
+from lncis.noise.noise_model import Matrix
 from lncis.suspects.report.assessment import Assessment
 from lncis.suspects.suspect import Suspect
 
@@ -12,14 +13,15 @@ NAMED_CLASSES = 25
 
 
 def overview(listed: list[Suspect], assessed: Assessment) -> Figure:
-    """Return the figure: the review curve, the transition matrix, and with known truth the reliability."""
-    panels = 3 if assessed.truth else 2
-    figure = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
-    axes = figure.subplots(1, panels)
-    _review(axes[0], listed, assessed)
-    _matrix(figure, axes[1], assessed)
+    """Return the figure: the review curve and the estimated noise; with known truth its noise, and the reliability."""
+    rows = 2 if assessed.truth else 1
+    figure = Figure(figsize=(10.0, 4.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    _review(axes[0, 0], listed, assessed)
+    _matrix(figure, axes[0, 1], assessed.noise.transition_matrix, assessed.classes, "Estimated noise")
     if assessed.truth:
-        _reliability(axes[2], assessed)
+        _reliability(axes[1, 0], assessed)
+        _matrix(figure, axes[1, 1], assessed.truth.transition_matrix, assessed.classes, "Known noise")
     return figure
 
 
@@ -41,10 +43,9 @@ def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def _matrix(figure: Figure, axes: Axes, assessed: Assessment) -> None:
-    classes = assessed.classes
-    shown = axes.imshow(assessed.noise.transition_matrix, vmin=0, vmax=1, cmap="Blues")
-    axes.set(xlabel="label", ylabel="true class", title="Estimated noise")
+def _matrix(figure: Figure, axes: Axes, matrix: Matrix, classes: list[str], title: str) -> None:
+    shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="label", ylabel="true class", title=title)
     if len(classes) <= NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
