@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lncis import pages
 from lncis.suspects.report.assessment import Assessment
-from lncis.suspects.report.plots import overview
+from lncis.suspects.report.plots import pictures
+from lncis.suspects.report.quality import PRECISION_AT
 from lncis.suspects.suspect import Suspect
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 DPI = 130
-"""Of its picture."""
+"""Of its pictures."""
 FIRST = 100
 """Suspects that the report lists; all are in the list itself."""
 
@@ -23,10 +24,11 @@ def report_html(title: str, listed: list[Suspect], assessed: Assessment, remark:
         first=listed[:FIRST],
         assessed=assessed,
         truth=assessed.truth,
+        firsts=PRECISION_AT,
         remark=remark,
         noise=noise_rows(assessed),
-        percent=lambda share: f"{100 * share:.1f} %",
-        picture=pages.embedded(overview(listed, assessed), DPI),
+        percent=lambda share: f"{100 * share:.1f}\N{NO-BREAK SPACE}%",
+        pictures={title: pages.embedded(figure, DPI) for title, figure in pictures(listed, assessed).items()},
     )
 
 

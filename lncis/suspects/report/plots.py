@@ -1,4 +1,4 @@
-"""The picture of a list of suspects: what reviews find, the estimated noise beside the known, and the calibration."""
+"""The pictures of a list of suspects: what reviews find, the estimated noise beside the known, and the calibration."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -6,23 +6,29 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
 from lncis.noise.noise_model import Matrix
 from lncis.suspects.report.assessment import Assessment
+from lncis.suspects.report.quality import Bin
 from lncis.suspects.suspect import Suspect
 
 NAMED_CLASSES = 25
 """Most classes whose names stand at a matrix."""
 
 
-def overview(listed: list[Suspect], assessed: Assessment) -> Figure:
-    """Return the figure: the review curve and the estimated noise; with known truth its noise, and the reliability."""
-    rows = 2 if assessed.truth else 1
-    figure = Figure(figsize=(10.0, 4.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False)
-    _review(axes[0, 0], listed, assessed)
-    _matrix(figure, axes[0, 1], assessed.noise.transition_matrix, assessed.classes, "Estimated noise")
-    if assessed.truth:
-        _reliability(axes[1, 0], assessed)
-        _matrix(figure, axes[1, 1], assessed.truth.transition_matrix, assessed.classes, "Known noise")
-    return figure
+def pictures(listed: list[Suspect], assessed: Assessment) -> dict[str, Figure]:
+    """Return figures by their titles: review and estimated noise; with known truth, its noise and the reliability."""
+    drawn = {
+        "What a review finds": lambda axes: _review(axes, listed, assessed),
+        "Estimated noise": lambda axes: _matrix(axes, assessed.noise.transition_matrix, assessed.classes),
+    }
+    if truth := assessed.truth:
+        drawn["Known noise"] = lambda axes: _matrix(axes, truth.transition_matrix, assessed.classes)
+        drawn[f"Calibration (error {truth.calibration_error:.3f})"] = lambda axes: _reliability(axes, truth.reliability)
+    figures = {}
+    for title, draw in drawn.items():
+        figures[title] = Figure(figsize=(5.0, 4.2), layout="constrained")
+        axes = figures[title].subplots()
+        draw(axes)
+        axes.set_title(title)
+    return figures
 
 
 def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
@@ -37,31 +43,28 @@ def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
         axes.plot(reviews, found, color="tab:orange", label="really found")
         errors = assessed.truth.errors
         axes.plot([0, errors, len(wrong)], [0, errors, errors], color="0.3", linestyle=":", label="errors alone")
-    axes.set(xlabel="labels reviewed", ylabel="wrong labels found", title="What a review finds")
+    axes.set(xlabel="labels reviewed", ylabel="wrong labels found")
     axes.set_xlim(0, len(wrong))
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
 
 
-def _matrix(figure: Figure, axes: Axes, matrix: Matrix, classes: list[str], title: str) -> None:
+def _matrix(axes: Axes, matrix: Matrix, classes: list[str]) -> None:
     shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
-    axes.set(xlabel="label", ylabel="true class", title=title)
+    axes.set(xlabel="label", ylabel="true class")
     if len(classes) <= NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
+    axes.get_figure(root=True).colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
 
 
-def _reliability(axes: Axes, assessed: Assessment) -> None:
-    assert assessed.truth
-    bins = assessed.truth.reliability
+def _reliability(axes: Axes, bins: list[Bin]) -> None:
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--")
     sizes = 12 + 150 * np.sqrt([some.labels / max(other.labels for other in bins) for some in bins])
     axes.scatter([some.said for some in bins], [some.is_so for some in bins], s=sizes, color="tab:blue", alpha=0.8)
     axes.set(
         xlabel="probability of a wrong label",
         ylabel="share that is wrong",
-        title=f"Calibration (error {assessed.truth.calibration_error:.3f})",
         xlim=(0, 1),
         ylim=(0, 1),
     )
