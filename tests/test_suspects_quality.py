@@ -135,6 +135,27 @@ def test_a_review_that_finds_as_many_as_expected_changes_the_rest_little():
     assert np.abs(after[500:] - wrong[500:]).max() < 0.08
 
 
+@pytest.mark.parametrize("reviews", [1, 5, 50])
+def test_a_review_that_confirms_what_a_sure_list_says_leaves_the_rest_as_it_was(reviews):
+    wrong = np.concatenate([np.full(50, 0.99999), np.linspace(0.9, 0.01, 150)])
+    after = updated(wrong, dict.fromkeys(range(reviews), True))
+    assert after[50:].sum() == pytest.approx(wrong[50:].sum(), rel=0.01)
+
+
+def test_the_shift_of_the_rest_is_the_most_probable_one():
+    wrong = np.array([0.95, 0.9, 0.7, 0.6, 0.4, 0.3])
+    found = {0: True, 1: False, 2: False, 3: False}
+    odds = np.log(wrong / (1 - wrong))
+
+    def log_posterior(shift: float) -> float:
+        likelihood = sum(-np.log1p(np.exp((-1 if found[k] else 1) * (odds[k] + shift))) for k in found)
+        return likelihood - shift**2 / 2
+
+    shifts = np.linspace(-5, 5, 100_001)
+    best = shifts[np.argmax([log_posterior(shift) for shift in shifts])]
+    assert updated(wrong, found)[4:] == pytest.approx(1 / (1 + np.exp(-(odds[4:] + best))), abs=1e-4)
+
+
 def test_an_empty_list_has_a_plan():
     assert review_plan(np.zeros(0)).steps == []
 
