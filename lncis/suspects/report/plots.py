@@ -15,23 +15,25 @@ NAMED_CLASSES = 25
 
 def pictures(listed: list[Suspect], assessed: Assessment) -> dict[str, Figure]:
     """Return figures by their titles: review and estimated noise; with known truth, its noise and the reliability."""
-    drawn = {
-        "What a review finds": lambda axes: _review(axes, listed, assessed),
-        "Estimated noise": lambda axes: _matrix(axes, assessed.noise.transition_matrix, assessed.classes),
+    found = {
+        "What a review finds": _review(listed, assessed),
+        "Estimated noise": _matrix(assessed.noise.transition_matrix, assessed.classes),
     }
     if truth := assessed.truth:
-        drawn["Known noise"] = lambda axes: _matrix(axes, truth.transition_matrix, assessed.classes)
-        drawn[f"Calibration (error {truth.calibration_error:.3f})"] = lambda axes: _reliability(axes, truth.reliability)
-    figures = {}
-    for title, draw in drawn.items():
-        figures[title] = Figure(figsize=(5.0, 4.2), layout="constrained")
-        axes = figures[title].subplots()
-        draw(axes)
-        axes.set_title(title)
-    return figures
+        found["Known noise"] = _matrix(truth.transition_matrix, assessed.classes)
+        found[f"Calibration (error {truth.calibration_error:.3f})"] = _reliability(truth.reliability)
+    for title, figure in found.items():
+        figure.suptitle(title)
+    return found
 
 
-def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.0, 4.2), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _review(listed: list[Suspect], assessed: Assessment) -> Figure:
+    figure, axes = _panel()
     wrong = np.array([suspect.wrong_probability for suspect in listed])
     reviews = np.arange(1, len(wrong) + 1)
     expected, spread = np.cumsum(wrong), 1.96 * np.sqrt(np.cumsum(wrong * (1 - wrong)))
@@ -47,18 +49,22 @@ def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
     axes.set_xlim(0, len(wrong))
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
-def _matrix(axes: Axes, matrix: Matrix, classes: list[str]) -> None:
+def _matrix(matrix: Matrix, classes: list[str]) -> Figure:
+    figure, axes = _panel()
     shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="label", ylabel="true class")
     if len(classes) <= NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
-    axes.get_figure(root=True).colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
+    return figure
 
 
-def _reliability(axes: Axes, bins: list[Bin]) -> None:
+def _reliability(bins: list[Bin]) -> Figure:
+    figure, axes = _panel()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--")
     sizes = 12 + 150 * np.sqrt([some.labels / max(other.labels for other in bins) for some in bins])
     axes.scatter([some.said for some in bins], [some.is_so for some in bins], s=sizes, color="tab:blue", alpha=0.8)
@@ -68,3 +74,4 @@ def _reliability(axes: Axes, bins: list[Bin]) -> None:
         xlim=(0, 1),
         ylim=(0, 1),
     )
+    return figure
