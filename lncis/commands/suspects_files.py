@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from lncis import files
-from lncis.errors import ConfigError
+from lncis.errors import ConfigError, printable
 from lncis.terminal import console_of_plain_text
 
 if TYPE_CHECKING:
@@ -61,14 +61,8 @@ def print_found(whole: "SuspectList", assessed: "Assessment", remark: str) -> No
     console = console_of_plain_text(width=120)
     table = Table("rank", "annotation", "image", "given", "suggested", "wrong with")
     for suspect in listed[:SHOWN]:
-        table.add_row(
-            str(suspect.rank),
-            str(suspect.annotation_id),
-            suspect.file_name,
-            suspect.given,
-            suspect.suggested,
-            f"{suspect.wrong_probability:.1%}",
-        )
+        named = (str(suspect.annotation_id), suspect.file_name, suspect.given, suspect.suggested)
+        table.add_row(str(suspect.rank), *map(printable, named), f"{suspect.wrong_probability:.1%}")
     console.print(table)
     low, high = assessed.rate_interval
     console.print(
