@@ -8,12 +8,15 @@ training is kept in the folder, so an interrupted run goes on.
 import argparse
 import json
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
 from lncis import datasets, documents
@@ -22,7 +25,7 @@ from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
 from lncis.detection.models import build_model
-from lncis.detection.posteriors import Posteriors
+from lncis.detection.posteriors import Posteriors, posteriors
 from lncis.noise import noise_model
 from lncis.suspects.judging import scoring
 from lncis.suspects.report import assessment
@@ -30,8 +33,14 @@ from lncis.suspects.report.quality import PRECISION_AT
 
 STUDY = Path(__file__).parents[1] / "studies/gamma_sweep.yaml"
 FOLDS = 5
-BUDGETS = (0.5, 1.1)
-"""Reviews, as multiples of the number of wrong labels."""
+CERTAIN = 0.5
+"""Probability of a class from which on the next round trains on it in place of the given one."""
+CPU = torch.device("cpu")
+
+Labels = dict[int, int]
+"""Category ids by annotation id."""
+Row = dict[str, float]
+"""Figures of one seed, by name."""
 
 
 def main() -> None:
@@ -42,6 +51,10 @@ def main() -> None:
     parser.add_argument("--asymmetric", action="store_true")
     parser.add_argument("--loss", choices=["lncis", "cross_entropy"], default="lncis", help="of those who judge")
     parser.add_argument("--splits", type=int, default=1, help="into folds; each label has as many judges")
+    parser.add_argument("--rounds", type=int, default=1, help="those after the first train on what the one before said")
+    parser.add_argument("--judges-of-clean-labels", action="store_true", help="how right a list can be at most")
+    parser.add_argument("--in-sample", action="store_true", help="also what a training on all labels says of them")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 1.1], help="reviews, in numbers of errors")
     parser.add_argument("--accuracy", type=float, default=1.0, help="of the annotator")
     parser.add_argument("--epochs", type=int, help="fewer for a quick look")
     parser.add_argument("--no-review", action="store_true", help="only how right the list is")
@@ -49,70 +62,114 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [seed_of(options, seed) for seed in options.seeds]
     for name in rows[0]:
-        values = [row[name] for row in rows]
-        print(f"{name:40} {interval(values)}")
+        print(f"{name:40} {interval([row[name] for row in rows])}")
+    if not options.no_review:
+        print(table(rows, options.budgets))
 
 
-def seed_of(options: argparse.Namespace, seed: int) -> dict[str, float]:
+def seed_of(options: argparse.Namespace, seed: int) -> Row:
     """Return the figures of one seed, of noise and of training."""
     base = config_of(options, seed)
     name = f"{'asymmetric' if options.asymmetric else 'symmetric'}-{options.rate:g}-{seed}-{options.loss}"
-    folder = options.folder / name
-    data = datasets.load(base)
-    found = out_of_fold(options, base, data, folder)
-    noise = noise_model.estimate(found.probabilities, found.given)
-    true_of = {a["id"]: a["clean_category_id"] - 1 for a in data.train.document["annotations"]}
-    true = np.array([true_of[i] for i in found.annotation_ids.tolist()])
-    area_of = {a["id"]: a["area"] for a in data.train.document["annotations"]}
-    areas = np.array([area_of[i] for i in found.annotation_ids.tolist()], dtype=float)
-    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true, areas)
-    truth = assessed.truth
-    assert truth
-    row = {"errors, % of labels": 100 * truth.errors / len(found), "errors, % estimated": 100 * assessed.rate}
-    for score, ranking in truth.rankings.items():
-        row[f"AUROC {score}"] = 100 * ranking.auroc
-    for score, ranking in truth.rankings.items():
-        row[f"precision at the errors {score}"] = 100 * ranking.precision_at_errors
-    row |= {
-        f"precision of the first {n}": 100 * truth.rankings["lncis"].precision_at.get(n, math.nan)
-        for n in PRECISION_AT[:2]
-    }
-    row |= {"calibration error": 100 * truth.calibration_error, "suggestion right": 100 * truth.suggestion_right}
-    row["best other class right"] = 100 * truth.other_right
+    experiment = Experiment(base=base, data=datasets.load(base), folder=options.folder / name)
+    judge = replace(base, loss=LncisLoss() if options.loss == "lncis" else CrossEntropyLoss())
+    labels = experiment.true if options.judges_of_clean_labels else {}
+    found = out_of_fold(experiment, judge, options.splits, labels)
+    for _ in range(options.rounds - 1):
+        found = out_of_fold(experiment, judge, options.splits, believed(found))
+    row = judged(experiment, found)
+    if options.in_sample:
+        row |= {f"{key}, in sample": value for key, value in judged(experiment, in_sample(experiment, judge)).items()}
     if not options.no_review:
-        row |= reviewed(options, base, data, found, noise.wrong(found.probabilities, found.given), folder)
+        row |= reviewed(experiment, found, options.budgets, options.accuracy)
     print(name, json.dumps({key: round(value, 2) for key, value in row.items()}), flush=True)
     return row
 
 
-def reviewed(
-    options: argparse.Namespace, base: TrainConfig, data: Data, found: Posteriors, wrong: Any, folder: Path
-) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The noisy data of a seed, and the folder that keeps its trainings."""
+
+    base: TrainConfig
+    """What is trained on repaired labels."""
+    data: Data
+    folder: Path
+
+    @property
+    def true(self) -> Labels:
+        """The true label of each annotation of the training set."""
+        return {a["id"]: a["clean_category_id"] for a in self.data.train.document["annotations"]}
+
+    def test_AP(self, labels: Labels, name: str) -> float:
+        """Return the clean test AP of a training on these labels where they are not the noisy ones."""
+        return trained(self.base, relabelled(self.data, labels), self.folder / name)
+
+
+def judged(experiment: Experiment, found: Posteriors) -> Row:
+    """Return how right a list is, in percent."""
+    annotations = {a["id"]: a for a in experiment.data.train.document["annotations"]}
+    listed = [annotations[i] for i in found.annotation_ids.tolist()]
+    true = np.array([a["clean_category_id"] - 1 for a in listed])
+    areas = np.array([a["area"] for a in listed], dtype=float)
+    noise = noise_model.estimate(found.probabilities, found.given)
+    assessed = assessment.assess(found, noise, [str(k) for k in range(10)], true, areas)
+    truth = assessed.truth
+    assert truth
+    row = {"errors, % of labels": truth.errors / len(found), "errors, % estimated": assessed.rate}
+    row |= {f"AUROC {score}": ranking.auroc for score, ranking in truth.rankings.items()}
+    row |= {f"precision at the errors {score}": r.precision_at_errors for score, r in truth.rankings.items()}
+    ours = truth.rankings[assessment.PROBABILITY]
+    row |= {f"precision of the first {n}": ours.precision_at.get(n, math.nan) for n in PRECISION_AT[:2]}
+    row |= {"calibration error": truth.calibration_error, "suggestion right": truth.suggestion_right}
+    row["best other class right"] = truth.other_right
+    return {name: 100 * value for name, value in row.items()}
+
+
+def reviewed(experiment: Experiment, found: Posteriors, budgets: list[float], accuracy: float) -> Row:
     """Return the clean test AP after reviews of several lengths and orders, and the share of the loss made good."""
-    true_of = {a["id"]: a["clean_category_id"] for a in data.train.document["annotations"]}
-    errors = sum(a["category_id"] != true_of[a["id"]] for a in data.train.document["annotations"])
-    rng = np.random.default_rng([base.seed, 1])
+    true = experiment.true
+    errors = sum(a["category_id"] != true[a["id"]] for a in experiment.data.train.document["annotations"])
+    wrong = noise_model.estimate(found.probabilities, found.given).wrong(found.probabilities, found.given)
+    rng = np.random.default_rng([experiment.base.seed, 1])
     ids = found.annotation_ids
     orders = {"suspects": ids[np.argsort(-wrong, kind="stable")], "random": rng.permutation(ids)}
-    noisy = test_AP(base, data, folder / "noisy")
-    clean = test_AP(base, relabelled(data, true_of), folder / "clean")
+    noisy, clean = experiment.test_AP({}, "noisy"), experiment.test_AP(true, "clean")
     row = {"AP noisy": noisy, "AP clean": clean}
-    for budget in BUDGETS:
+    for budget in budgets:
+        row[f"reviews, {budget:g} x errors"] = reviews = min(round(budget * errors), len(ids))
         for order, ranked in orders.items():
-            told = {
-                int(i): true_of[int(i)] if rng.random() < options.accuracy else int(rng.integers(1, 11))
-                for i in ranked[: round(budget * errors)]
-            }
-            place = folder / f"{order}-{budget:g}-{options.accuracy:g}"
-            row[f"AP {order}, {budget:g} x errors"] = test_AP(base, relabelled(data, told), place)
-    for budget in BUDGETS:
-        row[f"gain over random, {budget:g} x errors"] = (
-            row[f"AP suspects, {budget:g} x errors"] - row[f"AP random, {budget:g} x errors"]
-        )
-        row[f"made good, {budget:g} x errors, %"] = (
-            100 * (row[f"AP suspects, {budget:g} x errors"] - noisy) / (clean - noisy)
-        )
+            told = annotated(ranked[:reviews], true, accuracy, rng)
+            name = f"{order}-{budget:g}-{accuracy:g}-{digest(told)}"
+            row[f"AP {order}, {budget:g} x errors"] = experiment.test_AP(told, name)
+        above = row[f"AP suspects, {budget:g} x errors"]
+        row[f"gain over random, {budget:g} x errors"] = above - row[f"AP random, {budget:g} x errors"]
+        row[f"made good, {budget:g} x errors, %"] = 100 * (above - noisy) / (clean - noisy)
     return row
+
+
+def annotated(ids: NDArray[np.int64], true: Labels, accuracy: float, rng: np.random.Generator) -> Labels:
+    """Return what an annotator says of some annotations who is right with a probability, and else guesses."""
+    return {i: true[i] if rng.random() < accuracy else int(rng.integers(1, 11)) for i in ids.tolist()}
+
+
+def table(rows: list[Row], budgets: list[float]) -> str:
+    """Return what reviews buy as a table of markdown: clean test AP, mean and 95 % interval over the seeds."""
+
+    def over_seeds(name: str) -> str:
+        return interval([row[name] for row in rows])
+
+    lines = [
+        "| reviews | from the top of the list | in random order (floor) | difference | of the loss made good, % |",
+        "|---|---|---|---|---|",
+        f"| none | {over_seeds('AP noisy')} | | | 0 |",
+    ]
+    for budget in budgets:
+        of = f"{budget:g} x errors"
+        mean = np.mean([row[f"reviews, {of}"] for row in rows])
+        cells = [f"AP suspects, {of}", f"AP random, {of}", f"gain over random, {of}", f"made good, {of}, %"]
+        lines.append(f"| {mean:.0f} ({of}) | {' | '.join(map(over_seeds, cells))} |")
+    lines.append(f"| all: clean labels (ceiling) | {over_seeds('AP clean')} | | | 100 |")
+    return "\n".join(lines)
 
 
 def config_of(options: argparse.Namespace, seed: int) -> TrainConfig:
@@ -125,20 +182,38 @@ def config_of(options: argparse.Namespace, seed: int) -> TrainConfig:
     return replace(config, loss=CrossEntropyLoss(), schedule=schedule, seed=seed)
 
 
-def out_of_fold(options: argparse.Namespace, base: TrainConfig, data: Data, folder: Path) -> Posteriors:
-    """Return what trainings on the other folds say of each label."""
-    loss = LncisLoss() if options.loss == "lncis" else CrossEntropyLoss()
+def believed(found: Posteriors) -> Labels:
+    """Return the labels that a list would change: where another class than the given one is likely enough."""
+    true = noise_model.estimate(found.probabilities, found.given).true_class(found.probabilities, found.given)
+    changed = (true.argmax(axis=1) != found.given) & (true.max(axis=1) >= CERTAIN)
+    ids, classes = found.annotation_ids[changed], true.argmax(axis=1)[changed]
+    return {i: k + 1 for i, k in zip(ids.tolist(), classes.tolist(), strict=True)}
+
+
+def out_of_fold(experiment: Experiment, judge: TrainConfig, splits: int, labels: Labels) -> Posteriors:
+    """Return what trainings on the other folds say of each noisy label; they have these labels where they differ."""
     scorers = []
-    for split in range(options.splits):
+    for split in range(splits):
         for number in range(FOLDS):
-            fold = Fold(number=number, of=FOLDS, seed=split)
-            config = replace(base, loss=loss, fold=fold, seed=base.seed + 1000 * split)
-            place = folder / f"split{split}-fold{number}"
-            trained = datasets.load(config)
-            # nobody asks for their AP: one image each is soon evaluated
-            test_AP(config, replace(trained, val=first_image(trained.val), test=first_image(trained.test)), place)
+            # folds are dealt by the noisy labels, whatever is trained on
+            config = replace(judge, fold=Fold(number=number, of=FOLDS, seed=split), seed=judge.seed + 1000 * split)
+            data = datasets.load(config)
+            place = experiment.folder / f"split{split}-fold{number}{f'-{digest(labels)}' if labels else ''}"
+            trained(config, of_little_evaluation(relabelled(data, labels)), place)
             scorers.append(scoring.Scorer(name=place.name, config=config, model=loader(config, place)))
-    return scoring.score(scorers, data.train, device=torch.device("cpu")).found
+    return scoring.score(scorers, experiment.data.train, device=CPU).found
+
+
+def in_sample(experiment: Experiment, judge: TrainConfig) -> Posteriors:
+    """Return what a training on all noisy labels says of them."""
+    place = experiment.folder / "in-sample"
+    trained(judge, of_little_evaluation(experiment.data), place)
+    return posteriors(loader(judge, place)(), experiment.data.train, CPU, flipped=judge.flip > 0)
+
+
+def of_little_evaluation(data: Data) -> Data:
+    """Return data of which nobody asks for the AP: one image each is soon evaluated."""
+    return replace(data, val=first_image(data.val), test=first_image(data.test))
 
 
 def first_image(split: CocoInstances) -> CocoInstances:
@@ -155,17 +230,22 @@ def loader(config: TrainConfig, folder: Path) -> Any:
     return load
 
 
-def test_AP(config: TrainConfig, data: Data, folder: Path) -> float:
+def trained(config: TrainConfig, data: Data, folder: Path) -> float:
     """Return the clean test AP of a training, trained in the folder if it is not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    documents.claim(folder, config)
     return engine.train(config, data, folder)[-1]["test/segm_AP"]
 
 
-def relabelled(data: Data, labels: dict[int, int]) -> Data:
+def relabelled(data: Data, labels: Labels) -> Data:
     """Return the data with other labels of the training set, by annotation id."""
     document = data.train.document
     annotations = [{**a, "category_id": labels.get(a["id"], a["category_id"])} for a in document["annotations"]]
     return replace(data, train=CocoInstances(data.train.images, {**document, "annotations": annotations}))
+
+
+def digest(labels: Mapping[int, int]) -> str:
+    """Return a name for labels: a folder is of the same ones when it is found again."""
+    return sha256(json.dumps(sorted(labels.items())).encode()).hexdigest()[:8]
 
 
 def interval(values: list[float]) -> str:

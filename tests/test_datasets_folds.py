@@ -88,6 +88,28 @@ def test_what_is_left_out_is_val_and_a_users_file_is_dealt_out_whole(digits_cach
     assert [a["id"] for a in clean] == [a["id"] for a in data.val.document["annotations"]]
 
 
+@pytest.mark.parametrize("fold", [None, Fold(number=1, of=3)])
+def test_data_are_known_again_by_all_fields_that_loading_them_reads(digits_cache, fold):
+    own = digits.export(CONFIG.dataset, Path("mine"))
+    of_files = CocoData(images=own.images, train=own.train, test=own.test)
+
+    class Watched:
+        """A config that knows which of its fields were asked for."""
+
+        def __init__(self, config):
+            self.config, self.read = config, set()
+
+        def __getattr__(self, name):
+            self.read.add(name)
+            return getattr(self.config, name)
+
+    for dataset in (CONFIG.dataset, of_files):
+        loading, knowing = (Watched(replace(CONFIG, dataset=dataset, fold=fold)) for _ in range(2))
+        datasets.load(loading)
+        datasets.identity(knowing)
+        assert loading.read == knowing.read
+
+
 def test_more_parts_than_images_are_refused(document):
     with pytest.raises(DataError, match=r"fold\.of must be at most the 60 images of train but got 61"):
         folds.parts(document, Fold(of=61))

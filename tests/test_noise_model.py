@@ -91,9 +91,24 @@ def test_the_interval_of_the_rate_holds_the_true_one_in_most_samples():
     for seed in range(40):
         said, given, _true = drawn(symmetric(0.4), seed=100 + seed, labels=1500)
         found = noise_model.estimate(said, given)
-        low, high = noise_model.rate_interval(found, said, given, np.random.default_rng(seed))
+        low, high = noise_model.intervals(found, said, given, np.random.default_rng(seed)).rate
         held += low <= 0.4 <= high
     assert held >= 33  # of 40; 95 % would be 38, and fewer than 33 has a probability of 0.002 at 91 %
+
+
+def test_the_interval_of_the_matrix_is_as_wide_as_estimates_of_new_labels_differ():
+    transitions = pairs(0.4)
+    said, given, _true = drawn(transitions, seed=5, labels=600)
+    found = noise_model.estimate(said, given)
+    low, high = noise_model.intervals(found, said, given, np.random.default_rng(0)).transition_matrix
+    assert (low <= found.transition_matrix).all()
+    assert (found.transition_matrix <= high).all()
+    assert (low >= 0).all()
+    assert (high <= 1).all()
+    again = [noise_model._settled(*drawn(transitions, seed=200 + k, labels=600)[:2], found) for k in range(12)]
+    spread = np.std([one.transition_matrix for one in again], axis=0, ddof=1)
+    struck = transitions > 0.1
+    assert ((high - low) / 2)[struck].mean() == pytest.approx(1.96 * spread[struck].mean(), rel=0.4)
 
 
 def test_labels_without_noise_are_taken_for_right():

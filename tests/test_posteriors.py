@@ -109,5 +109,20 @@ def test_each_label_is_judged_by_all_models_of_any_split_that_never_saw_it(model
         logs[[where[i] for i in said.annotation_ids.tolist()]] += np.log(said.probabilities)
     powers = np.exp(logs / 2)
     assert scored.found.probabilities == pytest.approx(powers / powers.sum(axis=1, keepdims=True))
+    scored_so_far = list[int]()
     with pytest.raises(DataError, match=r"no model left out fold 1 of 2 \(split by seed 1\)"):
-        scoring.score(scorers[:-1], dataset, device=CPU)
+        scoring.score(scorers[:-1], dataset, device=CPU, on_progress=lambda *said: scored_so_far.append(said))
+    assert scored_so_far == [], "said before anything is scored"
+
+
+def test_a_model_that_saw_what_it_should_have_left_out_is_refused(model, dataset, tiny):
+    def trained_on(number: int, held: int) -> Scorer:
+        kept = folds.without(dataset, Fold(number=held, of=2))
+        ids = frozenset(annotation["id"] for annotation in kept.document["annotations"])
+        config = replace(tiny, fold=Fold(number=number, of=2))
+        return Scorer(name=f"fold{number}", config=config, model=lambda: model, trained_on=ids)
+
+    assert scoring.score([trained_on(0, 0), trained_on(1, 1)], dataset, device=CPU).remark == ""
+    labels = len(folds.within(dataset, Fold(number=1, of=2)).document["annotations"])
+    with pytest.raises(DataError, match=f"fold1: was trained on {labels} of the labels of fold 1, .* changed since"):
+        scoring.score([trained_on(0, 0), trained_on(1, 0)], dataset, device=CPU)

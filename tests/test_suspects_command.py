@@ -94,6 +94,9 @@ def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
     listed = json.loads(Path("out/suspects.json").read_text())["suspects"]
     assert sorted(s["annotation_id"] for s in listed) == sorted(a["id"] for a in document["annotations"])
     assert {s["true"] for s in listed} == {None}
+    assert {s["scored_by"] for s in listed} == {"another file: 1 model"}
+    assert "the training set of these models is another file" in " ".join(ran.stdout.split())
+    assert "trained on them" not in ran.stdout
     assert json.loads(Path("out/assessment.json").read_text())["truth"] is None
 
     clean = {**document, "annotations": [dict(a) for a in document["annotations"][1:]]}
@@ -137,6 +140,21 @@ def test_a_file_of_ones_own_is_judged_with_its_ids(whole, config):
     assert "has clean_category_id already: its truth is known; leave out --truth" in ran.stderr
 
 
+def test_a_users_file_that_changed_after_the_trainings_of_folds_is_noticed(config):
+    data = digits.export(config.dataset, Path("mine"))
+    own = replace(config, dataset=CocoData(images=data.images, train=data.train, test=data.test), noise=NoNoise())
+    runs = [trained_at(replace(own, fold=Fold(number=k, of=2)), Path(f"run{k}")) for k in (0, 1)]
+    document = json.loads(data.train.read_text())
+    for annotation in document["annotations"][::2]:  # as a repair in place would
+        annotation["category_id"] = document["categories"][0]["id"]
+    data.train.write_text(json.dumps(document))
+    ran = lncis("suspects", *runs, "--out", "out")
+    assert ran.exit_code == 2, ran.output
+    assert "which it should have left out: the data set has changed since" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert not Path("out").exists()
+
+
 def test_labels_held_out_of_the_users_file_are_judged_too(config):
     data = digits.export(config.dataset, Path("mine"))
     own = replace(
@@ -176,6 +194,7 @@ def test_mistakes_are_said_in_one_line(folds, whole, config, digits_cache):
         ([whole, *folds, "--out", "out"], "only some of the models were trained on folds"),
         ([whole, other, "--out", "out"], "was trained on other data or labels than"),
         ([whole, "--out", full], "holds something already"),
+        ([whole, "--out", full / "file/out"], "cannot be written: "),
         ([whole, "--data", "other.json", "--out", "out"], "belong together"),
         ([whole, "--data", "nought.json", "--images", ".", "--out", "out"], "has other classes"),
         (["nowhere", "--out", "out"], "there is nothing of that name"),

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lncis.commands.suspects_files import print_found
 from lncis.detection.posteriors import Posteriors
 from lncis.errors import DataError
+from lncis.noise import noise_model
 from lncis.suspects.report import quality
+from lncis.suspects.report.assessment import assess
+from lncis.suspects.report.html import noise_rows, report_html
 from lncis.suspects.report.plan_page import plan_html
 from lncis.suspects.report.progress import progress_of
 from lncis.suspects.report.review_plan import review_plan, updated
@@ -133,6 +137,57 @@ def test_a_review_that_finds_as_many_as_expected_changes_the_rest_little():
     truth = rng.random(2000) < wrong
     after = updated(wrong, {int(k): bool(truth[k]) for k in range(500)})
     assert np.abs(after[500:] - wrong[500:]).max() < 0.08
+
+
+@pytest.mark.parametrize("reviews", [1, 5, 50])
+def test_a_review_that_confirms_what_a_sure_list_says_leaves_the_rest_as_it_was(reviews):
+    wrong = np.concatenate([np.full(50, 0.99999), np.linspace(0.9, 0.01, 150)])
+    after = updated(wrong, dict.fromkeys(range(reviews), True))
+    assert after[50:].sum() == pytest.approx(wrong[50:].sum(), rel=0.01)
+
+
+def test_the_shift_of_the_rest_is_the_most_probable_one():
+    wrong = np.array([0.95, 0.9, 0.7, 0.6, 0.4, 0.3])
+    found = {0: True, 1: False, 2: False, 3: False}
+    odds = np.log(wrong / (1 - wrong))
+
+    def log_posterior(shift: float) -> float:
+        likelihood = sum(-np.log1p(np.exp((-1 if found[k] else 1) * (odds[k] + shift))) for k in found)
+        return likelihood - shift**2 / 2
+
+    shifts = np.linspace(-5, 5, 100_001)
+    best = shifts[np.argmax([log_posterior(shift) for shift in shifts])]
+    assert updated(wrong, found)[4:] == pytest.approx(1 / (1 + np.exp(-(odds[4:] + best))), abs=1e-4)
+
+
+def test_the_report_says_what_becomes_of_each_class_as_estimated_and_as_known(capsys):
+    rng = np.random.default_rng(4)
+    true = rng.integers(0, 3, 400)
+    given = np.where(rng.random(400) < 0.3, (true + 1) % 3, true)
+    probabilities = np.full((400, 3), 0.02)
+    probabilities[np.arange(400), true] = 0.96
+    found = Posteriors(
+        annotation_ids=np.arange(400), given=given, probabilities=probabilities, background=np.zeros(400)
+    )
+    noise = noise_model.estimate(probabilities, given)
+    assessed = assess(found, noise, ["a", "b", "c"], true, np.ones(400))
+    for k, (right, wrong) in enumerate(noise_rows(assessed)):
+        assert (right.true, right.label, wrong.label) == ("abc"[k], "abc"[k], "bca"[k])
+        assert right.known == pytest.approx((given == true)[true == k].mean())
+        assert wrong.known == pytest.approx((given != true)[true == k].mean())
+        assert right.interval[0] < right.share < right.interval[1]
+        assert right.share == pytest.approx(right.known, abs=0.06)
+    listed = the_list(["a", "b", "c"], [0.9, 0.1]).suspects
+    page = report_html("<i>", listed, assessed, "seen in training")
+    assert "<b>Note:</b> seen in training." in page
+    assert page.count("data:image/png") == 4
+    unknown = assess(found, noise, ["a", "b", "c"], np.full(400, -1), np.ones(400))
+    assert {row.known for pair in noise_rows(unknown) for row in pair} == {None}
+    assert "known" not in report_html("<i>", listed, unknown)
+    hostile = replace(listed[0], given="red\x1b[31m")
+    print_found(SuspectList(annotations="x", classes=["b"], suspects=[hostile]), unknown, "")
+    assert "\x1b" not in (printed := capsys.readouterr().out), "no name commands the terminal"
+    assert "red\\x1b[31m" in printed
 
 
 def test_an_empty_list_has_a_plan():

@@ -36,6 +36,16 @@ def test_the_csv_file_holds_the_same_rows():
         assert row == {k: "" if getattr(suspect, k) is None else str(getattr(suspect, k)) for k in COLUMNS}
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum"])
+def test_no_name_is_a_formula_in_a_spreadsheet_and_the_json_file_has_it_as_it_is(name):
+    made = SuspectList(annotations="x", classes=[name], suspects=[replace(listed().suspects[0], given=name)])
+    (row,) = csv.DictReader(io.StringIO("".join(csv_texts(made)), newline=""))
+    assert row["given"] == f"'{name}"
+    assert float(row["margin"]) == made.suspects[0].margin
+    LIST.write_text("".join(json_texts(made)))
+    assert read_list(LIST).suspects[0].given == name
+
+
 def test_another_order_or_label_is_another_list_and_another_figure_is_not():
     one = listed()
     first, second, *rest = one.suspects

@@ -15,7 +15,7 @@ import torch
 from object_store import ObjectStore, serving
 
 from lncis import datasets
-from lncis.config import TrainConfig
+from lncis.config import Fold, TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import StorageAwayError
@@ -166,6 +166,26 @@ class Ranks:
 @pytest.fixture
 def ranks(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> Ranks:
     return Ranks(monkeypatch)
+
+
+def test_a_worker_that_takes_one_fold_after_another_trains_each_on_its_own_images(
+    tiny: TrainConfig, queue: TaskQueue, digits_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on: list[datasets.Data] = []
+    monkeypatch.setattr(engine, "train", lambda config, data, folder, **options: trained_on.append(data))
+    configs = [replace(tiny, fold=Fold(number=number, of=3)) for number in (0, 1, 1, 2)]
+    loaded = worker._LoadedData()
+    for number, config in enumerate(configs):
+        task = Task(key=f"stage{number}", config=config, until=1, directory=Path(f"stage{number}"))
+        task.directory.mkdir()
+        queue.submit("anna", [task])
+        queue.take("worker_group")
+        worker._train(task, queue, loaded, Scratch(), 0)
+    assert trained_on[1] is trained_on[2], "read once where all is the same"
+    for config, data in zip(configs, trained_on, strict=True):
+        wanted = datasets.load(config)
+        assert data.train.document == wanted.train.document
+        assert data.val.document == wanted.val.document
 
 
 def test_no_rank_looks_for_the_checkpoint_while_a_predecessor_may_replace_it(

@@ -1,6 +1,5 @@
 """`lncis suspects`: which labels are probably wrong, by what trained models say of them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,7 @@ EPILOG = (
 )
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of trainings or studies on the data; of a study, its best.")]
-Out = Annotated[Path, typer.Option(help="New folder for the list, its report and its exports.")]
+Out = Annotated[Path, typer.Option(help="New folder for the list, its report and its figures.")]
 File = Annotated[
     Path | None, typer.Option("--data", help="A COCO file of the same classes to judge in place of the training's own.")
 ]
@@ -44,8 +43,7 @@ def score(
     with clear_errors():
         if (data is None) != (images is None):
             raise ConfigError("--data, --images", ["belong together; give both, or none"])
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(str(out), ["holds something already; name a new folder"])
+        suspects_files.require_new(out)
         device = torch_device(gpu, threads)
         import numpy as np  # slow to load, as what follows
 
@@ -64,11 +62,20 @@ def score(
         without_truth = 0
         if truth is not None:
             document, without_truth = with_truth(document, str(data or runs[0]), truth)
-        scorers = [scoring.Scorer(name=str(m.path.parent), config=m.config, model=m.model) for m in models]
-        if data is not None:  # nobody knows whether they saw it
-            scorers = [replace(scorer, config=replace(scorer.config, fold=None)) for scorer in scorers]
+        scorers = [
+            scoring.Scorer(
+                name=str(m.path.parent),
+                config=m.config,
+                model=m.model,
+                trained_on=losses.recorded_annotations(m.path.parent),
+            )
+            for m in models
+        ]
         with progress(PROGRESS_DELAY_SECONDS) as show:
-            scored = scoring.score(scorers, train, others, device=device, on_progress=show)
+            if data is None:
+                scored = scoring.score(scorers, train, others, device=device, on_progress=show)
+            else:
+                scored = scoring.score_elsewhere(scorers, train, device=device, on_progress=show)
         found = scored.found
         if len(found) == 0:
             raise DataError("the data hold no annotation with a mask; there is nothing to judge")
@@ -85,8 +92,8 @@ def score(
         dataset = models[0].config.dataset
         name = (data or (dataset.train if isinstance(dataset, CocoData) else Path(dataset.type))).name
         whole = tables.SuspectList(annotations=name, classes=assessed.classes, suspects=listed)
-        suspects_files.write_found(out, whole, assessed, str(data or runs[0]), scored.in_sample)
-        suspects_files.print_found(whole, assessed, scored.in_sample)
+        suspects_files.write_found(out, whole, assessed, str(data or runs[0]), scored.remark)
+        suspects_files.print_found(whole, assessed, scored.remark)
         console = console_of_plain_text()
         if without_truth:
             console.print(f"warning: {without_truth:,} annotations are not in {truth}: their truth is not known")

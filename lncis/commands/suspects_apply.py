@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lncis.commands.copies import a_field_a_line, check_target, counted, entries_of, write_together
-from lncis.errors import ConfigError
+from lncis.errors import ConfigError, printable
 from lncis.files import digest
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 
@@ -61,7 +61,7 @@ def apply(
             f"{changed['changed']:,} of {changed['annotations']:,} labels changed, {changed['kept']:,} found right"
         )
         for pair, number in [*changed["changed_by_class"].items()][:PAIRS_SHOWN]:
-            console.print(f"  {pair}: {number:,}")
+            console.print(f"  {printable(pair)}: {number:,}")
         console.print(f"labels: {out}\nmanifest: {manifest_path}", soft_wrap=True)
 
 

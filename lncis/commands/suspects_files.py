@@ -4,12 +4,13 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from lncis import files
-from lncis.errors import ConfigError
+from lncis.errors import ConfigError, printable
 from lncis.terminal import console_of_plain_text
 
 if TYPE_CHECKING:
@@ -20,7 +21,19 @@ SUSPECTS, TABLE, ASSESSMENT, REPORT = "suspects.json", "suspects.csv", "assessme
 SHOWN = 10
 
 
-def write_found(out: Path, whole: "SuspectList", assessed: "Assessment", title: str, in_sample: int) -> None:
+def require_new(out: Path) -> None:
+    """Raise ConfigError where a folder holds something, or cannot be made: before the work, not after it."""
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(str(out), ["holds something already; name a new folder"])
+        parent = out.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        TemporaryDirectory(prefix=f".{out.name}.", dir=parent).cleanup()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def write_found(out: Path, whole: "SuspectList", assessed: "Assessment", title: str, remark: str) -> None:
     """Write a list, its report and its figures into a folder that appears whole; ConfigError where it cannot."""
     from lncis.suspects import tables
     from lncis.suspects.report import html
@@ -32,26 +45,24 @@ def write_found(out: Path, whole: "SuspectList", assessed: "Assessment", title: 
             with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
                 file.writelines(tables.csv_texts(whole))
             (folder / ASSESSMENT).write_text(_json(asdict(assessed)), encoding="utf-8")
-            page = html.report_html(title, whole.suspects, assessed, in_sample)
+            page = html.report_html(title, whole.suspects, assessed, remark)
             (folder / REPORT).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"]) from error
+        raise _unwritable(out, error) from error
 
 
-def print_found(whole: "SuspectList", assessed: "Assessment", in_sample: int) -> None:
+def _unwritable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(str(out), [f"cannot be written: {error.strerror}; name another folder"])
+
+
+def print_found(whole: "SuspectList", assessed: "Assessment", remark: str) -> None:
     """Print the first of a list, the noise, the plan of review, and how right the list is where that is known."""
     listed = whole.suspects
     console = console_of_plain_text(width=120)
     table = Table("rank", "annotation", "image", "given", "suggested", "wrong with")
     for suspect in listed[:SHOWN]:
-        table.add_row(
-            str(suspect.rank),
-            str(suspect.annotation_id),
-            suspect.file_name,
-            suspect.given,
-            suspect.suggested,
-            f"{suspect.wrong_probability:.1%}",
-        )
+        named = (str(suspect.annotation_id), suspect.file_name, suspect.given, suspect.suggested)
+        table.add_row(str(suspect.rank), *map(printable, named), f"{suspect.wrong_probability:.1%}")
     console.print(table)
     low, high = assessed.rate_interval
     console.print(
@@ -60,11 +71,8 @@ def print_found(whole: "SuspectList", assessed: "Assessment", in_sample: int) ->
     if truth := assessed.truth:
         console.print(f"known noise: {truth.errors / truth.labels:.1%} of {truth.labels:,} labels")
     console.print(str(assessed.plan))
-    if in_sample:
-        console.print(
-            f"note: {in_sample:,} labels were judged by models that were trained on them, which have learned some of "
-            "their errors; train with folds for better ones"
-        )
+    if remark:
+        console.print(f"note: {remark}")
     if truth:
         figures = Table("score", "AUROC", "AUPRC", "precision at the errors", *(f"of the first {n}" for n in (50, 100)))
         for name, ranking in truth.rankings.items():

@@ -58,6 +58,11 @@ def load(config: TrainConfig) -> Data:
     return Data(**splits, manifests=manifests, remarks=sources.remarks)
 
 
+def identity(config: TrainConfig) -> tuple[object, ...]:
+    """Return all that `load` reads of a config: trainings that are equal in it have the same data."""
+    return config.dataset, config.noise, config.val_labels, config.fold
+
+
 def load_undivided(config: TrainConfig) -> CocoInstances:
     """Return the training set whole of which a config may leave out a fold, labelled as in the training."""
     return _with_noise(config, "train", *_sources(config).splits["train"])[0]

@@ -145,13 +145,9 @@ class _LoadedData:
     data: Data | None = None
 
     def get(self, config: TrainConfig) -> Data:
-        if self.data is None or self.config is None or _data_of(self.config) != _data_of(config):
+        if self.data is None or self.config is None or datasets.identity(self.config) != datasets.identity(config):
             self.config, self.data = config, datasets.load(config)
         return self.data
-
-
-def _data_of(config: TrainConfig) -> tuple[object, ...]:
-    return config.dataset, config.noise, config.val_labels
 
 
 def _train(task: Task, queue: Any, loaded: _LoadedData, scratch: Scratch, loading_processes: int) -> None:

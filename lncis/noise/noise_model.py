@@ -108,19 +108,32 @@ def noise_rate(model: NoiseModel, probabilities: Matrix, given: NDArray[np.int64
     return float(model.wrong(probabilities, given).mean())
 
 
-def rate_interval(
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """95 % bootstrap intervals of the noise, each sample estimated anew."""
+
+    rate: tuple[float, float]
+    """Of the share of labels that are wrong."""
+    transition_matrix: tuple[Matrix, Matrix]
+    """Lower and upper ends, entry by entry."""
+
+
+def intervals(
     model: NoiseModel, probabilities: Matrix, given: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the noise rate, each sample estimated anew."""
+) -> Intervals:
+    """Return how sure an estimate is, from `DRAWS` samples of the labels."""
     drawn = min(len(given), MOST_DRAWN)
-    rates = []
+    rates, matrices = [], []
     for _ in range(DRAWS):
         some = rng.integers(0, len(given), drawn)
         again = _settled(probabilities[some], given[some], model)
         rates.append(noise_rate(again, probabilities[some], given[some]))
-    half = 1.96 * float(np.std(rates, ddof=1)) * np.sqrt(drawn / len(given))
-    rate = noise_rate(model, probabilities, given)
-    return max(rate - half, 0.0), min(rate + half, 1.0)
+        matrices.append(again.transition_matrix)
+    scale = 1.96 * float(np.sqrt(drawn / len(given)))
+    rate, half = noise_rate(model, probabilities, given), scale * float(np.std(rates, ddof=1))
+    halves = scale * np.std(matrices, axis=0, ddof=1)
+    low, high = (np.clip(model.transition_matrix + sign * halves, 0, 1) for sign in (-1, 1))
+    return Intervals(rate=(max(rate - half, 0.0), min(rate + half, 1.0)), transition_matrix=(low, high))
 
 
 def _powers(probabilities: Matrix, sharpness: float) -> Matrix:

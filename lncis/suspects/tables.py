@@ -23,6 +23,7 @@ from typing import Any
 
 from lncis import documents
 from lncis.errors import ConfigError, DataError
+from lncis.spreadsheet import cell
 from lncis.suspects.suspect import Suspect
 
 FORMAT = "lncis_suspects"
@@ -66,11 +67,14 @@ def json_texts(listed: SuspectList) -> Iterator[str]:
 
 
 def csv_texts(listed: SuspectList) -> Iterator[str]:
-    """Yield the CSV file (RFC 4180, UTF-8) part by part, a row a line, the names of the fields first."""
+    """Yield the CSV file (RFC 4180, UTF-8) part by part, a row a line, the names of the fields first.
+
+    It is for people: names that would be formulas begin with an apostrophe there, and control characters are `?`.
+    """
     line = io.StringIO(newline="")
     writer = csv.writer(line)
     for cells in ([*COLUMNS], *([getattr(row, name) for name in COLUMNS] for row in listed.suspects)):
-        writer.writerow(cells)  # csv writes None as nothing
+        writer.writerow(map(cell, cells))  # csv writes None as nothing
         yield line.getvalue()
         line.seek(0)
         line.truncate()

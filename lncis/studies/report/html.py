@@ -1,14 +1,10 @@
 """The report of a study as one HTML file, which opens without a server, loads nothing and runs no script."""
 
-import base64
-import io
 import time
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from lncis import documents
+from lncis import documents, pages
 from lncis.studies.journal import End
 from lncis.studies.report import table
 from lncis.studies.report.conclusions import CLEAN_AP, MARKS, best_and_front, best_group, conclusions, percent
@@ -19,7 +15,7 @@ from lncis.studies.report.result import ConfigurationResult, StudyResult, of_one
 from lncis.studies.report.statistics import ranked
 from lncis.studies.spec import short_names, value_text
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 CONFIGURATIONS, LOSSES = 1000, 300
 """Most rows of the tables; the rest is in table.csv."""
@@ -44,17 +40,10 @@ COST = {
 
 def report_html(result: StudyResult) -> str:
     """Return the report of a study, finished or not."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     spec = result.spec
     baselines = [c for c in result.configurations if c.trial.baseline is not None]
     searched = ranked(result)
-    return environment.get_template(TEMPLATE).render(
+    return pages.template(TEMPLATE).render(
         study_id=result.study_id,
         spec=spec,
         about=table.study_title(result).removeprefix(f"{spec.name}: "),
@@ -155,12 +144,10 @@ def _cost(cost: Cost) -> list[tuple[str, str, str]]:
 
 
 def _picture(drawing: Drawing) -> dict[str, Any]:
-    """Return a figure for the page, as PNG: 3000 dots and curves are large as SVG."""
-    content = io.BytesIO()
-    drawing.figure.savefig(content, format="png", dpi=RESOLUTION * INCH)
+    """Return a figure for the page."""
     return {
         "title": drawing.title,
         "caption": drawing.caption,
-        "source": f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}",
+        "source": pages.embedded(drawing.figure, RESOLUTION * INCH),
         "width": round(INCH * drawing.figure.get_figwidth()),
     }

@@ -152,7 +152,8 @@ class StudyResult:
     def best(self) -> ConfigurationResult:
         """The configuration with the best mean objective, or lower bound of it; StudyError if none finished."""
         if not self.searched:
-            reasons = sorted({t.reason for t in self.trials if t.reason}) or ["it was stopped"]
+            resume = f"it was stopped, or still runs; `lncis study run --resume {self.study_id}` finishes it"
+            reasons = sorted({t.reason for t in self.trials if t.reason}) or [resume]
             raise StudyError(f"no configuration of study {self.study_id} finished: {'; '.join(reasons)}")
         return max(self.searched, key=lambda c: c.score(self.spec.objective))
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from lncis import documents
 from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, Schedule, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
+from lncis.spreadsheet import cell
 from lncis.studies.journal import End
 from lncis.studies.report.conclusions import (
     conclusions,
@@ -213,23 +214,15 @@ def trials_csv(result: StudyResult) -> str:
         writer.writerow(
             [
                 t.trial.configuration,
-                _cell(t.trial.baseline or ""),
-                *map(_cell, changes),
+                cell(t.trial.baseline or ""),
+                *map(cell, changes),
                 t.trial.seed,
                 "" if t.trial.noise_seed is None else t.trial.noise_seed,
                 t.trial.fold.number if t.trial.fold else "",
                 int(t.records[-1]["epoch"]) if t.records else 0,
                 *(f"{figure:.4f}" if math.isfinite(figure) else "" for figure in figures),
                 t.end or "",
-                _cell(t.reason),
+                cell(t.reason),
             ]
         )
     return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Return a cell of a CSV file; text that a spreadsheet would take for a formula begins with an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = "".join(character if character.isprintable() else "?" for character in value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -21,6 +21,12 @@ class Recorded(NamedTuple):
     """Samples that stage 2 set aside (PON)."""
 
 
+def recorded_annotations(folder: Path) -> frozenset[int]:
+    """Return the ids of the annotations that the training in a folder had; none where it recorded nothing."""
+    found = label_losses.read(folder)
+    return frozenset() if found is None else frozenset(found.annotation_ids.tolist())
+
+
 def of_annotations(folders: Iterable[Path]) -> dict[int, Recorded]:
     """Return what the trainings in some folders recorded, by annotation id; nothing where they recorded nothing."""
     means, lasts, isolated = dict[int, list[float]](), dict[int, list[float]](), dict[int, int]()

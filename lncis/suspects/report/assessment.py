@@ -55,6 +55,8 @@ class Assessment:
     """Estimated share of wrong labels."""
     rate_interval: tuple[float, float]
     """Its 95 % bootstrap interval."""
+    transition_interval: tuple[Matrix, Matrix]
+    """Ends of the 95 % bootstrap intervals of the noise's transition matrix, entry by entry."""
     plan: ReviewPlan
     truth: Truth | None
     """None where the true labels are not known."""
@@ -76,11 +78,13 @@ def assess(
     """
     wrong = noise.wrong(found.probabilities, found.given)
     rng = np.random.default_rng(seed)
+    intervals = noise_model.intervals(noise, found.probabilities, found.given, rng)
     return Assessment(
         classes=classes,
         noise=noise,
         rate=float(wrong.mean()),
-        rate_interval=noise_model.rate_interval(noise, found.probabilities, found.given, rng),
+        rate_interval=intervals.rate,
+        transition_interval=intervals.transition_matrix,
         plan=review_plan(wrong),
         truth=_against(true, areas, found, noise, classes, rng) if (true != UNKNOWN).any() else None,
     )

@@ -1,17 +1,21 @@
 """The page of a review that is under way: one HTML file, which loads nothing and runs no script."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from lncis.suspects.report.html import embedded, template
+from lncis import pages
+from lncis.suspects.report.html import DPI
 from lncis.suspects.report.progress import Progress
 
-TEMPLATE = "plan.html.j2"
+TEMPLATE = Path(__file__).with_name("plan.html.j2")
 
 
 def plan_html(title: str, so_far: Progress) -> str:
     """Return the page: what was found, what was expected, and the plan of the rest."""
-    return template(TEMPLATE).render(title=title, so_far=so_far, plan=so_far.plan, picture=embedded(curve(so_far)))
+    picture = pages.embedded(curve(so_far), DPI)
+    return pages.template(TEMPLATE).render(title=title, so_far=so_far, plan=so_far.plan, picture=picture)
 
 
 def curve(so_far: Progress) -> Figure:

@@ -1,29 +1,39 @@
-"""The picture of a list of suspects: what reviews find, what noise was estimated, and how calibrated it is."""
+"""The pictures of a list of suspects: what reviews find, the estimated noise beside the known, and the calibration."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
+from lncis.noise.noise_model import Matrix
 from lncis.suspects.report.assessment import Assessment
+from lncis.suspects.report.quality import Bin
 from lncis.suspects.suspect import Suspect
 
 NAMED_CLASSES = 25
 """Most classes whose names stand at a matrix."""
 
 
-def overview(listed: list[Suspect], assessed: Assessment) -> Figure:
-    """Return the figure: the review curve, the transition matrix, and with known truth the reliability."""
-    panels = 3 if assessed.truth else 2
-    figure = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
-    axes = figure.subplots(1, panels)
-    _review(axes[0], listed, assessed)
-    _matrix(figure, axes[1], assessed)
-    if assessed.truth:
-        _reliability(axes[2], assessed)
-    return figure
+def pictures(listed: list[Suspect], assessed: Assessment) -> dict[str, Figure]:
+    """Return figures by their titles: review and estimated noise; with known truth, its noise and the reliability."""
+    found = {
+        "What a review finds": _review(listed, assessed),
+        "Estimated noise": _matrix(assessed.noise.transition_matrix, assessed.classes),
+    }
+    if truth := assessed.truth:
+        found["Known noise"] = _matrix(truth.transition_matrix, assessed.classes)
+        found[f"Calibration (error {truth.calibration_error:.3f})"] = _reliability(truth.reliability)
+    for title, figure in found.items():
+        figure.suptitle(title)
+    return found
 
 
-def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.0, 4.2), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _review(listed: list[Suspect], assessed: Assessment) -> Figure:
+    figure, axes = _panel()
     wrong = np.array([suspect.wrong_probability for suspect in listed])
     reviews = np.arange(1, len(wrong) + 1)
     expected, spread = np.cumsum(wrong), 1.96 * np.sqrt(np.cumsum(wrong * (1 - wrong)))
@@ -35,32 +45,33 @@ def _review(axes: Axes, listed: list[Suspect], assessed: Assessment) -> None:
         axes.plot(reviews, found, color="tab:orange", label="really found")
         errors = assessed.truth.errors
         axes.plot([0, errors, len(wrong)], [0, errors, errors], color="0.3", linestyle=":", label="errors alone")
-    axes.set(xlabel="labels reviewed", ylabel="wrong labels found", title="What a review finds")
+    axes.set(xlabel="labels reviewed", ylabel="wrong labels found")
     axes.set_xlim(0, len(wrong))
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
-def _matrix(figure: Figure, axes: Axes, assessed: Assessment) -> None:
-    classes = assessed.classes
-    shown = axes.imshow(assessed.noise.transition_matrix, vmin=0, vmax=1, cmap="Blues")
-    axes.set(xlabel="label", ylabel="true class", title="Estimated noise")
+def _matrix(matrix: Matrix, classes: list[str]) -> Figure:
+    figure, axes = _panel()
+    shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="label", ylabel="true class")
     if len(classes) <= NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class")
+    return figure
 
 
-def _reliability(axes: Axes, assessed: Assessment) -> None:
-    assert assessed.truth
-    bins = assessed.truth.reliability
+def _reliability(bins: list[Bin]) -> Figure:
+    figure, axes = _panel()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--")
     sizes = 12 + 150 * np.sqrt([some.labels / max(other.labels for other in bins) for some in bins])
     axes.scatter([some.said for some in bins], [some.is_so for some in bins], s=sizes, color="tab:blue", alpha=0.8)
     axes.set(
         xlabel="probability of a wrong label",
         ylabel="share that is wrong",
-        title=f"Calibration (error {assessed.truth.calibration_error:.3f})",
         xlim=(0, 1),
         ylim=(0, 1),
     )
+    return figure

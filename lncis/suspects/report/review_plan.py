@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 STEPS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 """Reviews that a plan speaks of, as far as there are so many labels."""
+SHIFT_DEVIATION = 1.0
+"""By how much the log odds of a list are off, as a standard deviation, before a review says so."""
 MOST_OF_ALL = (0.5, 0.8, 0.95)
 """Shares of the expected errors that a plan says the reviews for."""
 
@@ -62,15 +64,16 @@ def review_plan(wrong: NDArray[np.float64]) -> ReviewPlan:
 def updated(wrong: NDArray[np.float64], reviewed: Mapping[int, bool]) -> NDArray[np.float64]:
     """Return the probabilities after part of a review: of what was reviewed 0 or 1, of the rest put right by it.
 
-    The log odds of the rest are shifted by what makes the reviewed labels' expected errors equal those that were found,
-    half an error added to each side; so a review that finds more than was expected raises all that remain.
+    The log odds of the rest are shifted by what is most probable after the review, of shifts that are normally
+    distributed around 0 before it (SHIFT_DEVIATION). So a review that finds more than was expected raises all that
+    remain, and one that finds what was expected changes nothing, however short it was and however sure the list.
     """
     after = wrong.copy()
     if not reviewed:
         return after
     places = np.fromiter(reviewed, dtype=np.int64)
     errors = sum(reviewed.values())
-    shift = _shift(wrong[places], (errors + 0.5) / (len(places) + 1) * len(places))
+    shift = _shift(wrong[places], errors)
     rest = np.ones(len(wrong), dtype=bool)
     rest[places] = False
     after[rest] = _shifted(wrong[rest], shift)
@@ -83,10 +86,11 @@ def _shifted(wrong: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-(np.log(bounded / (1 - bounded)) + shift)))
 
 
-def _shift(wrong: NDArray[np.float64], errors: float) -> float:
-    """Return the shift of the log odds at which as many errors are expected, by bisection in [-20, 20]."""
+def _shift(wrong: NDArray[np.float64], errors: int) -> float:
+    """Return the most probable shift of the log odds of reviewed labels, by bisection: the slope falls throughout."""
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _shifted(wrong, middle).sum() < errors else (low, middle)
+        slope = errors - _shifted(wrong, middle).sum() - middle / SHIFT_DEVIATION**2
+        low, high = (middle, high) if slope > 0 else (low, middle)
     return (low + high) / 2

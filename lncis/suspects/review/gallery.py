@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from lncis import pages
 from lncis.suspects.review.crops import STEPS, Crop
 from lncis.suspects.review.read_only import SCRIPT, script_digest
 from lncis.suspects.review.repair import FORMAT
@@ -26,9 +25,8 @@ BUFFERED = 500
 
 def gallery_texts(listed: SuspectList, pictures: Sequence[Crop | None]) -> Iterator[str]:
     """Return the page of the first suspects of a list, part by part; each has its picture, or None without one."""
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     shown = listed.suspects[: len(pictures)]
-    stream = environment.get_template(TEMPLATE).stream(
+    stream = pages.template(HERE / TEMPLATE).stream(
         listed=listed,
         shown=len(shown),
         style=(HERE / STYLE).read_text("utf-8"),
