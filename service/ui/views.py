@@ -57,7 +57,7 @@ SORT_NAMES = {
     "test": "test AP",
     "started_at": "start",
 }
-TRIAL_STATES = ("running", "finished", "pruned", "failed")
+TRIAL_STATES = ("running", "unfinished", "finished", "pruned", "failed")
 NOT_PLOTTED = {"epoch"}
 
 FILES = {
