@@ -92,7 +92,8 @@ def test_a_generated_client_submits_a_study_and_reads_all_of_it(calls: Calls) ->
     (listed,) = calls.ask("studies.list_studies", text=study.id).studies
     assert (listed.id, listed.best.label) == (study.id, best.label)
 
-    curves = learning_curves(calls.ask("results.follow_events", study.id))
+    stream = module("api.results.follow_events").sync_detailed(study.id, client=calls.client)
+    curves = learning_curves(stream.content.decode())
     assert {name: len(curve) for name, curve in curves.items()} == {trial.name: 4 for trial in trials}
     assert {trial.name: trial.objective for trial in trials} == {name: curve[-1] for name, curve in curves.items()}
 

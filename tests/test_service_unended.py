@@ -23,6 +23,7 @@ def shown(url: str, study_id: str, state: str) -> int:
     """Return how many trials the page shows of a state that it was asked for."""
     page = httpx2.get(f"{url}/ui/studies/{study_id}?state={state}", trust_env=False)
     assert page.status_code == 200
+    assert '<p class="why">cancelled</p>' not in page.text  # its state says so
     rows = page.text.count('<tr id="trial-')
     assert page.text.count(f'<td><span class="badge {state}">') >= rows
     return rows

@@ -21,8 +21,12 @@ KEEP_ALIVE_SECONDS = 15.0
 """A stream without events sends a comment so often; lncis.client waits three times as long."""
 
 MEDIA_TYPE = "text/event-stream"
-EVENT_CONTENT: dict[str, Any] = {MEDIA_TYPE: {"schema": {"type": "string"}}}
-"""OpenAPI's entry for a stream: text, of which generated clients would take an object for JSON."""
+EVENT_CONTENT: dict[str, Any] = {
+    MEDIA_TYPE: {
+        "itemSchema": {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
+    }
+}
+"""OpenAPI's entry for a stream; `schema` would be the answer as a whole, which generated clients then read as JSON."""
 
 
 def streamed(request: Request, runtime: Runtime, events: Callable[[], AsyncIterator[bytes]]) -> Response:

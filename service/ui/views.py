@@ -137,6 +137,7 @@ def overview(
         if not any(anywhere.values())
         else {},
         "mlflow": mlflow,
+        "mlflow_wanted": bool(settings.mlflow_tracking_uri),
         "mlflow_server": uri if (uri := settings.mlflow_tracking_uri.rstrip("/")).startswith("http") else "",
     }
 
