@@ -137,6 +137,7 @@ def test_every_answer_is_one_that_is_documented(schema: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "tokens", ["", f"anna:write:{WRITES},bilal:read:secret-of-one-who-reads"], ids=["open", "tokens"]
 )
