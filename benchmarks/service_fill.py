@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -20,6 +21,8 @@ from lncis.api import ENDED, State
 from lncis.documents import plain
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_spec
+from lncis.studies.spec.samplers import OptunaSampler
+from lncis.studies.spec.space import Range
 from service.store import studies as store
 from service.store import tables
 from service.store.database import Database
@@ -33,7 +36,8 @@ STATES = (
 
 def fill(database: Database, studies: int, trials: int, largest: int = 0, *, seed: int = 0) -> None:
     draw = random.Random(seed)
-    spec = load_spec(PRESET)
+    sampler, gammas = OptunaSampler(type="random", configurations=5), Range(type="float", low=3.0, high=9.0)
+    spec = replace(load_spec(PRESET), sampler=sampler, search={"loss.gamma": gammas})
     sizes = [trials // studies + (number < trials % studies) for number in range(studies)] + [largest] * (largest > 0)
     for begin in range(0, len(sizes), 200):
         part = sizes[begin : begin + 200]

@@ -56,6 +56,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(only_known_queries)],
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
         docs_url=None,  # service.ui.page serves the same page with local assets
         redoc_url=None,
     )

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
 from lncis.studies.requests import read_requests
+from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import StageTree
 
@@ -167,24 +169,35 @@ class FakeRay:
         return 200, {"submission_id": job_id}
 
     def _run(self, study_id: str, job: FakeJob) -> None:
-        status, code = "SUCCEEDED", 0
-        if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
-            code, job.logs = ended
-            status = "FAILED"
-        elif not self._train(study_id, job) or job.stopped.wait(self.report_seconds):
-            status, code = "STOPPED", None
-        elif ended := self.report_exits.get(job.attempt):
-            code, job.logs = ended
-            status = "FAILED"
+        try:
+            status, code = self._end_of(study_id, job)
+        except Exception as error:  # of a study that this fake cannot run, or whose folder was deleted
+            status, code, job.logs = "FAILED", 1, repr(error)
         self.at_once[study_id] -= 1
         job.status, job.exit_code = status, code
+
+    def _end_of(self, study_id: str, job: FakeJob) -> tuple[str, int | None]:
+        """Do what a study's job does, and return its status and exit code."""
+        if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
+            code, job.logs = ended
+            return "FAILED", code
+        if not self._train(study_id, job) or job.stopped.wait(self.report_seconds):
+            return "STOPPED", None
+        if ended := self.report_exits.get(job.attempt):
+            code, job.logs = ended
+            return "FAILED", code
+        return "SUCCEEDED", 0
 
     def _train(self, study_id: str, job: FakeJob) -> bool:
         """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
         folder = self.runs / study_id
         spec = load_stored_spec(folder / "spec.yaml")
         (folder / "mlflow.json").write_text(json.dumps({"experiment_id": "7", "run_id": f"run-of-{study_id}"}))
-        journal, tree = Journal(folder), StageTree(spec, folder / "stages")
+        with closing(Journal(folder)) as journal:
+            return self._train_on(study_id, job, spec, folder, journal)
+
+    def _train_on(self, study_id: str, job: FakeJob, spec: StudySpec, folder: Path, journal: Journal) -> bool:
+        tree = StageTree(spec, folder / "stages")
         done = {(e.trial, int(e.record["epoch"])) for e in journal.events if isinstance(e, EpochFinished)}
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
@@ -194,7 +207,6 @@ class FakeRay:
                 if trial.name in over:
                     continue
                 if read_requests(folder).drain:
-                    journal.close()
                     return False
                 if trial.name not in begun:
                     journal.append(
@@ -220,7 +232,6 @@ class FakeRay:
                         stopped = f"stopped by {asked[trial.name]}"
                         break
                     if job.stopped.wait(self.epoch_seconds):
-                        journal.close()
                         return False
                     self.trained[study_id, trial.name, epoch] += 1
                     journal.append(
@@ -229,7 +240,6 @@ class FakeRay:
                 end = End.FAILED if stopped else End.FINISHED
                 journal.append(TrialEnded(trial=trial.name, end=end, reason=stopped))
         journal.append(SessionEnded(reason="", lost_seconds=0.0))
-        journal.close()
         return True
 
     def _holds(self, study_id: str) -> bool:

@@ -222,7 +222,7 @@ def test_a_queued_study_is_listed_with_why_and_cancelled(idle):
     assert run("best", study, url=idle).exit_code == 1
     refused = run("resume", study, url=idle)
     assert (refused.exit_code, refused.stderr.count("\n"), "legal now: cancel" in refused.stderr) == (2, 1, True)
-    assert run("cancel", study, url=idle).output == f"{study}: cancelled, cancelled\n"
+    assert run("cancel", study, url=idle).output == f"{study}: cancelled\n"
     watched = run("watch", study, url=idle)
     assert (watched.exit_code, f"study {study} cancelled" in watched.stderr) == (1, True)
 

@@ -184,6 +184,7 @@ def test_priorities_and_labels_that_are_none_are_refused(url: str, client: Clien
 def test_what_no_form_sends_is_refused(url: str, client: Client, signed_in: SignIn) -> None:
     study, browser = running(client), signed_in()
     assert press(browser, study, "explode").status_code == 422
+    assert press(browser, study, "stop", trial="a\0b").status_code == 422
     assert browser.post(f"/ui/studies/{study.id}/act", content="&".join(["a=b"] * 20)).status_code == 422
     unknown = browser.post(
         "/ui/studies/unknown/act",

@@ -564,6 +564,7 @@ def test_a_preset_that_cannot_be_read_is_named(tmp_path, caplog):
         ("GET", "/studies", "limit=1&limit=2", [("query.limit", "stands 2 times; keep one")]),
         ("POST", "/studies", "dryrun=1", [("query.dryrun", "no such parameter; did you mean dry_run?")]),
         ("POST", "/studies/x/cancel", "now", [("query.now", "no such parameter; known are none")]),
+        ("GET", "/studies", "text=a%00b", [("query.text", "must be text without NUL")]),
         ("GET", "/queue", "a=1&b=2", [("query.a", "known are none"), ("query.b", "known are none")]),
         ("GET", "/", "stat=failed", [("query.stat", "did you mean state?")]),
         ("GET", "/healthz", "verbose", [("query.verbose", "known are none")]),

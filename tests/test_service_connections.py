@@ -67,6 +67,16 @@ def test_a_request_that_comes_in_pieces_is_answered(connect):
     assert opened.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize("path", ["/studies", "/ui/signin"])
+def test_who_goes_away_in_the_middle_of_a_body_is_no_error_of_the_service(url, connect, caplog, path):
+    connect(HALF.replace(b"/studies", path.encode()) + b"\r\n{").close()
+    answers = f'lncis_http_requests_total{{method="POST",route="{path}",status="%d"}}'
+    text = eventually(lambda: path in (text := httpx2.get(f"{url}/metrics", trust_env=False).text) and text, seconds=10)
+    assert answers % 400 in text
+    assert answers % 500 not in text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_stream_outlives_the_time_for_a_request(url, connect):
     from fake_ray import SPEC
 

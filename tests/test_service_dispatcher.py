@@ -111,7 +111,7 @@ def test_pause_and_resume_go_on_from_the_last_epochs(dispatcher, database, ray):
         acting.turn()
     ask(database, study, Action.PAUSE)
     paused = until(acting, database, study, State.PAUSED)
-    assert (paused.job, paused.reason) == (Job.NONE, "paused")
+    assert (paused.job, paused.reason) == (Job.NONE, "")
     assert ask(database, study, Action.RESUME).state is State.QUEUED
     ray.hold_after = None
     until(acting, database, study, State.SUCCEEDED)
@@ -158,7 +158,7 @@ def test_a_cancel_between_two_calls_of_a_write_is_not_lost(dispatcher, database,
     monkeypatch.setattr(database, "write", write)
     acting._change(running, state=State.QUEUED, job=Job.NONE, reason="its job died")
     cancelled = now(database, study)
-    assert (cancelled.state, cancelled.reason) == (State.CANCELLED, "cancelled")
+    assert (cancelled.state, cancelled.reason) == (State.CANCELLED, "")
 
 
 def test_a_pending_job_is_asked_to_stop_until_it_does(dispatcher, database, ray):

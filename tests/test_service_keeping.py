@@ -10,16 +10,18 @@ import pytest
 import sqlalchemy as sa
 from fake_ray import SPEC, FakeRay
 from served import eventually, finished, served
+from sqlalchemy.engine import Connection
 
 from lncis import files
+from lncis.api import Action
 from lncis.client import Client
 from lncis.errors import ServiceError
 from lncis.studies import folders
 from lncis.studies.folders import REMOVED
 from lncis.studies.logs import DRIVER, LOGS, Log
 from service.auth import parse_tokens
+from service.store import removal, tables
 from service.store import studies as store
-from service.store import tables
 from service.store.database import Database
 
 
@@ -124,6 +126,26 @@ def test_a_deletion_that_was_killed_is_repeated(
     assert list((tmp_path / "runs").glob(f"{REMOVED}*"))
     client.delete(study.id)
     assert not list((tmp_path / "runs").glob(f"{REMOVED}*"))
+
+
+@pytest.mark.parametrize("part", ["events", "log/follow"])
+def test_who_follows_a_study_that_is_deleted_is_told_so_at_the_next_request(
+    url: str, client: Client, ray: FakeRay, database: Database, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    ray.go_away()
+    study = client.submit(SPEC)
+    path = f"{url}/studies/{study.id}/{part}"
+
+    def cancel_and_delete(connection: Connection) -> None:
+        store.request_action(connection, study.id, Action.CANCEL)
+        removal.remove_study(connection, study.id)
+
+    with httpx2.stream("GET", path, trust_env=False, timeout=60) as stream:
+        assert stream.status_code == 200
+        database.write(cancel_and_delete)
+        assert "event: end" not in "".join(stream.iter_text())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert httpx2.get(path, trust_env=False).status_code == 404
 
 
 def test_a_study_that_a_process_still_drives_is_not_deleted(client: Client, tmp_path: Path) -> None:

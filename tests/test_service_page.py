@@ -79,6 +79,7 @@ def test_it_says_what_waits_and_why_and_what_is_best(tmp_path, database):
         assert "number 1 in the queue" in text
         assert "number 2 in the queue" in text
         assert text.count("Ray is away: RAY_ADDRESS is not set") == 2
+        assert '<span class="badge off">off</span> <span><b>MLflow</b> is not set' in text  # nothing is broken
         study = get(f"{url}/ui/studies/{waiting}").text
         assert "Ray is away" in study
         assert f"lncis study cancel {waiting}" in study

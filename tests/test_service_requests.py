@@ -66,7 +66,7 @@ def test_one_trial_is_stopped_and_the_others_go_on(client: Client, ray: FakeRay,
     assert (done.state, done.progress.trials_failed, done.progress.trials_finished) == ("succeeded", 1, 5)
     stopped = list(client.trials(study.id))[1]
     assert (stopped.name, stopped.reason, stopped.epoch) == (runs.name, "stopped by local", 1)
-    for name, why in ((ended.name, "is of a study that is succeeded"), ("none", "has no trial 'none'")):
+    for name, why in ((ended.name, "is finished; only one that runs can be stopped"), ("none", "has no trial 'none'")):
         with pytest.raises(ServiceError, match=why):
             client.stop_trial(study.id, name)
 

@@ -235,7 +235,7 @@ def test_parallel_coordinates_stand_where_their_values_are() -> None:
     heights = {line.says.partition(":")[0]: re.findall(r"[ML][\d.]+ ([\d.]+)", line.path) for line in drawing.lines}
     assert list(heights) == ["worst", "middle", "broken", "best"], "the best is drawn last"
     assert heights == {"worst": ["94"] * 3, "best": ["6"] * 3, "middle": ["50"] * 3, "broken": ["50"] * 2}
-    assert [line.fifth for line in drawing.lines] == [1, 2, 3, 4]
+    assert [line.fifth for line in drawing.lines] == [2, 3, 4, 5]  # the best is of the best fifth, also of four
     assert [line.heights for line in drawing.lines] == ["0,0,0", "0.5,0.5,0.5", ",0.5,0.5", "1,1,1"]
     assert [line.trial for line in drawing.lines] == [1, 3, 4, 2]
     least = parallel.parallel(rows, space(objective={"metric": "val/segm_AP", "mode": "min"}))

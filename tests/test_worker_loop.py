@@ -247,6 +247,12 @@ def test_what_a_worker_does_is_in_the_log_of_its_task(
     assert "epochs 1 to 1, process" in begun
     assert "epoch 1: train/loss" in epoch
     assert queue.take_log() == []
+    fork, later = Task(key="fork", config=tiny, until=2, directory=tmp_path / "fork", after=task), TaskQueue()
+    later.submit("of the stage before", [task])
+    train(later, fork, lambda: None, monkeypatch)
+    begun, epoch = [text for key, text in later.take_log() if key == "fork"]  # the epoch before is in the other log
+    assert "epochs 2 to 2, process" in begun
+    assert "epoch 2: train/loss" in epoch
 
 
 def test_the_log_of_a_task_has_the_traceback_of_a_fault(

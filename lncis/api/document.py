@@ -1,9 +1,9 @@
 """What all parts of the wire schema share."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 
 def iso(moment: datetime) -> str:
@@ -17,6 +17,14 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A moment; also read from seconds since 1970, as the database keeps it."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Marks a strict integer of a request for which 3.0 is 3: JSON has one kind of number."""
 
 
 class Document(BaseModel):

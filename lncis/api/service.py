@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from lncis.api.document import Document, Time
+from lncis.api.document import WHOLE, Document, Time
 from lncis.api.study import Action, State
 from lncis.studies.spec import NUMBER_OR_AUTO
 
@@ -107,10 +107,10 @@ class Adjustment(Document):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 10}]})
 
-    priority: int | None = Field(default=None, ge=-1000, le=1000, strict=True)
+    priority: Annotated[int, Field(ge=-1000, le=1000, strict=True), WHOLE] | None = None
     """Studies with a higher priority run first."""
     max_concurrent_trials: (
-        Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True)] | Literal["auto"], NUMBER_OR_AUTO] | None
+        Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True), WHOLE] | Literal["auto"], NUMBER_OR_AUTO] | None
     ) = None
     """Takes effect at the next start of the study."""
 

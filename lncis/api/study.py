@@ -189,7 +189,8 @@ class Trial(Document):
     noise_seed: int | None
     fold: int | None
     """Which part of the training images it left out; null: the study has no folds."""
-    state: Literal["running", "finished", "pruned", "failed"]
+    state: Literal["running", "unfinished", "finished", "pruned", "failed"]
+    """unfinished: it has not ended, and does not run, as its study does not."""
     reason: str
     started_at: Time
     ended_at: Time | None

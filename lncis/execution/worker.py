@@ -193,7 +193,8 @@ def _epoch_finished(task: Task, copy: Copy, queue: Any, record: Record) -> Any:
     found = record["epoch"] <= copy.epoch
     if task.shared and not found:
         storage.publish(copy.directory, task.shared, int(record["epoch"]))
-    log.info("%s%s", shown_record(record), ", found finished" if found else "")
+    if task.after is None or record["epoch"] > task.after.until:  # the others are in the log of the stage before
+        log.info("%s%s", shown_record(record), ", found finished" if found else "")
     return _call(queue.report, task.key, record, found)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from lncis.api import Adjustment, Labels, ProblemDocument
@@ -57,6 +58,11 @@ LABELS_BODY: dict[str, Any] = {
 }
 
 
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation, which is that of its function in generated clients too."""
+    return route.name
+
+
 def install(app: FastAPI, *, tokens: bool) -> None:
     """Give an app its OpenAPI document; without `tokens` no operation asks for one."""
 
@@ -69,6 +75,7 @@ def install(app: FastAPI, *, tokens: bool) -> None:
             schemas |= _with_parts("Labels", Labels.model_json_schema(ref_template=_REF))
             schemas |= _with_parts("StudyDocument", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
+            _never_null(made)
             _require(made, "/studies/{study_id}", "patch", "if-match")
             if not tokens:
                 _without_login(made)
@@ -83,6 +90,18 @@ def _without_login(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
+
+
+def _never_null(document: dict[str, Any]) -> None:
+    """Take null out of the schemas of parameters: it is FastAPI's word for one that may be left out.
+
+    None can be sent in a query, a header or a path: generated clients would send the text "null".
+    """
+    for operations in document["paths"].values():
+        for parameter in (one for operation in operations.values() for one in operation.get("parameters", ())):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+            schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
 
 
 def _for_generators(schema: Any) -> Any:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lncis import documents
 from lncis.errors import ConfigError, LncisError, StorageError, StudyError
@@ -126,6 +127,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return response(422, counted(len(found), "request"), errors=errors)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """Answer a client that went away before its body had arrived: for the metrics, as nobody reads it."""
+    return response(400, "the connection ended before the body had arrived")
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.exception("unexpected error", exc_info=error)
     return response(500, "an internal error of the service; its log says more")
@@ -137,6 +143,7 @@ def install(app: FastAPI) -> None:
         LncisError: _lncis,
         HTTPException: _http,
         RequestValidationError: _invalid,
+        ClientDisconnect: _gone,
         Exception: _unexpected,
     }
     for kind, handler in handlers.items():

@@ -1,4 +1,7 @@
-"""Query parameters: one that an operation does not know, or that stands twice, is a mistake and not ignored."""
+"""Query parameters: one that an operation does not know, or that stands twice, is a mistake and not ignored.
+
+So is NUL in one, which PostgreSQL has no text for.
+"""
 
 from collections import Counter
 from difflib import get_close_matches
@@ -11,7 +14,7 @@ from service.api.problems import MAX_ERRORS, Problem, counted
 
 
 async def only_known_queries(request: Request) -> None:
-    """Refuse a request with a query parameter that would be ignored; Problem 422 names each."""
+    """Refuse a request with a query parameter that would be ignored or cannot be looked for; Problem 422 names each."""
     if not request.url.query:
         return
     known = _known(request.scope["route"])
@@ -23,6 +26,8 @@ async def only_known_queries(request: Request) -> None:
             errors.append({"path": f"query.{name:.80}", "problem": f"no such parameter; {remedy}"})
         elif number > 1:
             errors.append({"path": f"query.{name:.80}", "problem": f"stands {number} times; keep one"})
+        elif "\0" in request.query_params[name]:
+            errors.append({"path": f"query.{name:.80}", "problem": "must be text without NUL"})
     if errors:
         raise Problem(422, counted(len(errors), "request"), errors=errors[:MAX_ERRORS])
 

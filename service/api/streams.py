@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,9 +13,12 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from lncis.api import State
+from lncis.errors import LncisError
 from service.api.methods import is_head
 from service.api.problems import Problem
 from service.api.runtime import Runtime
+
+log = logging.getLogger("lncis.service")
 
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
@@ -23,10 +27,10 @@ KEEP_ALIVE_SECONDS = 15.0
 MEDIA_TYPE = "text/event-stream"
 EVENT_CONTENT: dict[str, Any] = {
     MEDIA_TYPE: {
-        "schema": {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
+        "itemSchema": {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
     }
 }
-"""OpenAPI's entry for a stream."""
+"""OpenAPI's entry for a stream; `schema` would be the answer as a whole, which generated clients then read as JSON."""
 
 
 def streamed(request: Request, runtime: Runtime, events: Callable[[], AsyncIterator[bytes]]) -> Response:
@@ -35,7 +39,16 @@ def streamed(request: Request, runtime: Runtime, events: Callable[[], AsyncItera
         raise Problem(
             429, f"{runtime.streams} event streams are open, which is the most", headers={"Retry-After": "10"}
         )
-    return Response(media_type=MEDIA_TYPE) if is_head(request) else _Stream(events(), runtime)
+    return Response(media_type=MEDIA_TYPE) if is_head(request) else _Stream(_while_there(events()), runtime)
+
+
+async def _while_there(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield events until their study is deleted, or cannot be read: who comes back is told that with a status."""
+    try:
+        async for event in events:
+            yield event
+    except LncisError as error:
+        log.info("a stream of events ended: %s", error)
 
 
 class _Stream(StreamingResponse):

@@ -153,7 +153,7 @@ class Dispatcher:
         """Say that a journal cannot be read, and end the study with its job; wait for a file system that fails."""
         if ray_answers and (report is None or report.over):
             if study.wanted is Wanted.CANCEL:
-                self._change(study, state=State.CANCELLED, job=Job.NONE, reason="cancelled")
+                self._change(study, state=State.CANCELLED, job=Job.NONE, reason="")
                 return
             if not isinstance(error, OSError):
                 self._change(study, state=State.FAILED, job=Job.NONE, reason=str(error))
@@ -171,7 +171,7 @@ class Dispatcher:
 
     def _never_arrived(self, study: Study, others: Sequence[JobReport]) -> None:
         if study.wanted is Wanted.CANCEL:
-            self._change(study, state=State.CANCELLED, reason="cancelled", job=Job.NONE)
+            self._change(study, state=State.CANCELLED, reason="", job=Job.NONE)
         else:
             self._submit(study, others)
 
@@ -313,9 +313,9 @@ class Dispatcher:
 
 
 _STOPPED: dict[Wanted, dict[str, Any]] = {
-    Wanted.PAUSE: {"state": State.PAUSED, "reason": "paused"},
-    Wanted.DRAIN: {"state": State.PAUSED, "reason": "paused"},
-    Wanted.CANCEL: {"state": State.CANCELLED, "reason": "cancelled"},
+    Wanted.PAUSE: {"state": State.PAUSED, "reason": ""},
+    Wanted.DRAIN: {"state": State.PAUSED, "reason": ""},
+    Wanted.CANCEL: {"state": State.CANCELLED, "reason": ""},
 }
 """Changes of a study that would return to the queue, although a user stopped it."""
 

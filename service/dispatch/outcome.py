@@ -46,13 +46,13 @@ def outcome(
         some = f"{failed} of {study.trials_total} trials failed; GET .../trials says why" if failed else ""
         return {"state": State.SUCCEEDED, "reason": some}
     if study.wanted is Wanted.CANCEL:
-        return {"state": State.CANCELLED, "reason": "cancelled"}
+        return {"state": State.CANCELLED, "reason": ""}
     why = message or (report.message if report is not None else "") or "its job ended without a message"
     hopeless = complete and (study.best is None or study.best["status"] != "finished")  # no result to report
     if report is not None and (hopeless or report.exit_code == USER_MISTAKE):
         return {"state": State.FAILED, "reason": why}
     if study.wanted in (Wanted.PAUSE, Wanted.DRAIN):
-        return {"state": State.PAUSED, "reason": "paused"}
+        return {"state": State.PAUSED, "reason": ""}
     rest = "its report is still to be written" if complete else "it continues after its last epochs"
     if report is not None and report.status is JobStatus.STOPPED and report.exit_code is None:
         reason = f"its job was stopped ({why}); {rest}"

@@ -92,7 +92,7 @@ def _described(
     replicates = [_replicate(spec, trial) for trial in trials]
     return api.Configuration(
         rank=rank,
-        status="finished" if finished else ("running" if study.finished_at is None else "unfinished"),
+        status="finished" if finished else study.unended,
         configuration=first.configuration,
         label=first.label,
         overrides=first.overrides,

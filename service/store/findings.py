@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lncis import api
-from lncis.api import ENDED, State
+from lncis.api import State
 from lncis.errors import LncisError
 from service.store import tables
 from service.store.tables import Study
@@ -16,9 +16,21 @@ from service.times import iso
 SHOWN_USERS = 100
 
 
+def trials_of(study: Study) -> sa.Select[Any]:
+    """Return the query of a study's trials, each with the state that is true now.
+
+    A journal says what began and what ended: what has not ended runs only while the study does.
+    """
+    columns = tables.trials.c
+    state = sa.case((columns.state == "running", sa.literal(study.unended)), else_=columns.state).label("state")
+    others = [column for column in columns if column.name != "state"]
+    return sa.select(*others, state).where(columns.study == study.number)
+
+
 def list_trials(connection: Connection, study: Study, *, after: int, limit: int) -> list[tuple[int, api.Trial]]:
     """Return up to `limit` trials, each with its number, those after a number."""
-    rows = connection.execute(_page(tables.trials, study, after, limit))
+    number = tables.trials.c.number
+    rows = connection.execute(trials_of(study).where(number > after).order_by(number).limit(limit))
     return [(row.number, api.Trial.model_validate(row)) for row in rows]
 
 
@@ -28,9 +40,7 @@ class UnknownTrial(LncisError):
 
 def load_trial(connection: Connection, study: Study, name: str) -> api.Trial:
     """Return a trial by its name; UnknownTrial where it has not begun, or there is none of that name."""
-    columns = tables.trials.c
-    query = sa.select(tables.trials).where(columns.study == study.number, columns.name == name)
-    row = connection.execute(query).first()
+    row = connection.execute(trials_of(study).where(tables.trials.c.name == name)).first()
     if row is None:
         raise UnknownTrial(f"study {study.id} has no trial {name!r}; GET /studies/{study.id}/trials lists them")
     return api.Trial.model_validate(row)
@@ -43,8 +53,8 @@ class NotRunning(LncisError):
 def stop_trial(connection: Connection, study: Study, name: str, user: str) -> None:
     """Note that a user wants a trial to end; UnknownTrial, NotRunning. Asking again changes nothing."""
     trial = load_trial(connection, study, name)
-    if trial.state != "running" or study.state in ENDED:
-        state = trial.state if study.state not in ENDED else f"of a study that is {study.state}"
+    if trial.state != "running":
+        state = f"unfinished, as its study is {study.state}" if trial.state == "unfinished" else trial.state
         raise NotRunning(f"trial {name} of study {study.id} is {state}; only one that runs can be stopped")
     columns = tables.trials.c
     mine = (columns.study == study.number) & (columns.name == name) & columns.stopped_by.is_(None)

@@ -1,6 +1,7 @@
 """What the dispatcher knows and what users want of a study, and which actions each state allows."""
 
 from enum import StrEnum
+from typing import Literal
 
 from lncis.api import ENDED, Action, State
 
@@ -21,6 +22,11 @@ class Wanted(StrEnum):
     PAUSE = "pause"
     CANCEL = "cancel"
     DRAIN = "drain"
+
+
+def unended(state: State) -> Literal["running", "unfinished"]:
+    """Return what a trial or a configuration is that has begun and not ended: it runs only while its study does."""
+    return "running" if state is State.RUNNING else "unfinished"
 
 
 def legal(state: State, wanted: Wanted) -> list[Action]:

@@ -251,7 +251,7 @@ def request_action(connection: Connection, study_id: str, action: Action) -> Stu
     if study.wanted is wanted:
         return study
     if action is Action.CANCEL and study.job is Job.NONE:
-        return update_study(connection, study, state=State.CANCELLED, reason="cancelled", wanted=wanted)
+        return update_study(connection, study, state=State.CANCELLED, reason="", wanted=wanted)
     reason = DRAINING if wanted is Wanted.DRAIN else f"is being {_UNDER_WAY[wanted]}"
     return update_study(connection, study, wanted=wanted, reason=reason)
 

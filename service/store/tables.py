@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from lncis.api import Action, State
-from service.store.states import Job, Wanted, legal
+from service.store.states import Job, Wanted, legal, unended
 
 metadata = MetaData()
 
@@ -146,10 +146,20 @@ class Study(Base, kw_only=True):
     mlflow_url: ClassVar[None] = None
     """Made of `mlflow_run` for who reads it (service.api.links)."""
 
+    def __post_init__(self) -> None:
+        """Say of the best configuration what is true now: its column was written while the study ran."""
+        if self.best and self.best["status"] != "finished":
+            self.best = {**self.best, "status": self.unended}
+
     @property
     def etag(self) -> str:
         """Its entity tag, which differs after each change that a reader can see."""
         return f'"{self.revision}"'
+
+    @property
+    def unended(self) -> Literal["running", "unfinished"]:
+        """What its trials and configurations are that have begun and not ended."""
+        return unended(self.state)
 
     @property
     def legal(self) -> list[Action]:
@@ -182,7 +192,7 @@ trials = Table(
     Column("seed", BigInteger, nullable=False),
     Column("noise_seed", BigInteger),
     Column("fold", Integer),
-    Column("state", String(16), nullable=False),  # running, finished, pruned, failed
+    Column("state", String(16), nullable=False),  # running: not ended (findings.trials_of); finished, pruned, failed
     Column("reason", Text, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),

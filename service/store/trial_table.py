@@ -10,6 +10,7 @@ from lncis import api
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical, Parameter
 from service.store import tables
+from service.store.findings import trials_of
 from service.store.tables import Study
 
 SORTS = ("number", "label", "seed", "state", "epoch", "objective", "test", "started_at")
@@ -49,13 +50,14 @@ class Table:
 def read_table(connection: Connection, study: Study, spec: StudySpec, asked: Asked, *, skip: int, limit: int) -> Table:
     """Return up to `limit` trials after the first `skip`; those without the value that is sorted by come last."""
     columns = tables.trials.c
-    query = sa.select(tables.trials).where(columns.study == study.number)
+    query = trials_of(study)
+    state = query.selected_columns.state
     if asked.state is not None:
-        query = query.where(columns.state == asked.state)
+        query = query.where(state == asked.state)
     if asked.text:
         texts = (columns.label, columns.name, columns.reason)
         query = query.where(sa.or_(*(column.icontains(asked.text, autoescape=True) for column in texts)))
-    by = _sorted_by(asked.sort, spec)
+    by = state if asked.sort == "state" else _sorted_by(asked.sort, spec)
     order = (by.desc() if asked.descending else by.asc()).nulls_last()
     rows = connection.execute(query.order_by(order, columns.number).offset(skip).limit(limit)).all()
     total = connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one()

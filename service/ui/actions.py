@@ -35,6 +35,7 @@ NOT_FROM_HERE = (
     "This form is not of a page of yours, or the service was started anew since: load the study's page again, and try "
     "it from there."
 )
+NO_FORM = "This is not what a form of these pages sends."
 ONLY_READS = "This browser may only read: sign out, and sign in again with a token that may write and the box ticked."
 
 
@@ -59,8 +60,11 @@ async def _form(request: Request) -> Form:
     try:
         fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=MAX_FIELDS)
     except ValueError as error:
-        raise Problem(422, "This is not what a form of these pages sends.") from error
-    return {name: values[0] for name, values in fields.items()}
+        raise Problem(422, NO_FORM) from error
+    form = {name: values[0] for name, values in fields.items()}
+    if any("\0" in value for value in form.values()):  # which PostgreSQL has no text for
+        raise Problem(422, NO_FORM)
+    return form
 
 
 def _check(caller: Caller, form: Form) -> None:
@@ -82,7 +86,7 @@ async def _act(runtime: Runtime, study_id: str, caller: Caller, form: Form) -> N
         "delete": lambda: removed_study(runtime, study_id, caller.user),
     }
     if (name := form.get("action", "")) not in acts:
-        raise Problem(422, "This is not what a form of these pages sends.")
+        raise Problem(422, NO_FORM)
     await acts[name]()
 
 

@@ -73,7 +73,7 @@ async def study(
     page: Annotated[int, Query(ge=1, le=10**6)] = 1,
     sort: Annotated[str, Query(max_length=100)] = "number",
     order: Literal["asc", "desc"] = "asc",
-    state: Literal["", "running", "finished", "pruned", "failed"] = "",
+    state: Literal["", "running", "unfinished", "finished", "pruned", "failed"] = "",
     text: Annotated[str, Query(max_length=100)] = "",
     curves: Annotated[str, Query(pattern=r"^([0-9]{1,9}(,[0-9]{1,9}){0,11})?$")] = "",
     metric: Annotated[str, Query(pattern=r"^[A-Za-z0-9_/]{0,64}$")] = "",

@@ -78,7 +78,7 @@ def parallel(rows: Sequence[Row], spec: StudySpec) -> Drawing | None:
         lines.append(
             Line(
                 path=_path(places, heights),
-                fifth=1 + number * CLASSES // len(ordered),
+                fifth=CLASSES - (len(ordered) - 1 - number) * CLASSES // len(ordered),
                 says=says,
                 trial=trial,
                 heights=",".join("" if height is None else f"{height:.4g}" for height in heights),

@@ -57,7 +57,7 @@ SORT_NAMES = {
     "test": "test AP",
     "started_at": "start",
 }
-TRIAL_STATES = ("running", "finished", "pruned", "failed")
+TRIAL_STATES = ("running", "unfinished", "finished", "pruned", "failed")
 NOT_PLOTTED = {"epoch"}
 
 FILES = {
@@ -137,6 +137,7 @@ def overview(
         if not any(anywhere.values())
         else {},
         "mlflow": mlflow,
+        "mlflow_wanted": bool(settings.mlflow_tracking_uri),
         "mlflow_server": uri if (uri := settings.mlflow_tracking_uri.rstrip("/")).startswith("http") else "",
     }
 
