@@ -70,10 +70,16 @@ class StudyError(LncisError):
 
 
 class BudgetError(StudyError):
-    """A study has spent its budget; what it found remains, and with a larger budget it goes on."""
+    """A study has spent its budget; what it found remains, and with a larger budget it goes on.
+
+    `reached` are the limits, such as `epochs: 50 of 50`.
+    """
 
     exit_code = 2
-    """Another attempt with the same budget ends the same way: a service makes none."""
+
+    def __init__(self, message: str, *, reached: str) -> None:
+        self.reached = reached
+        super().__init__(message)
 
 
 class ServiceError(LncisError):

@@ -67,7 +67,8 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: Driv
     if scheduler.unfinished and reached:
         raise BudgetError(
             f"{scheduler.unfinished} trials of study {run.study_id} did not end: its budget is spent ({reached}); go "
-            f"on with: {budget.remedy(run.spec, run.study_id, reached)}"
+            f"on with: {budget.remedy(run.spec, run.study_id, reached)}",
+            reached=reached,
         )
     if scheduler.unfinished:
         if read_requests(run.folder).drain:
