@@ -10,7 +10,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
+from lncis.studies.budget import Spending
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    Journal,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialStarted,
+    WorkerGroupsUp,
+)
 from lncis.studies.requests import read_requests
 from lncis.studies.spec.files import load_stored_spec
 from lncis.studies.stages import StageTree
@@ -43,6 +53,8 @@ class FakeRay:
         self.trained: Counter[tuple[str, str, int]] = Counter()
         self.exits: dict[int | str, tuple[int, str]] = {}
         """Attempt, or study -> exit code and last line, of a job that ends before it does anything."""
+        self.held_hours = 0.0
+        """For which each session holds a worker, by its journal."""
         self.report_seconds = 0.0
         """Between the end of a journal and that of its job."""
         self.report_exits: dict[int, tuple[int, str]] = {}
@@ -171,16 +183,22 @@ class FakeRay:
         if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
             code, job.logs = ended
             status = "FAILED"
-        elif not self._train(study_id, job) or job.stopped.wait(self.report_seconds):
+        elif not (whole := self._train(study_id, job)) or job.stopped.wait(self.report_seconds):
             status, code = "STOPPED", None
         elif ended := self.report_exits.get(job.attempt):
             code, job.logs = ended
             status = "FAILED"
+        elif isinstance(whole, str):
+            code, job.logs = 2, f"error: 1 trials did not end: its budget is spent ({whole})"
+            status = "FAILED"
         self.at_once[study_id] -= 1
         job.status, job.exit_code = status, code
 
-    def _train(self, study_id: str, job: FakeJob) -> bool:
-        """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
+    def _train(self, study_id: str, job: FakeJob) -> bool | str:
+        """Write the journal from where it stands; False where the job was stopped, as by SIGKILL.
+
+        Where its budget is spent, the limits that were reached.
+        """
         folder = self.runs / study_id
         spec = load_stored_spec(folder / "spec.yaml")
         (folder / "mlflow.json").write_text(json.dumps({"experiment_id": "7", "run_id": f"run-of-{study_id}"}))
@@ -189,6 +207,11 @@ class FakeRay:
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
         journal.append(SessionStarted(worker_groups=1, versions={}, code="fake", storage=""))
+        if self.held_hours:
+            journal.append(WorkerGroupsUp(worker_groups=1))
+            held = time.time() + 3600 * self.held_hours
+            journal.append(WorkerGroupsUp(time=held, worker_groups=0))
+        spending = Spending(spec)
         for configuration, overrides in enumerate(spec.grid):
             for trial in spec.trials(configuration, overrides):
                 if trial.name in over:
@@ -222,6 +245,10 @@ class FakeRay:
                     if job.stopped.wait(self.epoch_seconds):
                         journal.close()
                         return False
+                    if reached := spending.reached(journal.events, time.time()):
+                        journal.append(SessionEnded(reason="its budget is spent", lost_seconds=0.0, spent=reached))
+                        journal.close()
+                        return reached
                     self.trained[study_id, trial.name, epoch] += 1
                     journal.append(
                         EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch), reused=False)

@@ -45,8 +45,8 @@ class Extension:
 
     parent: str
     planned: Plan
-    differences: list[str]
-    """A line for each field that differs from the parent's."""
+    differing: list[dict[str, Any]]
+    """Each field that differs from the parent's: `path`, `earlier`, `now`."""
     finished: frozenset[str]
     """Keys of the stages that the parent finished."""
 
@@ -54,6 +54,11 @@ class Extension:
     def spec(self) -> StudySpec:
         """The study itself."""
         return self.planned.spec
+
+    @property
+    def differences(self) -> list[str]:
+        """A line for each field that differs from the parent's."""
+        return [f"{d['path']}: was {d['earlier']!r}, now {d['now']!r}" for d in self.differing]
 
     @property
     def trained(self) -> int:
@@ -73,12 +78,12 @@ class Extension:
         """Return what to know before it starts: what differs, and what is taken over."""
         lines = [f"extends {self.parent}:", *(f"  {line}" for line in self.differences)]
         lines.append(f"{self.trained} epochs are taken over from it, {self.to_train} are to train")
-        lines += [f"  {line}" for line in self._longer()]
+        lines += [f"  {line}" for line in self.longer()]
         return lines
 
-    def _longer(self) -> Iterator[str]:
+    def longer(self) -> Iterator[str]:
         """Yield from where trials go on that train longer than they did."""
-        if not any(line.startswith("base.schedule.epochs") for line in self.differences):
+        if not any(field["path"] == "base.schedule.epochs" for field in self.differing):
             return
         known = [[t.until for t in tasks if t.key in self.finished] for _, tasks in self.planned.trials]
         whole = self.spec.extends.epochs if self.spec.extends else []
@@ -112,7 +117,8 @@ def extend(parent: str, runs: Path, changes: dict[str, Any]) -> Extension:
         raise ConfigError(source, problems)
     sampler = asked.sampler
     if not isinstance(sampler, GridSampler):
-        sampler = replace(sampler, first=tried)
+        known = set(map(repr, tried))
+        sampler = replace(sampler, first=[*tried, *(point for point in sampler.first if repr(point) not in known)])
     ends = sorted({trial.epochs_to_train for trial in history.trials.values() if trial.end is End.FINISHED})
     extends = Extends(study=parent, epochs=[end for end in ends if end < asked.base.schedule.epochs])
     planned = plan(judge(replace(asked, extends=extends, sampler=sampler), source=source))
@@ -120,7 +126,7 @@ def extend(parent: str, runs: Path, changes: dict[str, Any]) -> Extension:
     return Extension(
         parent=parent,
         planned=planned,
-        differences=[f"{d['path']}: was {d['earlier']!r}, now {d['now']!r}" for d in differing],
+        differing=differing,
         finished=frozenset(task.key for task in stages),
     )
 

@@ -33,13 +33,23 @@ class Outcome(TypedDict):
 
 
 def outcome(
-    study: Study, report: JobReport | None, message: str, *, complete: bool, progressed: bool, settings: Settings
+    study: Study,
+    report: JobReport | None,
+    message: str,
+    *,
+    complete: bool,
+    progressed: bool,
+    settings: Settings,
+    spent: str = "",
+    raised: bool = False,
+    held: str = "",
 ) -> Outcome:
     """Return what to change of a study; `report` is None if Ray no longer knows its job.
 
     `complete`: its journal says that nothing is left to train. Only a job that succeeded has also written the report
     and sent all runs to MLflow; if it did not, another job does. `progressed`: this attempt finished an epoch.
-    `message`: the error that the job printed.
+    `message`: the error that the job printed. `spent`: the limits of its budget that ended it; `raised`: whether a user
+    has given it another budget since that job began. `held`: why its owner's studies have to wait.
     """
     if report is not None and report.status is JobStatus.SUCCEEDED:
         failed = study.trials_failed
@@ -47,12 +57,18 @@ def outcome(
         return {"state": State.SUCCEEDED, "reason": some}
     if study.wanted is Wanted.CANCEL:
         return {"state": State.CANCELLED, "reason": "cancelled"}
+    if spent and report is not None and raised:
+        return {"state": State.QUEUED, "reason": "its budget was raised"}
+    if spent and report is not None:
+        return {"state": State.SPENT, "reason": f"its budget is spent ({spent}); with a larger one it goes on"}
     why = message or (report.message if report is not None else "") or "its job ended without a message"
     hopeless = complete and (study.best is None or study.best["status"] != "finished")  # no result to report
     if report is not None and (hopeless or report.exit_code == USER_MISTAKE):
         return {"state": State.FAILED, "reason": why}
     if study.wanted in (Wanted.PAUSE, Wanted.DRAIN):
         return {"state": State.PAUSED, "reason": "paused"}
+    if held and report is not None:
+        return {"state": State.QUEUED, "reason": held}
     rest = "its report is still to be written" if complete else "it continues after its last epochs"
     if report is not None and report.status is JobStatus.STOPPED and report.exit_code is None:
         reason = f"its job was stopped ({why}); {rest}"

@@ -26,6 +26,7 @@ from service.store import tables
 from service.store.best import best_configurations
 from service.store.database import Database
 from service.store.tables import Study
+from service.store.worker_hours import add_worker_hours
 
 COST_SECONDS = 10.0
 """Between two counts of what a study costs so far."""
@@ -46,6 +47,11 @@ class Follower:
     def complete(self) -> bool:
         """Whether the study's last session ended with nothing left to do."""
         return self._history.complete
+
+    @property
+    def spent(self) -> str:
+        """The limits of its budget that ended the last session; empty where it goes on, or ended otherwise."""
+        return self._history.spent
 
     @property
     def epochs(self) -> int:
@@ -109,12 +115,20 @@ class Follower:
             "epochs_done": self.epochs,
             "epochs_total": self._epochs_total(study.trials_total),
         }
-        changes |= {} if cost is None else {"cost": cost}
+        if cost is not None:
+            changes["cost"] = cost
+            self._count_worker_hours(connection, study, cost)
         changes |= {} if mlflow_run is None else {"mlflow_run": mlflow_run}
         if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
             changes["best"] = self._best(connection, study)
         if new or any(getattr(study, name) != value for name, value in changes.items()):
             store.update_study(connection, study, **changes)
+
+    @staticmethod
+    def _count_worker_hours(connection: Connection, study: Study, cost: Row) -> None:
+        held = cost["held_seconds"] - (study.cost or {}).get("held_seconds", 0.0)
+        if held > 0:
+            add_worker_hours(connection, study.owner, held / 3600)
 
     def _epochs_total(self, trials_total: int) -> int:
         trials = self._history.trials.values()
