@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import small_study
 import torch
+from conftest import run_in
 from simulated import LR, Session, finished, study, written
 from study_command import one_line, run
 
@@ -16,6 +17,7 @@ from lncis.studies import folders
 from lncis.studies.extension import extend, offer_stages
 from lncis.studies.journal import SessionStarted
 from lncis.studies.plan import plan
+from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
@@ -138,6 +140,27 @@ def test_a_longer_training_that_goes_on_from_a_whole_one_is_the_longer_one_to_th
     assert {key.partition("/")[0] for key in set(went_on[2]) - set(alone[2])} == {"test"}  # it had ended there
     one, other = (checkpoint.load(Path(name) / engine.CHECKPOINT).model for name in ("more", "alone"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_extension_on_ray_shares_its_parents_stages_and_equals_the_study_made_at_once(small):
+    """One more seed and one more configuration; to the bit, weights included."""
+    runs, wider = small.directory.parent, {"type": "categorical", "choices": [2.4, 6.0, 4.0]}
+    before = {path: path.read_bytes() for path in small.directory.rglob("*") if path.is_file()}
+    extended = extend("small", runs, {"seeds": [0, 1], "search": {"loss.gamma": wider}})
+    assert (extended.trained, extended.to_train) == (2 + 2 * 2, 2 + 2 + 3 * 2)
+    went_on = run_in(runs.parent, extended.spec, study_id="extended")
+    assert (went_on.cost.trained, went_on.cost.reused) == (10, 6)
+    at_once = run_study(replace(extended.spec, extends=None), study_id="at-once")
+    assert at_once.cost.trained == 16
+
+    def found(result):
+        return {t.trial.name: [small_study.without_time(record) for record in t.records] for t in result.trials}
+
+    assert found(went_on) == found(at_once)
+    for ours, theirs in zip(went_on.trials, at_once.trials, strict=True):
+        one, other = (checkpoint.load(t.directory / engine.CHECKPOINT).model for t in (ours, theirs))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_key_of_a_longer_training_is_that_of_its_stage():
