@@ -462,7 +462,7 @@ def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
     until(acting, database, fine, State.SUCCEEDED)
     held = now(database, waits)
     assert (held.state, held.job) == (State.RUNNING, Job.SUBMITTED)
-    entry = waiting.describe_queue([held], [held], acting._seen, acting._settings).studies[0]
+    entry = waiting.describe_queue([held], [held], acting._seen, acting._settings, {}).studies[0]
     assert entry.why == f"its journal cannot be read: [Errno 21] Is a directory: '{journal}'"
     acting.turn()
     assert now(database, waits).events == held.events  # said once

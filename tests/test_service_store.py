@@ -458,7 +458,7 @@ def test_links_to_mlflow_of_older_databases_become_ids(tmp_path: Path) -> None:
         config.attributes["connection"] = connection
         upgrade(config, "0001")
         later = ("mlflow_run", "archived", "labels", "notice_due", "notice_attempts", "waiting_noticed", "lost_jobs")
-        columns = [c.name for c in tables.studies.c if c.name not in (*later, "cost", "best")]
+        columns = [c.name for c in tables.studies.c if c.name not in (*later, "extends", "cost", "best")]
         values = dict.fromkeys(columns, "0") | {"state": "queued", "job": "none", "wanted": "run", "spec": "{}"}
         for number, link in enumerate(links, start=1):
             row = {**values, "number": number, "id": f"s-{number}", "mlflow_url": link}

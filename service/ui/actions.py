@@ -118,7 +118,7 @@ async def _set_budget(runtime: Runtime, study_id: str, form: Form) -> None:
         change = BudgetChange.model_validate({**limits, "epochs": whole})
     except (ValueError, OverflowError) as error:
         raise Problem(
-            422, "A budget has positive numbers, of epochs whole ones; an empty field is no limit."
+            422, "A budget has positive numbers, whole ones of epochs; an empty field is no limit."
         ) from error
     await runtime.write(lambda connection: adjust_study(connection, study_id, "*", budget=change.given))
     runtime.wake()
