@@ -11,8 +11,9 @@ import contextlib
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi.testclient import TestClient
 
@@ -140,7 +141,7 @@ def serve(spec: StudySpec, runs: Path, folder: Path) -> None:
     database = Database(settings.database_url)
     study = database.write(lambda connection: new_study(connection, spec))
     (runs / study).symlink_to(folder)
-    with timed("service: the journal is copied from its beginning"):
+    with timed("service: the journal is copied from its beginning"), longest_write(database):
         Follower(study, spec, settings).catch_up(database, final=True)
     with TestClient(create_app(settings, database, RayJobs(settings)), base_url="http://127.0.0.1:8000") as client:
         for name, path in {
@@ -179,6 +180,26 @@ def new_study(connection: store.Connection, spec: StudySpec) -> str:
         ),
     )
     return study.id
+
+
+@contextlib.contextmanager
+def longest_write(database: Database) -> Iterator[None]:
+    """Within the block writes are timed; then say how many there were, and how long others waited for one at most."""
+    write, seconds = database.write, list[float]()
+
+    def timed_write(work: Callable[[store.Connection], Any]) -> Any:
+        begun = time.process_time()
+        try:
+            return write(work)
+        finally:
+            seconds.append(time.process_time() - begun)
+
+    database.write = timed_write  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        database.write = write  # type: ignore[method-assign]
+        print(f"  in {len(seconds)} transactions, the longest one {max(seconds):.2f} s of CPU", flush=True)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,8 @@ URL, TOKEN = "LNCIS_SERVICE_URL", "LNCIS_TOKEN"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 PAGE_SIZE, LOG_BYTES = 200, 2**20
+PLAN_TIMEOUT_SECONDS = 150.0
+"""The service may take two minutes to see what an extension takes over."""
 HEARTBEAT_TIMEOUT_SECONDS = 45.0
 """A stream of events sends something every 15 seconds; after so long without, it is broken."""
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -72,6 +74,7 @@ class Client:
             raise ConfigError(URL, [f"must be an address such as {DEFAULT_URL} but got {self.url!r}"])
         if not (token.isascii() and token.isprintable()):
             raise ConfigError(TOKEN, ["must be printable ASCII, as it stands in the service's LNCIS_TOKENS"])
+        self._timeout = timeout
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -284,6 +287,7 @@ class Client:
         return self._ask(
             "POST",
             path,
+            timeout=max(self._timeout, PLAN_TIMEOUT_SECONDS) if path.endswith("/extend") else self._timeout,
             params=params,
             content=to_json(document, inf_nan_mode="constants"),
             headers={"Content-Type": "application/json", "Idempotency-Key": key or uuid.uuid4().hex},

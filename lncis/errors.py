@@ -14,7 +14,7 @@
     └── ServiceError        the service refused a request, or does not answer
 
 A message names the place, the value and the remedy. The command line prints it on one line, without a
-traceback, and exits with `exit_code`: 2 where the user can correct the input, 1 otherwise.
+traceback, and exits with `exit_code`: 2 where the user can correct the input, 3 where a budget is spent, 1 otherwise.
 """
 
 
@@ -75,7 +75,7 @@ class BudgetError(StudyError):
     `reached` are the limits, such as `epochs: 50 of 50`.
     """
 
-    exit_code = 2
+    exit_code = 3
 
     def __init__(self, message: str, *, reached: str) -> None:
         self.reached = reached

@@ -189,7 +189,7 @@ class FakeRay:
             code, job.logs = ended
             status = "FAILED"
         elif isinstance(whole, str):
-            code, job.logs = 2, f"error: 1 trials did not end: its budget is spent ({whole})"
+            code, job.logs = 3, f"error: 1 trials did not end: its budget is spent ({whole})"
             status = "FAILED"
         self.at_once[study_id] -= 1
         job.status, job.exit_code = status, code

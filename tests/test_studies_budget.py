@@ -19,6 +19,7 @@ from lncis.studies.run import run_study
 from lncis.studies.spec import Budget, judge
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
+from service.dispatch.outcome import BUDGET_SPENT
 
 pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
 
@@ -110,7 +111,7 @@ def test_a_study_stops_at_its_budget_and_goes_on_with_a_larger_one():
         "lncis study run --resume s --set budget.epochs=MORE"
     )
     assert error.value.reached == History.of(told, journal.read(Path("runs/s"))).spent == "epochs: 4 of 4"
-    assert error.value.exit_code == 2
+    assert error.value.exit_code == BUDGET_SPENT  # a service does not try again
     found = folders.read_result(Path("runs"), "s")
     assert found.best.trial.label == "gamma = 2.4"
     assert (Path("runs/s") / "table.txt").exists()
