@@ -73,9 +73,7 @@ def test_the_budget_of_a_running_study_counts_from_its_next_start(client: Client
 def test_a_job_that_dies_before_it_begins_has_not_spent_the_larger_budget(client: Client, ray: FakeRay) -> None:
     study = client.submit(FIVE)
     ended(client, study, "spent")
-    ray.exits = {
-        2: (1, "error: no Ray on this machine")
-    }  # the journal still says "spent"
+    ray.exits = {2: (1, "error: no Ray on this machine")}  # the journal still says "spent"
     client.set_budget(study.id, {"epochs": 100})
     ended(client, study, "succeeded")
     states = [event.data["state"] for event in client.watch(study.id) if event.type == "state"]
