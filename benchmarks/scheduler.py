@@ -29,7 +29,7 @@ from lncis.execution.queue import POLL_SECONDS, Task
 from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
 from lncis.studies import folders
-from lncis.studies.driver.loop import follow
+from lncis.studies.driver.loop import ahead, follow
 from lncis.studies.driver.tuning import StudyQueue, TuneTrials
 from lncis.studies.journal import EpochFinished, Journal, TrialEnded
 from lncis.studies.search import Suggester
@@ -84,7 +84,7 @@ def run_study(asked: argparse.Namespace) -> None:
         ]
         ended = [host.run.remote() for host in hosts]
         followed = TuneTrials(queue.actor, "simulated", asked.trials)
-        follow(trials, followed, lambda: asked.groups)
+        follow(trials, followed, lambda: asked.groups + ahead(run, asked.groups))
         assert trials.unfinished == 0
         steady(journal, asked)
         memory({"driver": os.getpid(), "queue": ray.get(queue.actor.__ray_call__.remote(lambda self: os.getpid()))})

@@ -7,6 +7,7 @@ Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do n
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -38,6 +39,9 @@ LAST_REPORTS_SECONDS = 3.0
 
 REQUESTS_SECONDS = 1.0
 """Between two looks at what users ask of the study."""
+
+SHORT_TRIAL_SECONDS, FEWEST_AHEAD = 10.0, 4
+"""Trials shorter than that, and trained so many at a time or more, are started ahead of the worker groups."""
 
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
@@ -110,7 +114,7 @@ def _drive_on_ray(
             pool.attend()
             log.take(queue.take_log)
             if not (spent := spending.reached(run.journal.events, time.time())):
-                return pool.trials_at_once
+                return pool.trials_at_once + ahead(run, pool.trials_at_once)
             if end.at is None:
                 end.at = time.monotonic() + LAST_REPORTS_SECONDS
             if time.monotonic() >= end.at:
@@ -122,6 +126,23 @@ def _drive_on_ray(
         follow(scheduler, trials, attend, _Asked(run.folder).now)
         if end.at is not None:
             raise _BudgetSpent(spending.reached(run.journal.events, time.time()))
+
+
+def ahead(run: StudyRun, at_once: int) -> int:
+    """Return how many trials to start beyond those that train, so that a free worker group finds one in the queue.
+
+    Between the end of a trial and the start of the next one lies about half a second, of which only short trials know.
+    None where it would matter which results are there when a trial starts: to a sampler, a pruner or a budget; nor
+    where tasks that wait would let the cluster grow.
+    """
+    spec = run.spec
+    minds = spec.sampler.type not in ("grid", "random") or spec.pruner.type != "none"
+    limited = any(limit is not None for limit in vars(spec.budget).values())
+    if minds or limited or spec.resources.max_concurrent_trials == "auto" or at_once < FEWEST_AHEAD:
+        return 0
+    epochs = (event for event in reversed(run.journal.events) if isinstance(event, EpochFinished))
+    trial_seconds = next((event.record["seconds"] for event in epochs), math.inf) * spec.base.schedule.epochs
+    return at_once // 2 if trial_seconds < SHORT_TRIAL_SECONDS else 0
 
 
 def _longest_epoch(run: StudyRun) -> float:
