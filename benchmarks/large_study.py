@@ -91,7 +91,7 @@ def spec_of(trials: int, sampler: str, pruner: str) -> StudySpec:
         base=TrainConfig(schedule=Schedule(epochs=EPOCHS, stage1_epochs=3)),
         search={"loss.gamma": Range(type="float", low=2, high=9), "loss.A": Range(type="float", low=-9, high=-1)},
         sampler=OptunaSampler(type=sampler, configurations=trials),
-        pruner=AshaPruner(first_rung=4) if pruner == "asha" else NoPruner(),
+        pruner=AshaPruner(first_rung=1) if pruner == "asha" else NoPruner(),
         sensitivity_check=False,
     )
 
