@@ -5,16 +5,15 @@
 
 All else is real: Optuna proposes, Tune relays follow, the queue's actor hands out, the journal is written to disk.
 `--tune` runs as many trainables that sleep on Ray Tune alone, with as many at a time, after that. The least time is
-that of the epochs alone. Memory is resident (RSS) at the end, of which processes share a part.
+that of the epochs alone. Memory is what each process shares with no other one (USS).
 """
 
 import argparse
-import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,10 +83,17 @@ def run_study(asked: argparse.Namespace) -> None:
         ]
         ended = [host.run.remote() for host in hosts]
         followed = TuneTrials(queue.actor, "simulated", asked.trials)
-        follow(trials, followed, lambda: asked.groups + ahead(run, asked.groups))
+        looked = threading.Event()
+
+        def attend() -> int:
+            if trials.unfinished <= asked.trials // 8 and not looked.is_set():  # behind those whose time is taken
+                looked.set()
+                memory()
+            return asked.groups + ahead(run, asked.groups)
+
+        follow(trials, followed, attend)
         assert trials.unfinished == 0
         steady(journal, asked)
-        memory({"driver": os.getpid(), "queue": ray.get(queue.actor.__ray_call__.remote(lambda self: os.getpid()))})
         ray.get(queue.actor.close.remote())
         followed.stop()
         ray.get(ended)
@@ -152,7 +158,6 @@ def run_tune(asked: argparse.Namespace) -> None:
                 verbose=0,
             ),
         ).fit()
-    memory({"driver": os.getpid()})
 
 
 @contextmanager
@@ -184,16 +189,15 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:4]) for process in [me, *me.children(recursive=True)])
 
 
-def memory(pids: dict[str, int]) -> None:
-    """Say how much memory processes have, and Ray's own on the head."""
-    found: dict[str, Callable[[], int]] = {name: psutil.Process(pid).memory_info for name, pid in pids.items()}
+def memory() -> None:
+    """Say how much memory of their own, which they share with none, this process and those that it started have."""
+    found: dict[str, list[int]] = {"driver": [psutil.Process().memory_full_info().uss]}
     for process in psutil.Process().children(recursive=True):
-        name = process.name()
-        if name in ("gcs_server", "raylet"):
-            found[name] = process.memory_info
-        elif name.startswith("ray::"):
-            found.setdefault(name[5:20], process.memory_info)
-    print("  " + ", ".join(f"{name} {info().rss / 2**20:.0f} MiB" for name, info in found.items()), flush=True)
+        with suppress(psutil.Error):  # it ends just now
+            name = (process.cmdline() or [process.name()])[0].rpartition("/")[2]
+            found.setdefault(name.removeprefix("ray::").partition(".")[0], []).append(process.memory_full_info().uss)
+    parts = (f"{name} {len(all_) if len(all_) > 1 else ''} {sum(all_) / 2**20:.0f} MiB" for name, all_ in found.items())
+    print("  " + ", ".join(" ".join(part.split()) for part in parts), flush=True)
 
 
 if __name__ == "__main__":

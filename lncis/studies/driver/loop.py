@@ -40,8 +40,9 @@ LAST_REPORTS_SECONDS = 3.0
 REQUESTS_SECONDS = 1.0
 """Between two looks at what users ask of the study."""
 
-SHORT_TRIAL_SECONDS, FEWEST_AHEAD = 10.0, 4
-"""Trials shorter than that, and trained so many at a time or more, are started ahead of the worker groups."""
+SHORT_TRIAL_SECONDS, FEWEST_AT_ONCE, MOST_AHEAD = 10.0, 4, 16
+"""Trials shorter than that, of which so many train at a time or more, are started ahead, up to so many: each has a
+process."""
 
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
@@ -138,11 +139,11 @@ def ahead(run: StudyRun, at_once: int) -> int:
     spec = run.spec
     minds = spec.sampler.type not in ("grid", "random") or spec.pruner.type != "none"
     limited = any(limit is not None for limit in vars(spec.budget).values())
-    if minds or limited or spec.resources.max_concurrent_trials == "auto" or at_once < FEWEST_AHEAD:
+    if minds or limited or spec.resources.max_concurrent_trials == "auto" or at_once < FEWEST_AT_ONCE:
         return 0
     epochs = (event for event in reversed(run.journal.events) if isinstance(event, EpochFinished))
     trial_seconds = next((event.record["seconds"] for event in epochs), math.inf) * spec.base.schedule.epochs
-    return at_once // 2 if trial_seconds < SHORT_TRIAL_SECONDS else 0
+    return min(at_once // 2, MOST_AHEAD) if trial_seconds < SHORT_TRIAL_SECONDS else 0
 
 
 def _longest_epoch(run: StudyRun) -> float:
