@@ -9,6 +9,7 @@ that of the epochs alone. Memory is what each process shares with no other one (
 """
 
 import argparse
+import os
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import psutil
 import ray
 from ray import tune
 
-from lncis.config import Schedule, TrainConfig, Workers
+from lncis.config import Schedule, TrainConfig
 from lncis.execution import cluster
 from lncis.execution.queue import POLL_SECONDS, Task
 from lncis.execution.worker_groups import start_queue
@@ -53,12 +54,17 @@ def main() -> None:
     parser.add_argument("--sampler", choices=["random", "tpe"], default="random")
     parser.add_argument("--tune", action="store_true", help="and Ray Tune alone")
     asked = parser.parse_args()
-    with cluster.connected(Workers(), worker_groups=1):
-        with counted("lncis", asked):
-            run_study(asked)
-        if asked.tune:
-            with counted("Ray Tune alone", asked):
-                run_tune(asked)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    # a CPU for each slot: so Tune alone knows how many there are, and Ray starts so many processes at once
+    slots: dict[str, Any] = {"num_cpus": asked.groups, "resources": {cluster.TRIAL_DRIVER: 1000}}
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    ray.init(object_store_memory=256 * 2**20, **slots, **quiet)
+    with counted("lncis", asked):
+        run_study(asked)
+    if asked.tune:
+        with counted("Ray Tune alone", asked):
+            run_tune(asked)
+    ray.shutdown()
 
 
 def run_study(asked: argparse.Namespace) -> None:
@@ -146,11 +152,9 @@ class Sleeping(tune.Trainable):
 def run_tune(asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as storage:
         tune.Tuner(
-            tune.with_resources(Sleeping, {"CPU": 0, cluster.TRIAL_DRIVER: 1}),
+            tune.with_resources(Sleeping, {"CPU": 1}),
             param_space={"gamma": tune.uniform(2, 9), "epochs": asked.epochs, "seconds": asked.epoch_seconds},
-            tune_config=tune.TuneConfig(
-                num_samples=asked.trials, max_concurrent_trials=asked.groups, reuse_actors=True
-            ),
+            tune_config=tune.TuneConfig(num_samples=asked.trials, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="peer",
                 storage_path=storage,
