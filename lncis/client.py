@@ -28,6 +28,7 @@ from lncis.api import (
     BestConfigurations,
     Configuration,
     Event,
+    ExtensionPlan,
     ProblemDocument,
     Queue,
     QueueEntry,
@@ -42,6 +43,7 @@ from lncis.api import (
 from lncis.backoff import backoff
 from lncis.downloads import download
 from lncis.errors import ConfigError, ServiceError
+from lncis.service_paths import path_of_log, path_of_study, path_of_trial
 from lncis.studies.spec import StudySpec
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -51,6 +53,8 @@ URL, TOKEN = "LNCIS_SERVICE_URL", "LNCIS_TOKEN"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 PAGE_SIZE, LOG_BYTES = 200, 2**20
+PLAN_TIMEOUT_SECONDS = 150.0
+"""The service may take two minutes to see what an extension takes over."""
 HEARTBEAT_TIMEOUT_SECONDS = 45.0
 """A stream of events sends something every 15 seconds; after so long without, it is broken."""
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -70,6 +74,7 @@ class Client:
             raise ConfigError(URL, [f"must be an address such as {DEFAULT_URL} but got {self.url!r}"])
         if not (token.isascii() and token.isprintable()):
             raise ConfigError(TOKEN, ["must be printable ASCII, as it stands in the service's LNCIS_TOKENS"])
+        self._timeout = timeout
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -95,18 +100,24 @@ class Client:
         with the same `key` it is the same study; another study with that key is a ServiceError naming what differs.
         """
         document = study if isinstance(study, Mapping) else documents.dump(study)
-        answer = self._ask(
-            "POST",
-            "/studies",
-            params={"priority": priority},
-            content=to_json(document, inf_nan_mode="constants"),
-            headers={"Content-Type": "application/json", "Idempotency-Key": key or uuid.uuid4().hex},
-        )
+        return self._read(Study, self._post("/studies", document, {"priority": priority}, key))
+
+    def extend(self, study_id: str, changes: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Study:
+        """Return an extension of a finished study that was queued: dotted path of what differs -> value.
+
+        ServiceError with every mistake, or where the study has not succeeded; with `key` as in `submit`.
+        """
+        answer = self._post(path_of_study(study_id, "extend"), {"set": changes}, {"priority": priority}, key)
         return self._read(Study, answer)
+
+    def plan_extension(self, study_id: str, changes: Mapping[str, Any]) -> ExtensionPlan:
+        """Return what an extension would do: what differs field by field, what is taken over, what is to train."""
+        answer = self._post(path_of_study(study_id, "extend"), {"set": changes}, {"dry_run": "true"})
+        return self._read(ExtensionPlan, answer)
 
     def get(self, study_id: str) -> Study:
         """Return a study as it is now."""
-        return self._read(Study, self._ask("GET", _path(study_id)))
+        return self._read(Study, self._ask("GET", path_of_study(study_id)))
 
     def list(
         self,
@@ -127,17 +138,17 @@ class Client:
 
     def trials(self, study_id: str) -> Iterator[Trial]:
         """Yield the trials of a study in the order in which they were started."""
-        for page in self._pages(TrialPage, _path(study_id, "trials"), {}):
+        for page in self._pages(TrialPage, path_of_study(study_id, "trials"), {}):
             yield from page.trials
 
     def best(self, study_id: str, *, top: int = 3) -> Sequence[Configuration]:
         """Return the best configurations: up to `top` finished ones, then up to `top` unfinished ones."""
-        answer = self._ask("GET", _path(study_id, "best"), params={"top": top})
+        answer = self._ask("GET", path_of_study(study_id, "best"), params={"top": top})
         return self._read(BestConfigurations, answer).configurations
 
     def best_yaml(self, study_id: str, *, rank: int = 1) -> str:
         """Return one of the best configurations as a file that `lncis train` runs unchanged."""
-        return self._ask("GET", _path(study_id, "best"), params={"format": "yaml", "rank": rank}).text
+        return self._ask("GET", path_of_study(study_id, "best"), params={"format": "yaml", "rank": rank}).text
 
     def queue(self) -> Sequence[QueueEntry]:
         """Return the studies that are not over, in the order in which they start, and why each one is not running."""
@@ -151,7 +162,7 @@ class Client:
         What an earlier call received is not received again, unless the file has changed; the whole is compared with its
         digest. ServiceError where there is none, or nothing has come for `timeout` seconds.
         """
-        where = _path(study_id, "checkpoint") if trial is None else _path_of_trial(study_id, trial, "checkpoint")
+        where = path_of_study(study_id, "checkpoint") if trial is None else path_of_trial(study_id, trial, "checkpoint")
 
         @contextmanager
         def ask(headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
@@ -165,7 +176,7 @@ class Client:
 
     def log(self, study_id: str, trial: str | None = None) -> Iterator[str]:
         """Yield the log of a study's driver from its beginning, or that of a trial, part by part; no line is cut."""
-        offset, path = 0, _log_path(study_id, trial)
+        offset, path = 0, path_of_log(study_id, trial)
         while True:
             answer = self._ask("GET", path, params={"offset": offset, "limit": LOG_BYTES})
             try:
@@ -181,45 +192,53 @@ class Client:
         self, study_id: str, trial: str | None = None, *, after: int = 0, timeout: float = 300.0
     ) -> Iterator[str]:
         """Yield the log of a study's driver, or of a trial, as it grows, until the study is over; as `watch` does."""
-        for event in self._follow(f"{_log_path(study_id, trial)}/follow", after, timeout, study_id):
+        for event in self._follow(f"{path_of_log(study_id, trial)}/follow", after, timeout, study_id):
             if event.type == "lines":
                 yield str(event.data["text"])
 
     def cancel(self, study_id: str) -> Study:
         """Return a study after asking it to end for good; its results stay. Asking again changes nothing."""
-        return self._read(Study, self._ask("POST", _path(study_id, "cancel")))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "cancel")))
 
     def pause(self, study_id: str) -> Study:
         """Return a running study after asking it to stop; its finished epochs stay. Asking again changes nothing."""
-        return self._read(Study, self._ask("POST", _path(study_id, "pause")))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "pause")))
 
     def resume(self, study_id: str) -> Study:
         """Return a paused study, now back in the queue; ServiceError if it is not paused."""
-        return self._read(Study, self._ask("POST", _path(study_id, "resume"), retry=False))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "resume"), retry=False))
 
     def drain(self, study_id: str) -> Study:
         """Return a running study after asking it to pause once its running trials have ended; no other begins."""
-        return self._read(Study, self._ask("POST", _path(study_id, "drain")))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "drain")))
+
+    def set_budget(self, study_id: str, limits: Mapping[str, float | None]) -> Study:
+        """Return a study with other limits, such as `{"epochs": 120}`; None takes one away, others stay.
+
+        One whose budget is spent goes back into the queue; for others the limits count from their next start.
+        """
+        answer = self._ask("PATCH", path_of_study(study_id), json={"budget": dict(limits)}, headers={"If-Match": "*"})
+        return self._read(Study, answer)
 
     def stop_trial(self, study_id: str, trial: str) -> Trial:
         """Return a running trial after asking it to end; it counts as failed, with the user's name as the reason."""
-        return self._read(Trial, self._ask("POST", _path_of_trial(study_id, trial, "stop")))
+        return self._read(Trial, self._ask("POST", path_of_trial(study_id, trial, "stop")))
 
     def archive(self, study_id: str) -> Study:
         """Return a study that lists leave out from now on; ServiceError where it is not over."""
-        return self._read(Study, self._ask("POST", _path(study_id, "archive")))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "archive")))
 
     def unarchive(self, study_id: str) -> Study:
         """Return a study that lists show again."""
-        return self._read(Study, self._ask("POST", _path(study_id, "unarchive")))
+        return self._read(Study, self._ask("POST", path_of_study(study_id, "unarchive")))
 
     def label(self, study_id: str, labels: Sequence[str]) -> Study:
         """Return a study with these labels in place of those that it had."""
-        return self._read(Study, self._ask("PUT", _path(study_id, "labels"), json={"labels": [*labels]}))
+        return self._read(Study, self._ask("PUT", path_of_study(study_id, "labels"), json={"labels": [*labels]}))
 
     def delete(self, study_id: str) -> Removed:
         """Delete a study that is over, with its results and checkpoints, and return what is left of it."""
-        return self._read(Removed, self._ask("DELETE", _path(study_id), retry=False))
+        return self._read(Removed, self._ask("DELETE", path_of_study(study_id), retry=False))
 
     def watch(self, study_id: str, *, after: int = 0, timeout: float = 300.0) -> Iterator[Event]:
         """Yield the events of a study until it is over, beginning after an event; each event comes once.
@@ -227,7 +246,7 @@ class Client:
         After a lost connection it continues with the next event. ServiceError if the service has not answered for
         `timeout` seconds; the study keeps running.
         """
-        yield from self._follow(_path(study_id, "events"), after, timeout, study_id)
+        yield from self._follow(path_of_study(study_id, "events"), after, timeout, study_id)
 
     def _follow(self, path: str, after: int, timeout: float, study_id: str) -> Iterator[Event]:
         """Yield the events of a stream after one of them, to its end, however often the connection breaks."""
@@ -260,6 +279,19 @@ class Client:
                     f"{self.url} has not answered for {timeout:.0f} s ({trouble}); {study_id} may still run"
                 )
             time.sleep(next(pauses))
+
+    def _post(
+        self, path: str, document: Mapping[str, Any], params: Mapping[str, Any], key: str | None = None
+    ) -> httpx2.Response:
+        """Return the answer to a request that makes a study, which is made once however often it arrives."""
+        return self._ask(
+            "POST",
+            path,
+            timeout=max(self._timeout, PLAN_TIMEOUT_SECONDS) if path.endswith("/extend") else self._timeout,
+            params=params,
+            content=to_json(document, inf_nan_mode="constants"),
+            headers={"Content-Type": "application/json", "Idempotency-Key": key or uuid.uuid4().hex},
+        )
 
     def _ask(self, method: str, path: str, *, retry: bool = True, **more: Any) -> httpx2.Response:
         """Return a successful answer; if the connection breaks before it, `retry` once."""
@@ -313,19 +345,3 @@ class Client:
             if page.next_cursor is None:
                 return
             params["cursor"] = page.next_cursor
-
-
-def _path(study_id: str, part: str = "") -> str:
-    """Return a study's path; an id that cannot be one gets no further."""
-    if not (study_id.isascii() and study_id and all(c.isalnum() or c in "._-" for c in study_id)) or ".." in study_id:
-        raise ConfigError("study", [f"an id has letters, digits, dots, dashes and underscores but got {study_id!r}"])
-    return f"/studies/{study_id}" + (f"/{part}" if part else "")
-
-
-def _path_of_trial(study_id: str, trial: str, part: str) -> str:
-    """Return a path of a trial."""
-    return f"{_path(study_id, 'trials')}{_path(trial, part).removeprefix('/studies')}"
-
-
-def _log_path(study_id: str, trial: str | None) -> str:
-    return _path(study_id, "log") if trial is None else _path_of_trial(study_id, trial, "log")

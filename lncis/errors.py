@@ -14,7 +14,7 @@
     └── ServiceError        the service refused a request, or does not answer
 
 A message names the place, the value and the remedy. The command line prints it on one line, without a
-traceback, and exits with `exit_code`: 2 where the user can correct the input, 1 otherwise.
+traceback, and exits with `exit_code`: 2 where the user can correct the input, 3 where a budget is spent, 1 otherwise.
 """
 
 
@@ -70,10 +70,16 @@ class StudyError(LncisError):
 
 
 class BudgetError(StudyError):
-    """A study has spent its budget; what it found remains, and with a larger budget it goes on."""
+    """A study has spent its budget; what it found remains, and with a larger budget it goes on.
 
-    exit_code = 2
-    """Another attempt with the same budget ends the same way: a service makes none."""
+    `reached` are the limits, such as `epochs: 50 of 50`.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, reached: str) -> None:
+        self.reached = reached
+        super().__init__(message)
 
 
 class ServiceError(LncisError):

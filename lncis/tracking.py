@@ -276,8 +276,12 @@ def _client(uri: str) -> mlflow.MlflowClient:
 
 
 def _artifacts_of(uri: str, study_name: str) -> str | None:
-    """Return where the artifacts of an experiment go, None where a server decides: `mlruns` in the working directory.
+    """Return where the artifacts of an experiment go, None where a server decides: `mlruns` beside an SQLite database.
 
-    That is MLflow's own default, but as a URI: in a path MLflow takes %20 for a space.
+    MLflow's own default is the working directory, which a container may not write to; with other databases it is that
+    here, too. As a URI: in a path MLflow takes %20 for a space.
     """
-    return Path("mlruns", study_name).absolute().as_uri() if uri.startswith(DATABASES) else None
+    if not uri.startswith(DATABASES):
+        return None
+    folder = file.parent if (file := _sqlite_file(uri)) else Path()
+    return (folder / "mlruns" / study_name).absolute().as_uri()

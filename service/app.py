@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 
 import lncis
 from service.api import openapi, problems
-from service.api.endpoints import checkpoints, keeping, logs, results, studies, system
+from service.api.endpoints import checkpoints, extending, keeping, logs, results, studies, system
 from service.api.guard import Guard
 from service.api.methods import include
 from service.api.metrics import Measured
@@ -23,7 +23,8 @@ from service.ui import actions, comparison, log_page, page, signing, suspects_pa
 
 DESCRIPTION = """Queues lncis studies on a shared cluster, and reports their best configurations.
 
-States: queued -> running -> succeeded | failed | cancelled; running <-> paused. Errors are RFC 9457 problem documents.
+States: queued -> running -> succeeded | failed | cancelled | spent; running <-> paused; spent -> queued.
+Errors are RFC 9457 problem documents.
 """
 
 
@@ -69,7 +70,7 @@ def create_app(settings: Settings, database: Database, jobs: Jobs) -> FastAPI:
     problems.install(app)
     openapi.install(app, tokens=bool(settings.tokens))
     endpoints, pages = (
-        (studies, keeping, results, logs, checkpoints, system),
+        (studies, extending, keeping, results, logs, checkpoints, system),
         (signing, actions, comparison, log_page, suspects_page, page),
     )
     include(app, [part.router for part in (*endpoints, *pages)])

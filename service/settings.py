@@ -46,6 +46,10 @@ class Settings:
     """Studies that run at the same time."""
     max_running_per_user: int = Field(default=2, ge=1)
     """Studies of one user that run at the same time."""
+    max_worker_hours_per_user: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Hours for which the studies of one user may hold workers, summed over them; then they wait. Unset: no limit."""
+    worker_hours_days: int = Field(default=30, ge=1, le=3660)
+    """The hours of so many days count, today (UTC) and those before."""
     max_trials: int = Field(default=10_000, ge=1)
     """Trainings that one study may ask for."""
     max_epochs: int = Field(default=10_000, ge=1)

@@ -146,6 +146,14 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LNCIS_STORAGE", raising=False)
 
 
+@pytest.fixture
+def journal_in_memory_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of lines, and no power cut."""
+    from lncis.studies import journal
+
+    monkeypatch.setattr(journal.os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One small Ray for the whole run; what `cluster.connected` meets already running, it leaves running."""

@@ -11,7 +11,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded, TrialStarted
+from lncis.studies.budget import Spending
+from lncis.studies.journal import (
+    End,
+    EpochFinished,
+    Journal,
+    SessionEnded,
+    SessionStarted,
+    TrialEnded,
+    TrialStarted,
+    WorkerGroupsUp,
+)
 from lncis.studies.requests import read_requests
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_stored_spec
@@ -45,6 +55,8 @@ class FakeRay:
         self.trained: Counter[tuple[str, str, int]] = Counter()
         self.exits: dict[int | str, tuple[int, str]] = {}
         """Attempt, or study -> exit code and last line, of a job that ends before it does anything."""
+        self.held_hours = 0.0
+        """For which each session holds a worker, by its journal."""
         self.report_seconds = 0.0
         """Between the end of a journal and that of its job."""
         self.report_exits: dict[int, tuple[int, str]] = {}
@@ -181,15 +193,21 @@ class FakeRay:
         if ended := self.exits.get(job.attempt) or self.exits.get(study_id):
             code, job.logs = ended
             return "FAILED", code
-        if not self._train(study_id, job) or job.stopped.wait(self.report_seconds):
+        if not (whole := self._train(study_id, job)) or job.stopped.wait(self.report_seconds):
             return "STOPPED", None
         if ended := self.report_exits.get(job.attempt):
             code, job.logs = ended
             return "FAILED", code
+        if isinstance(whole, str):
+            job.logs = f"error: 1 trials did not end: its budget is spent ({whole})"
+            return "FAILED", 3
         return "SUCCEEDED", 0
 
-    def _train(self, study_id: str, job: FakeJob) -> bool:
-        """Write the journal from where it stands; False where the job was stopped, as by SIGKILL."""
+    def _train(self, study_id: str, job: FakeJob) -> bool | str:
+        """Write the journal from where it stands; False where the job was stopped, as by SIGKILL.
+
+        Where its budget is spent, the limits that were reached.
+        """
         folder = self.runs / study_id
         spec = load_stored_spec(folder / "spec.yaml")
         (folder / "mlflow.json").write_text(json.dumps({"experiment_id": "7", "run_id": f"run-of-{study_id}"}))
@@ -202,6 +220,11 @@ class FakeRay:
         over = {e.trial for e in journal.events if isinstance(e, TrialEnded)}
         begun = {e.trial for e in journal.events if isinstance(e, TrialStarted)}
         journal.append(SessionStarted(worker_groups=1, versions={}, code="fake", storage=""))
+        if self.held_hours:
+            journal.append(WorkerGroupsUp(worker_groups=1))
+            held = time.time() + 3600 * self.held_hours
+            journal.append(WorkerGroupsUp(time=held, worker_groups=0))
+        spending = Spending(spec)
         for configuration, overrides in enumerate(spec.grid):
             for trial in spec.trials(configuration, overrides):
                 if trial.name in over:
@@ -233,6 +256,10 @@ class FakeRay:
                         break
                     if job.stopped.wait(self.epoch_seconds):
                         return False
+                    if reached := spending.reached(journal.events, time.time()):
+                        journal.append(SessionEnded(reason="its budget is spent", lost_seconds=0.0, spent=reached))
+                        journal.close()
+                        return reached
                     self.trained[study_id, trial.name, epoch] += 1
                     journal.append(
                         EpochFinished(trial=trial.name, record=record(configuration, trial.seed, epoch), reused=False)

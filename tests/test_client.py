@@ -230,7 +230,7 @@ def test_a_queued_study_is_listed_with_why_and_cancelled(idle):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["submit"], "needs a study: either a YAML file or --preset NAME"),
+        (["submit"], "needs one of a YAML file, --preset NAME and --extends STUDY_ID"),
         (["submit", "none.yaml"], "none.yaml: no such file"),
         (
             ["submit", "--preset", "first", "--set", "a"],

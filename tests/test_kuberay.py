@@ -1,7 +1,9 @@
 """service/deploy/kuberay: its manifests against the schemas of Kubernetes and KubeRay, Ray's autoscaler, each other."""
 
 import copy
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -10,6 +12,7 @@ from typing import Any
 
 import fresh_root
 import pytest
+import small_study
 import yaml
 from fresh_root import DOCKERFILE, ROOT
 from kube_schemas import mistakes
@@ -268,6 +271,53 @@ while True:
         time.sleep(0.5)
 print("answers", answer.status)
 """
+
+
+SUBMITTED = """
+import json, sys, time
+from lncis.client import Client
+from lncis.errors import ServiceError
+
+with Client("http://127.0.0.1:8000", sys.argv[2]) as service:
+    while True:
+        try:
+            study = service.submit(json.loads(sys.argv[1]), key="once")
+            break
+        except ServiceError as error:
+            if error.status:
+                raise
+            time.sleep(0.5)  # it does not answer yet; how long this may take, the one who runs this says
+    while not (study := service.get(study.id)).over:
+        time.sleep(0.5)
+    print("ended", study.state, study.reason, study.progress.trials_finished)
+    print("".join(service.log(study.id)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_study_runs_where_the_head_and_the_service_run_as_an_unprivileged_user(tmp_path):
+    """A Ray head as KubeRay starts it, the service beside it, and MLflow as the RayJob has it: a file."""
+    if reason := fresh_root.why_not():
+        pytest.skip(f"no root of its own: {reason}")
+    ((service),) = (pod["spec"]["containers"][0] for pod in templates(DEPLOYMENTS["Deployment lncis-service"]))
+    head, settings = CLUSTER["spec"]["headGroupSpec"], environment_of(service)
+    (job,) = (each for each in templates(JOB["rayClusterSpec"]["headGroupSpec"]))
+    (mlflow,) = (each for each in job["spec"]["containers"][0]["env"] if each["name"] == "MLFLOW_TRACKING_URI")
+    options = [f"--{name}={value}" for name, value in head["rayStartParams"].items()]
+    resources = f"--resources={json.dumps({TRIAL_DRIVER: int(head['resources'][TRIAL_DRIVER])})}"
+    ray = ["ray", "start", "--head", "--block", "--port=6379", "--dashboard-host=0.0.0.0", "--num-cpus=1", resources]
+    submit = ["python", "-c", SUBMITTED, json.dumps(small_study.STUDY), SECRETS["tokens"].rpartition(":")[2]]
+    done = fresh_root.run(
+        tmp_path,
+        f"true\n{shlex.join([*ray, *options])} &\n{shlex.join(service['command'])} &\n{shlex.join(submit)}",
+        settings | {"MLFLOW_TRACKING_URI": mlflow["value"]},
+        names=[settings["RAY_ADDRESS"].split("/")[2].partition(":")[0]],
+        writable=True,
+        timeout=900,
+    )
+    assert "ended succeeded  2" in done.stdout, done.stdout
+    assert "is sent nothing more" not in done.stdout
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -89,6 +89,28 @@ def test_buttons_do_what_they_say(url: str, client: Client, ray: FakeRay, signed
     assert list(client.list()) == []
 
 
+def test_a_spent_budget_is_raised_on_the_page(client: Client, ray: FakeRay, signed_in: SignIn) -> None:
+    ray.hold_after = None
+    study, browser = client.submit({**SPEC, "budget": {"epochs": 5}}), signed_in()
+    eventually(lambda: client.get(study.id).state == "spent")
+    assert (
+        'name="epochs" inputmode="decimal" size="7" placeholder="none" value="5"'
+        in browser.get(f"/ui/studies/{study.id}").text
+    )
+    for given, said in (
+        ("5", "budget.epochs: must be more than 5, which are spent already, but got 5"),
+        ("5.5", "A budget has positive numbers, whole ones of epochs; an empty field is no limit."),
+        ("inf", "A budget has positive numbers"),
+        ("many", "A budget has positive numbers"),
+    ):
+        answer = press(browser, study, "budget", epochs=given)
+        assert answer.status_code == 422
+        assert said in answer.text
+    press(browser, study, "budget", epochs="", hours="9")
+    eventually(lambda: client.get(study.id).state == "succeeded")
+    assert client.get(study.id).spec["budget"] == {"epochs": None, "worker_hours": None, "hours": 9.0, "money": None}
+
+
 def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignIn) -> None:
     study, browser = running(client), signed_in()
 
@@ -96,7 +118,7 @@ def test_only_legal_buttons_are_there(url: str, client: Client, signed_in: SignI
         return set(re.findall(r'name="action" value="(\w+)"', browser.get(f"/ui/studies/{study.id}").text))
 
     eventually(lambda: next(client.trials(study.id), None))
-    assert buttons() == {"pause", "drain", "cancel", "priority", "labels", "stop"}
+    assert buttons() == {"pause", "drain", "cancel", "priority", "budget", "labels", "stop"}
     client.cancel(study.id)
     eventually(lambda: client.get(study.id).over)
     assert buttons() == {"labels", "archive", "delete"}

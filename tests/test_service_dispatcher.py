@@ -24,6 +24,7 @@ from service.dispatch.outcome import outcome
 from service.settings import Settings
 from service.store import studies as store
 from service.store import tables
+from service.store.adjustments import adjust_study
 from service.store.database import Database, DatabaseAway
 from service.store.states import Job, Wanted
 
@@ -376,7 +377,7 @@ def test_another_number_of_trials_at_a_time_reaches_the_next_start(dispatcher, d
     study, acting = queued(database), dispatcher()
     until(acting, database, study, State.RUNNING)
     etag = now(database, study).etag
-    database.write(lambda c: store.adjust_study(c, study.id, etag, priority=None, max_concurrent_trials=9))
+    database.write(lambda c: adjust_study(c, study.id, etag, priority=None, max_concurrent_trials=9))
     ask(database, study, Action.PAUSE)
     until(acting, database, study, State.PAUSED)
     ask(database, study, Action.RESUME)
@@ -461,7 +462,7 @@ def test_a_journal_that_the_file_system_does_not_give_is_waited_for(
     until(acting, database, fine, State.SUCCEEDED)
     held = now(database, waits)
     assert (held.state, held.job) == (State.RUNNING, Job.SUBMITTED)
-    entry = waiting.describe_queue([held], [held], acting._seen, acting._settings).studies[0]
+    entry = waiting.describe_queue([held], [held], acting._seen, acting._settings, {}).studies[0]
     assert entry.why == f"its journal cannot be read: [Errno 21] Is a directory: '{journal}'"
     acting.turn()
     assert now(database, waits).events == held.events  # said once

@@ -22,6 +22,7 @@ from service.dispatch import waiting
 from service.settings import Settings
 from service.store import studies as store
 from service.store import tables
+from service.store.adjustments import adjust_study
 from service.store.database import Database, DatabaseAway, Leadership
 from service.store.states import Job, Wanted
 
@@ -287,15 +288,15 @@ def test_each_state_and_reason_is_an_event_with_its_time(database):
 
 def test_a_change_needs_the_present_etag(database):
     study = create(database)
-    changed = database.write(lambda c: store.adjust_study(c, study.id, study.etag, priority=7, max_concurrent_trials=5))
+    changed = database.write(lambda c: adjust_study(c, study.id, study.etag, priority=7, max_concurrent_trials=5))
     assert (changed.priority, changed.max_concurrent_trials) == (7, 5)
     assert database.read(lambda c: store.load_spec(c, study))["resources"] == {
         "max_concurrent_trials": 5,
         "num_workers": 1,
     }
     with pytest.raises(store.StaleRevision, match='its ETag is "2", If-Match says "1"'):
-        database.write(lambda c: store.adjust_study(c, study.id, '"1"', priority=1, max_concurrent_trials=None))
-    anyway = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=1, max_concurrent_trials=None))
+        database.write(lambda c: adjust_study(c, study.id, '"1"', priority=1, max_concurrent_trials=None))
+    anyway = database.write(lambda c: adjust_study(c, study.id, "*", priority=1, max_concurrent_trials=None))
     assert (anyway.priority, anyway.max_concurrent_trials) == (1, 5)
 
 
@@ -303,8 +304,8 @@ def test_a_number_of_trials_may_be_left_to_the_cluster(database):
     study = create(database, max_concurrent_trials="auto")
     assert study.max_concurrent_trials == "auto"
     assert database.read(lambda c: store.load_study(c, study.id)) == study
-    changed = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=None, max_concurrent_trials=2))
-    again = database.write(lambda c: store.adjust_study(c, study.id, "*", priority=None, max_concurrent_trials="auto"))
+    changed = database.write(lambda c: adjust_study(c, study.id, "*", priority=None, max_concurrent_trials=2))
+    again = database.write(lambda c: adjust_study(c, study.id, "*", priority=None, max_concurrent_trials="auto"))
     assert (changed.max_concurrent_trials, again.max_concurrent_trials) == (2, "auto")
     assert database.read(lambda c: store.load_study(c, study.id)) == again
     assert database.read(lambda c: store.load_spec(c, again))["resources"]["max_concurrent_trials"] == "auto"
@@ -457,7 +458,7 @@ def test_links_to_mlflow_of_older_databases_become_ids(tmp_path: Path) -> None:
         config.attributes["connection"] = connection
         upgrade(config, "0001")
         later = ("mlflow_run", "archived", "labels", "notice_due", "notice_attempts", "waiting_noticed", "lost_jobs")
-        columns = [c.name for c in tables.studies.c if c.name not in (*later, "cost", "best")]
+        columns = [c.name for c in tables.studies.c if c.name not in (*later, "extends", "cost", "best")]
         values = dict.fromkeys(columns, "0") | {"state": "queued", "job": "none", "wanted": "run", "spec": "{}"}
         for number, link in enumerate(links, start=1):
             row = {**values, "number": number, "id": f"s-{number}", "mlflow_url": link}

@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_up_study import Book, study_spec
+from simulated import finished, study, written
 from small_study import figures, spec
-from test_studies_extension import finished
-from test_studies_replay import one_line, run, written
-from test_studies_result import Book, study_spec
-from test_studies_trials import journal_in_memory_of_the_disk, study  # noqa: F401 - a fixture of all tests
+from study_command import one_line, run
 
 from lncis.errors import BudgetError, ConfigError
 from lncis.studies import folders, journal
@@ -20,7 +19,9 @@ from lncis.studies.run import run_study
 from lncis.studies.spec import Budget, judge
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
-from service.dispatch.outcome import USER_MISTAKE
+from service.dispatch.outcome import BUDGET_SPENT
+
+pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
 
 GAMMAS = {"type": "categorical", "choices": [4.0, 5.0, 8.0]}
 
@@ -109,7 +110,8 @@ def test_a_study_stops_at_its_budget_and_goes_on_with_a_larger_one():
         "1 trials of study s did not end: its budget is spent (epochs: 4 of 4); go on with: "
         "lncis study run --resume s --set budget.epochs=MORE"
     )
-    assert error.value.exit_code == USER_MISTAKE  # a service does not try again
+    assert error.value.reached == History.of(told, journal.read(Path("runs/s"))).spent == "epochs: 4 of 4"
+    assert error.value.exit_code == BUDGET_SPENT  # a service does not try again
     found = folders.read_result(Path("runs"), "s")
     assert found.best.trial.label == "gamma = 2.4"
     assert (Path("runs/s") / "table.txt").exists()

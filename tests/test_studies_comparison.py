@@ -4,8 +4,8 @@ import io
 import re
 from pathlib import Path
 
+from made_up_study import CE, Book, study_spec
 from rich.console import Console
-from test_studies_result import CE, Book, study_spec
 
 from lncis.studies.report import comparison
 from lncis.studies.report.result import StudyResult

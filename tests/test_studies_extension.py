@@ -6,24 +6,23 @@ from pathlib import Path
 import pytest
 import small_study
 import torch
-from test_studies_replay import one_line, run, written
-from test_studies_trials import (  # noqa: F401 - a fixture of all tests
-    LR,
-    Session,
-    journal_in_memory_of_the_disk,
-    study,
-)
+from conftest import run_in
+from simulated import LR, Session, finished, study, written
+from study_command import one_line, run
 
 from lncis import datasets, documents
 from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, StudyError
 from lncis.studies import folders
-from lncis.studies.extension import extend
-from lncis.studies.journal import SessionEnded, SessionStarted
+from lncis.studies.extension import extend, offer_stages
+from lncis.studies.journal import SessionStarted
 from lncis.studies.plan import plan
+from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
 from lncis.studies.stages import STAGES
 from lncis.studies.store import StageStore
+
+pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
 
 GAMMAS = {"loss.gamma": {"type": "categorical", "choices": [4.0, 6.0, 8.0]}}
 RATES = {"loss.gamma": {"type": "float", "low": 3.0, "high": 9.0}, "optimizer.lr": LR}
@@ -32,14 +31,6 @@ RATES = {"loss.gamma": {"type": "float", "low": 3.0, "high": 9.0}, "optimizer.lr
 @pytest.fixture
 def store(tmp_path):
     return StageStore(tmp_path / STAGES, 1e9)
-
-
-def finished(folder, spec, store, **session) -> Session:
-    """A study run to its end on simulated workers, with its folder as a driver leaves it."""
-    written(folder, spec, [SessionStarted(worker_groups=1, versions={}, code="c", storage="")])
-    ran = Session(spec, folder, store=store, **session).run()
-    written(folder, spec, [SessionEnded(reason="", lost_seconds=0.0)])
-    return ran
 
 
 def tried(session: Session) -> list[tuple]:
@@ -120,7 +111,7 @@ def test_more_epochs_go_on_only_where_the_numbers_are_equal(tmp_path, store, dro
     else:  # the learning rate would have dropped after epoch 6 and not after epoch 5
         assert "others train anew after epoch 2, the end of the last stage whose numbers are equal" in said
         assert extended.to_train == 3 * 6
-    extended.offer_stages(store)
+    assert offer_stages(extended.spec, tmp_path, store) == ""
     went_on = finished(tmp_path / "more", extended.spec, store)
     assert went_on.trained.total() == extended.to_train
     alone = finished(tmp_path / "alone", study(search=GAMMAS, base={"schedule": {**schedule, "epochs": 8}}), None)
@@ -151,6 +142,27 @@ def test_a_longer_training_that_goes_on_from_a_whole_one_is_the_longer_one_to_th
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_an_extension_on_ray_shares_its_parents_stages_and_equals_the_study_made_at_once(small):
+    """One more seed and one more configuration; to the bit, weights included."""
+    runs, wider = small.directory.parent, {"type": "categorical", "choices": [2.4, 6.0, 4.0]}
+    before = {path: path.read_bytes() for path in small.directory.rglob("*") if path.is_file()}
+    extended = extend("small", runs, {"seeds": [0, 1], "search": {"loss.gamma": wider}})
+    assert (extended.trained, extended.to_train) == (2 + 2 * 2, 2 + 2 + 3 * 2)
+    went_on = run_in(runs.parent, extended.spec, study_id="extended")
+    assert (went_on.cost.trained, went_on.cost.reused) == (10, 6)
+    at_once = run_study(replace(extended.spec, extends=None), study_id="at-once")
+    assert at_once.cost.trained == 16
+
+    def found(result):
+        return {t.trial.name: [small_study.without_time(record) for record in t.records] for t in result.trials}
+
+    assert found(went_on) == found(at_once)
+    for ours, theirs in zip(went_on.trials, at_once.trials, strict=True):
+        one, other = (checkpoint.load(t.directory / engine.CHECKPOINT).model for t in (ours, theirs))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_key_of_a_longer_training_is_that_of_its_stage():
     """Derived the other way round: the longer training's own stage, cut where the shorter one ends."""
     from lncis.studies.stages import chain, key_within_longer
@@ -172,8 +184,31 @@ def test_a_key_of_a_longer_training_is_that_of_its_stage():
 def test_a_stage_that_the_store_has_deleted_comes_from_the_parents_folder(tmp_path, store):
     finished(tmp_path / "s", study(search=GAMMAS), None)
     extended = extend("s", tmp_path, {"seeds": [0, 1]})
-    extended.offer_stages(store)
+    assert offer_stages(extended.spec, tmp_path, store) == ""
     assert finished(tmp_path / "more", extended.spec, store).trained.total() == extended.to_train
+
+
+def test_a_parent_that_is_gone_or_of_other_code_offers_nothing_and_that_is_said(tmp_path, store):
+    finished(tmp_path / "s", study(search=GAMMAS))
+    extended = extend("s", tmp_path, {"seeds": [0, 1]})
+    (tmp_path / "s").rename(tmp_path / "gone")
+    said = "only what the stage store holds is taken over from study s"
+    assert offer_stages(extended.spec, tmp_path, store).startswith(f"{said}: {tmp_path}: has no study 's'")
+    (tmp_path / "gone").rename(tmp_path / "s")
+    replaced = next(iter(plan(study(search=GAMMAS)).trials[0][1])).key
+    journal = tmp_path / "s/journal.jsonl"
+    journal.write_text(journal.read_text().replace(replaced, "0" * 16))
+    assert offer_stages(extended.spec, tmp_path, store).startswith(f"{said}: study s was run with other code")
+    assert not (tmp_path / STAGES).exists()
+
+
+def test_seeds_are_added_to_a_study_with_folds_and_folds_are_not(tmp_path, store):
+    finished(tmp_path / "s", study(search=GAMMAS, folds=2), store)
+    extended = extend("s", tmp_path, {"seeds": [0, 1]})
+    assert extended.to_train == extended.trained == 2 * (2 + 3 * 4)
+    assert finished(tmp_path / "more", extended.spec, store).trained.total() == extended.to_train
+    (line,) = refused(tmp_path, folds=5)
+    assert line.startswith("folds: was 2, now 5: trials would be judged on another val")
 
 
 def test_a_grid_goes_on_as_a_search(tmp_path, store):

@@ -8,39 +8,20 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from test_studies_result import METRIC, Book, study_spec
-from test_studies_trials import Session, journal_in_memory_of_the_disk, study  # noqa: F401 - a fixture of all tests
-from typer.testing import CliRunner
+from made_up_study import METRIC, Book, study_spec
+from simulated import Session, finished, study, written
+from study_command import one_line, run
 
 from lncis import documents
-from lncis.commands.app import app
-from lncis.studies.journal import End, Journal, SessionEnded, SessionStarted
+from lncis.studies.journal import End, SessionStarted
 from lncis.studies.replay import figures
 from lncis.studies.replay.curves import read_curves
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner, NoPruner, OptunaSampler
 from lncis.studies.stages import StageTree
 
+pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
+
 SIX = {"type": "categorical", "choices": [5.0, 2.5, 8.0, 4.0, 6.0, 3.0]}
-
-
-def written(folder, spec, events):
-    """Write a study's folder, as the driver leaves it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.yaml").write_text(documents.to_yaml(spec))
-    journal = Journal(folder)
-    for event in events:
-        journal.append(event)
-    journal.close()
-    return folder
-
-
-def simulated(folder, spec, **session):
-    """A study that the driver's own scheduler ran, on simulated workers; complete."""
-    started = SessionStarted(worker_groups=1, versions={}, code="c", storage="")
-    written(folder, spec, [started])
-    ran = Session(spec, folder, **session).run()
-    written(folder, spec, [SessionEnded(reason="", lost_seconds=0.0)])
-    return ran.result
 
 
 def made_up(folder, curves, *, epochs=8, **fields):
@@ -90,8 +71,8 @@ def replayed(known, pruner, sampler=None, *, orders=1000, at_a_time=1):
 def test_in_its_own_order_a_replay_is_the_study_with_the_pruner(tmp_path, pruner, fields):
     fields = {"search": {"loss.gamma": SIX}, "base": {"schedule": {"epochs": 9, "stage1_epochs": 2}}, **fields}
     without = study(**fields)
-    simulated(tmp_path / "without", without)
-    real = simulated(tmp_path / "with", replace(without, pruner=pruner))
+    finished(tmp_path / "without", without)
+    real = finished(tmp_path / "with", replace(without, pruner=pruner)).result
     known = read_curves(tmp_path / "without", tmp_path)
     spec = replace(without, pruner=pruner)
     tree = StageTree(spec, tmp_path)
@@ -217,7 +198,7 @@ def test_where_less_is_better_regret_is_positive(tmp_path):
 
 def test_beyond_a_pruned_curve_nothing_is_guessed(tmp_path):
     pruned = study(search={"loss.gamma": SIX}, base={"schedule": {"epochs": 9}}, pruner={"type": "asha"})
-    result = simulated(tmp_path / "s", pruned)
+    result = finished(tmp_path / "s", pruned).result
     assert any(t.end is End.PRUNED for t in result.trials)
     known = read_curves(tmp_path / "s", tmp_path)
     assert known.pruned == 6 - len(known.whole)
@@ -233,7 +214,7 @@ def test_beyond_a_pruned_curve_nothing_is_guessed(tmp_path):
 
 def test_a_failed_configuration_is_left_out(tmp_path):
     spec = study(search={"loss.gamma": SIX})
-    simulated(tmp_path / "s", spec, diverges=lambda config: 4 if config.loss.gamma == 4.0 else None)
+    finished(tmp_path / "s", spec, diverges=lambda config: 4 if config.loss.gamma == 4.0 else None)
     known = read_curves(tmp_path / "s", tmp_path)
     assert (known.failed, len(known.curves)) == (1, 5)
     assert "1 configurations with a failed trial are left out" in run("replay", tmp_path / "s").stdout
@@ -260,28 +241,18 @@ def test_a_random_sampler_misses_the_winner_as_often_as_chance(tmp_path):
 
 def test_a_sampler_needs_every_point(tmp_path):
     draws = {"loss.gamma": {"type": "float", "low": 3, "high": 9}}
-    simulated(tmp_path / "range", study(search=draws, sampler={"type": "random", "configurations": 3}))
+    finished(tmp_path / "range", study(search=draws, sampler={"type": "random", "configurations": 3}))
     asked = run("replay", tmp_path / "range", "--sampler", "tpe:configurations=3")
     assert one_line(asked) == (
         "error: --sampler: cannot be replayed over the range of loss.gamma: most of it was never trained; drop it"
     )
     some = study(search={"loss.gamma": SIX}, sampler={"type": "random", "configurations": 3})
-    simulated(tmp_path / "some", some)
+    finished(tmp_path / "some", some)
     asked = run("replay", tmp_path / "some", "--sampler", "tpe:configurations=3")
     assert "needs every combination trained to its end" in one_line(asked)
 
 
 # the command
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["study", *map(str, arguments)], env={"COLUMNS": "160"})
-
-
-def one_line(asked) -> str:
-    assert asked.exit_code in (1, 2)
-    (line,) = asked.stderr.splitlines()
-    return line
 
 
 def test_table_document_and_picture(tmp_path):
@@ -328,7 +299,7 @@ def test_what_cannot_be_replayed_is_said_in_a_line(tmp_path):
     Session(spec, tmp_path / "half").run(epochs=5)
     assert "is not finished" in one_line(run("replay", tmp_path / "half"))
     single = {"type": "categorical", "choices": [6.0]}
-    simulated(tmp_path / "one", study(search={"loss.gamma": single}))
+    finished(tmp_path / "one", study(search={"loss.gamma": single}))
     assert "knows 1 of its 1 configurations" in one_line(run("replay", tmp_path / "one"))
 
 
@@ -341,7 +312,7 @@ def test_what_cannot_be_replayed_is_said_in_a_line(tmp_path):
     ],
 )
 def test_the_journal_of_another_study_is_refused(tmp_path, other):
-    simulated(tmp_path / "s", study())
+    finished(tmp_path / "s", study())
     (tmp_path / "s/spec.yaml").write_text(documents.to_yaml(study(**other)))
     line = one_line(run("replay", tmp_path / "s"))
     assert "is not of the study in spec.yaml beside it" in line

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_study import BOXES, CE, FAILED, METRIC, TEST, Book, study_spec
 from rich.console import Console
-from test_studies_result import BOXES, CE, FAILED, METRIC, TEST, Book, study_spec
 
 from lncis import documents
 from lncis.config import TrainConfig

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lncis.errors import ConfigError
+from lncis.studies import pruning
 from lncis.studies.pruning import bracket_of
 from lncis.studies.search import Observation, Suggester, as_optuna
 from lncis.studies.spec import Objective, SelectionObjective, StudySpec, judge
@@ -474,3 +475,16 @@ def test_hyperband_keeps_what_begins_slowly():
 
     assert kept(HYPERBAND)
     assert not kept(AshaPruner(reduction_factor=3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_asha_counts_as_by_looking_at_every_score(seed):
+    """Ties and configurations that come back with another score included."""
+    draw, pruner = random.Random(seed), AshaPruner(reduction_factor=3)
+    rung, known = pruning.RungScores(), dict[int, float]()
+    for _ in range(300):
+        configuration, score = draw.randrange(200), draw.choice([0.0, -0.0, 1.5, draw.random()])
+        known[configuration] = score
+        rung.add(configuration, score)
+        better = sum(other > score for other in known.values())
+        assert pruning.asha_stops(pruner, score, rung) == (better >= max(len(known) // 3, 1))

@@ -56,6 +56,18 @@ def test_a_folder_of_any_name_holds_database_and_artifacts(tmp_path, monkeypatch
     assert StudyRuns("shapes", "shapes-1", {}).run_id == runs.run_id, "found again"
 
 
+def test_artifacts_lie_beside_the_database_wherever_one_works(tmp_path, monkeypatch):
+    (tmp_path / "all here").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/all here/other.db")
+    (elsewhere := tmp_path / "nobody writes here").mkdir()
+    monkeypatch.chdir(elsewhere)
+    file = tmp_path / "best.yaml"
+    file.write_text("loss: {}")
+    StudyRuns("shapes", "shapes-1", {}).end_study("FINISHED", artifacts=[file])
+    assert list(elsewhere.iterdir()) == []
+    assert len([*tmp_path.glob("all here/mlruns/shapes/**/best.yaml")]) == 1
+
+
 def test_an_experiment_in_the_bin_is_restored():
     first = StudyRuns("shapes", "shapes-1", {})
     assert not first.restored

@@ -8,8 +8,10 @@ from lncis.api.document import Document as Document
 from lncis.api.document import Time as Time
 from lncis.api.document import iso as iso
 from lncis.api.service import Adjustment as Adjustment
+from lncis.api.service import BudgetChange as BudgetChange
 from lncis.api.service import Dependency as Dependency
 from lncis.api.service import Difference as Difference
+from lncis.api.service import ExtensionPlan as ExtensionPlan
 from lncis.api.service import FieldError as FieldError
 from lncis.api.service import Plan as Plan
 from lncis.api.service import PlannedStage as PlannedStage

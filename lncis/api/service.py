@@ -102,8 +102,36 @@ class Plan(Document):
     """Wall time in seconds and checkpoint bytes; null where unknown."""
 
 
+class ExtensionPlan(Plan):
+    """What an extension of a finished study would do; `epochs_to_train` are those that its parent has not trained."""
+
+    parent: str
+    differences: list["Difference"]
+    """Each field that differs from the parent's."""
+    epochs_taken_over: int
+    """Epochs that the parent has trained."""
+    notes: list[str]
+    """Where trials of more epochs go on."""
+
+
+class BudgetChange(Document):
+    """Limits of a study over all its sessions; those not given stay as they are, and null takes one away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int | None = Field(default=None, ge=1, strict=True)
+    worker_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @property
+    def given(self) -> dict[str, float | None]:
+        """The limits that are to change."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
 class Adjustment(Document):
-    """What may be changed of a study that is not over."""
+    """What may be changed of a study that is not over; of one that has spent its budget, that alone."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"priority": 10}]})
 
@@ -113,6 +141,8 @@ class Adjustment(Document):
         Annotated[Annotated[int, Field(ge=1, le=10_000, strict=True), WHOLE] | Literal["auto"], NUMBER_OR_AUTO] | None
     ) = None
     """Takes effect at the next start of the study."""
+    budget: BudgetChange | None = None
+    """A study whose budget is spent goes back into the queue with a larger one; else it counts from its next start."""
 
 
 class FieldError(Document):

@@ -9,9 +9,10 @@ from lncis.api.document import Document, Time
 
 
 class State(StrEnum):
-    """queued -> running -> succeeded | failed | cancelled; running <-> paused.
+    """queued -> running -> succeeded | failed | cancelled | spent; running <-> paused; spent -> queued.
 
-    A paused study that is resumed waits in the queue for its turn. A running study returns to the queue by itself if
+    A paused study that is resumed waits in the queue for its turn. One that has spent its budget is over until its
+    budget is raised. A running study returns to the queue by itself if
     the cluster loses its job.
     """
 
@@ -21,9 +22,11 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SPENT = "spent"
+    """Its budget is spent; it has a result of what finished until then."""
 
 
-ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SPENT)
 
 
 class Action(StrEnum):
@@ -122,6 +125,8 @@ class StudySummary(Document):
     archived: bool
     """Whether lists leave it out."""
     labels: list[str]
+    extends: str | None
+    """The study that it extends, its parent; `GET /studies?extends=ID` lists the studies that extend one."""
     mlflow_url: str | None
     """Its run in MLflow."""
     last_event: int
@@ -136,7 +141,7 @@ class StudySummary(Document):
 
     @property
     def over(self) -> bool:
-        """Whether it succeeded, failed or was cancelled."""
+        """Whether it has ended: succeeded, failed, cancelled, or spent."""
         return self.state in ENDED
 
 

@@ -24,8 +24,6 @@ def extend(
     """
     with clear_errors():
         from lncis.studies import extension
-        from lncis.studies.stages import STAGES
-        from lncis.studies.store import StageStore
 
         extended = extension.extend(study_id, runs, changes_of(set_ or []))
         console = console_of_plain_text(width=120)
@@ -34,6 +32,4 @@ def extend(
         if dry_run:
             console.print(extended.planned.view())
             return
-        if storage is None:
-            extended.offer_stages(StageStore(runs.absolute() / STAGES, store_gb * 1e9))
         run_and_print(extended.planned, runs, console, store_gb=store_gb, storage=storage, verbose=verbose)

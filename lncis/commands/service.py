@@ -18,7 +18,7 @@ from lncis.studies.spec import files as spec_files
 from lncis.terminal import clear_errors, console_of_plain_text
 
 if TYPE_CHECKING:
-    from lncis.api import Event, Study
+    from lncis.api import Event, ExtensionPlan, Study
     from lncis.client import Client
 
 Id = Annotated[str, typer.Argument(help="Id of the study.", metavar="STUDY_ID")]
@@ -40,19 +40,35 @@ def submit(
     preset: Annotated[
         str | None, typer.Option(help="Submit a shipped study of the service instead.", metavar="NAME")
     ] = None,
+    extends: Annotated[
+        str | None, typer.Option(help="Extend a finished study of the service instead.", metavar="STUDY_ID")
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a field of the study; may be repeated.", metavar="PATH=VALUE"),
     ] = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Studies with a higher priority run first.")] = 0,
     watched: Annotated[bool, typer.Option("--watch", help="Follow the study until it is over.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --extends: print what differs and what is to train, and stop.")
+    ] = False,
     service: Service = None,
 ) -> None:
     """Queue a study at the service, and print its id."""
     with clear_errors():
-        study = _study(file, preset, changes_of(changes or []))
+        given = changes_of(changes or [])
+        study = _study(file, preset, extends, given)
+        if dry_run and extends is None:
+            raise ConfigError("--dry-run", ["needs --extends; `lncis study run FILE --dry-run` plans a file"])
         with client_of(service) as client:
-            made = client.submit(study, priority=priority)
+            if extends is not None and dry_run:
+                _print_extension(client.plan_extension(extends, given))
+                return
+            made = (
+                client.submit(study, priority=priority)
+                if study is not None
+                else client.extend(str(extends), given, priority=priority)
+            )
             print(made.id, flush=True)
             if watched:
                 _follow(client, made.id)
@@ -193,6 +209,19 @@ def resume(study_id: Id, service: Service = None) -> None:
         print_state(client.resume(study_id))
 
 
+def set_budget(
+    study_id: Id,
+    limits: Annotated[
+        list[str],
+        typer.Argument(help="epochs, worker_hours, hours, money; null: none.", metavar="LIMIT=NUMBER..."),
+    ],
+    service: Service = None,
+) -> None:
+    """Give a study of the service another budget; one whose budget is spent goes on with a larger one."""
+    with clear_errors(), client_of(service) as client:
+        print_state(client.set_budget(study_id, changes_of(limits, source="budget", example="epochs=120")))
+
+
 def client_of(service: str | None) -> "Client":
     """Return the client of a service, by its address or by the environment."""
     from lncis.client import Client  # imports an HTTP library that other commands do not need
@@ -200,13 +229,23 @@ def client_of(service: str | None) -> "Client":
     return Client(service)
 
 
-def _study(file: Path | None, preset: str | None, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the request body; a mistake in a file is an error before anything is sent."""
-    if (file is None) == (preset is None):
-        raise ConfigError("lncis study submit", ["needs a study: either a YAML file or --preset NAME"])
-    if file is None:
-        return {"preset": preset, "set": changes}
-    return spec_files.portable_spec_document(file, changes)
+def _study(
+    file: Path | None, preset: str | None, extends: str | None, changes: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the request body, None for an extension; a mistake in a file is an error before anything is sent."""
+    if [file, preset, extends].count(None) != 2:
+        raise ConfigError("lncis study submit", ["needs one of a YAML file, --preset NAME and --extends STUDY_ID"])
+    if file is not None:
+        return spec_files.portable_spec_document(file, changes)
+    return None if preset is None else {"preset": preset, "set": changes}
+
+
+def _print_extension(plan: "ExtensionPlan") -> None:
+    lines = [f"extends {plan.parent}:"]
+    lines += [f"  {field.path}: was {field.earlier!r}, now {field.now!r}" for field in plan.differences]
+    lines.append(f"{plan.epochs_taken_over} epochs are taken over from it, {plan.epochs_to_train} are to train")
+    for line in [*lines, *(f"  {note}" for note in plan.notes)]:
+        print(plain(line))
 
 
 def _follow(client: "Client", study_id: str) -> None:

@@ -206,14 +206,14 @@ def _spec(
     return spec_files.load_spec(file, changes_of(given), over)
 
 
-def changes_of(given: list[str]) -> dict[str, Any]:
+def changes_of(given: list[str], source: str = "--set", example: str = "noise.rate=0.2") -> dict[str, Any]:
     """Return the values of `--set PATH=VALUE` by their paths; values are YAML. ConfigError for another form."""
     found, problems = dict[str, Any](), list[str]()
     for change in given:
         path, equals, text = change.partition("=")
         path = path.strip()
         if not (equals and path):
-            problems.append(f"must be PATH=VALUE, such as noise.rate=0.2, but got {change!r}")
+            problems.append(f"must be PATH=VALUE, such as {example}, but got {change!r}")
             continue
         if path in found:
             problems.append(f"{path}: is set twice; keep one of the two")
@@ -223,7 +223,7 @@ def changes_of(given: list[str]) -> dict[str, Any]:
         except ConfigError as error:
             problems += str(error).splitlines()
     if problems:
-        raise ConfigError("--set", problems)
+        raise ConfigError(source, problems)
     return found
 
 

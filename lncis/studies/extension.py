@@ -35,6 +35,9 @@ MAY_DIFFER = (
 )
 """Fields that an extension may change; results under others could not be compared."""
 
+OTHER_VAL = "folds"
+"""With folds `val` is the part that is left out, and another number of them cuts other parts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extension:
@@ -42,17 +45,20 @@ class Extension:
 
     parent: str
     planned: Plan
-    differences: list[str]
-    """A line for each field that differs from the parent's."""
+    differing: list[dict[str, Any]]
+    """Each field that differs from the parent's: `path`, `earlier`, `now`."""
     finished: frozenset[str]
     """Keys of the stages that the parent finished."""
-    stages: list[Task]
-    """Those of them that are still in its folder."""
 
     @property
     def spec(self) -> StudySpec:
         """The study itself."""
         return self.planned.spec
+
+    @property
+    def differences(self) -> list[str]:
+        """A line for each field that differs from the parent's."""
+        return [f"{d['path']}: was {d['earlier']!r}, now {d['now']!r}" for d in self.differing]
 
     @property
     def trained(self) -> int:
@@ -72,12 +78,12 @@ class Extension:
         """Return what to know before it starts: what differs, and what is taken over."""
         lines = [f"extends {self.parent}:", *(f"  {line}" for line in self.differences)]
         lines.append(f"{self.trained} epochs are taken over from it, {self.to_train} are to train")
-        lines += [f"  {line}" for line in self._longer()]
+        lines += [f"  {line}" for line in self.longer()]
         return lines
 
-    def _longer(self) -> Iterator[str]:
+    def longer(self) -> Iterator[str]:
         """Yield from where trials go on that train longer than they did."""
-        if not any(line.startswith("base.schedule.epochs") for line in self.differences):
+        if not any(field["path"] == "base.schedule.epochs" for field in self.differing):
             return
         known = [[t.until for t in tasks if t.key in self.finished] for _, tasks in self.planned.trials]
         whole = self.spec.extends.epochs if self.spec.extends else []
@@ -91,11 +97,6 @@ class Extension:
             )
         if not ends:
             yield "schedule.epochs: no stage has equal numbers under both schedules, so all trials train anew"
-
-    def offer_stages(self, store: StageStore) -> None:
-        """See that the store has what the parent's folder holds: it may have deleted that since."""
-        for task in self.stages:
-            store.publish(task)
 
 
 def extend(parent: str, runs: Path, changes: dict[str, Any]) -> Extension:
@@ -116,31 +117,55 @@ def extend(parent: str, runs: Path, changes: dict[str, Any]) -> Extension:
         raise ConfigError(source, problems)
     sampler = asked.sampler
     if not isinstance(sampler, GridSampler):
-        sampler = replace(sampler, first=tried)
+        known = set(map(repr, tried))
+        sampler = replace(sampler, first=[*tried, *(point for point in sampler.first if repr(point) not in known)])
     ends = sorted({trial.epochs_to_train for trial in history.trials.values() if trial.end is End.FINISHED})
     extends = Extends(study=parent, epochs=[end for end in ends if end < asked.base.schedule.epochs])
     planned = plan(judge(replace(asked, extends=extends, sampler=sampler), source=source))
-    tree = StageTree(before, folder / STAGES)
-    chains = [(trial.started, tree.chain(trial.trial)) for trial in history.trials.values()]
-    if any(list(started.stages) != [task.key for task in chain] for started, chain in chains):
-        raise StudyError(
-            f"study {parent} was run with other code or on other data, so nothing of it could be taken over; bring "
-            "those back, or run its spec.yaml as a new study"
-        )
-    finished = {key for key, stage in history.stages.items() if stage.epoch == stage.last_epoch}
-    stages = [task for _, chain in chains for task in chain if task.key in finished]
-    for trial in history.trials.values():
-        if trial.end is End.FINISHED and extends.epochs:
-            key = key_within_longer(trial.trial, before.resources, tree.data_of(trial.trial.config.dataset))
-            stages.append(replace(tree.chain(trial.trial)[-1], key=key))  # the same folder by another name
-            finished.add(key)
+    stages = _finished_stages(before, history, folder, extends)
     return Extension(
         parent=parent,
         planned=planned,
-        differences=[f"{d['path']}: was {d['earlier']!r}, now {d['now']!r}" for d in differing],
-        finished=frozenset(finished),
-        stages=[task for task in stages if task.directory.exists()],
+        differing=differing,
+        finished=frozenset(task.key for task in stages),
     )
+
+
+def offer_stages(spec: StudySpec, runs: Path, store: StageStore) -> str:
+    """See that the store has what the folder of the study's parent holds: it may have deleted that since.
+
+    Return what to tell the user where nothing is there to be taken over; else empty.
+    """
+    if spec.extends is None:
+        return ""
+    parent = spec.extends.study
+    try:
+        before, folder = folders.read_spec(runs, parent), (runs / parent).absolute()
+        stages = _finished_stages(before, History.of(before, journal.read(folder)), folder, spec.extends)
+    except (ConfigError, StudyError) as error:
+        return f"only what the stage store holds is taken over from study {parent}: {error}"
+    for task in stages:
+        if task.directory.exists():
+            store.publish(task)
+    return ""
+
+
+def _finished_stages(before: StudySpec, history: History, folder: Path, extends: Extends) -> list[Task]:
+    """Return the stages that a parent finished, also as those of longer trainings; StudyError where keys differ."""
+    tree = StageTree(before, folder / STAGES)
+    chains = [(trial, tree.chain(trial.trial)) for trial in history.trials.values()]
+    if any(list(trial.started.stages) != [task.key for task in chain] for trial, chain in chains):
+        raise StudyError(
+            f"study {extends.study} was run with other code or on other data, so nothing of it could be taken over; "
+            "bring those back, or run its spec.yaml as a new study"
+        )
+    finished = {key for key, stage in history.stages.items() if stage.epoch == stage.last_epoch}
+    stages = [task for _, chain in chains for task in chain if task.key in finished]
+    for trial, chain in chains:
+        if trial.end is End.FINISHED and extends.epochs:
+            key = key_within_longer(trial.trial, before.resources, tree.data_of(trial.trial.config.dataset))
+            stages.append(replace(chain[-1], key=key))  # the same folder by another name
+    return stages
 
 
 def _require_whole(spec: StudySpec, history: History, parent: str) -> None:
@@ -160,7 +185,12 @@ def _problems(
     if not differing:
         yield "nothing differs from the finished study; say with --set what to add, such as seeds=[0,1,2]"
     for line in differing:
-        if not any(line["path"] == path or line["path"].startswith(f"{path}.") for path in MAY_DIFFER):
+        if line["path"] == OTHER_VAL:
+            yield (
+                f"folds: was {line['earlier']!r}, now {line['now']!r}: trials would be judged on another val, and none "
+                "of the earlier ones could be taken over; run it as a study of its own"
+            )
+        elif not any(line["path"] == path or line["path"].startswith(f"{path}.") for path in MAY_DIFFER):
             yield (
                 f"{line['path']}: was {line['earlier']!r}, now {line['now']!r}: its results could not be compared with "
                 "those before; run it as a study of its own"

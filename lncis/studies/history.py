@@ -149,6 +149,12 @@ class History:
         last = self.sessions[-1].ended if self.sessions else None
         return last is not None and not last.reason
 
+    @property
+    def spent(self) -> str:
+        """The limits of the budget that ended the last session; empty where it goes on, or ended otherwise."""
+        last = self.sessions[-1].ended if self.sessions else None
+        return last.spent if last else ""
+
     def add(self, event: Event) -> TrialHistory | None:
         """Fold in the next event, and return the trial that it is about, if any.
 

@@ -62,6 +62,8 @@ class SessionEnded:
     """Why it ended before the study was complete; else empty."""
     lost_seconds: float
     """Training time of worker groups that was lost when workers died."""
+    spent: str = ""
+    """The limits of the budget that were reached, such as `epochs: 50 of 50`, where that ended it; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ The schema is in lncis.studies.spec.samplers; the median rule is Optuna's own (l
 
 import math
 from binascii import crc32
-from collections.abc import Collection, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from lncis.config import Schedule
 from lncis.studies.spec.samplers import AshaPruner, HyperbandPruner, MedianPruner, NoPruner, Pruner
@@ -37,13 +39,35 @@ def rungs(pruner: Pruner, schedule: Schedule, first_switch: int) -> tuple[int, .
     return tuple(sorted(epoch for epoch in evaluated if epoch < schedule.epochs))
 
 
-def asha_stops(pruner: AshaPruner | HyperbandPruner, score: float, reached: Collection[float]) -> bool:
+@dataclass
+class RungScores:
+    """What the configurations that reached a rung have there; higher is better."""
+
+    _of: dict[int, float] = field(default_factory=dict)
+    _ordered: list[float] = field(default_factory=list)
+
+    def add(self, configuration: int, score: float) -> None:
+        """Note what a configuration has; one that is there again, after it was retried, replaces what it had."""
+        if configuration in self._of:
+            del self._ordered[bisect_left(self._ordered, self._of[configuration])]
+        self._of[configuration] = score
+        insort(self._ordered, score)
+
+    def better_than(self, score: float) -> int:
+        """Return how many have more."""
+        return len(self._ordered) - bisect_right(self._ordered, score)
+
+    def __len__(self) -> int:
+        """Return how many configurations reached the rung."""
+        return len(self._of)
+
+
+def asha_stops(pruner: AshaPruner | HyperbandPruner, score: float, reached: RungScores) -> bool:
     """Say whether ASHA stops a configuration at a rung: it is not among the best 1/eta of those that reached it.
 
-    `reached` holds their scores, its own included; higher is better. The first one there always goes on.
+    `reached` holds its own score, too. The first one there always goes on.
     """
-    better = sum(other > score for other in reached)
-    return better >= max(len(reached) // pruner.reduction_factor, 1)
+    return reached.better_than(score) >= max(len(reached) // pruner.reduction_factor, 1)
 
 
 def bracket_of(pruner: HyperbandPruner, study_name: str, number: int, rungs: Sequence[int]) -> int:

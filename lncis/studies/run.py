@@ -16,10 +16,10 @@ from lncis import datasets, tracking
 from lncis.data_identity import Identity, changed
 from lncis.detection import histograms, weights
 from lncis.detection.engine import CHECKPOINT
-from lncis.errors import LncisError, StudyError
+from lncis.errors import BudgetError, LncisError, StudyError
 from lncis.execution.objects import shown
 from lncis.noise import NOISE_MANIFEST
-from lncis.studies import folders
+from lncis.studies import extension, folders
 from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.loop import drive
 from lncis.studies.driver.mirror import Mirror
@@ -94,6 +94,9 @@ def run_study(
         if earlier and not run.journal.events:
             run.journal.append(WarmStarted(observations=earlier))
         before = _earlier_sessions(run)
+        taken_over = ""
+        if isinstance(store, StageStore) and not before.trials:
+            taken_over = extension.offer_stages(spec, runs, store)
         if retry_failed or not before.complete:
             _check_code(before, study_id)
             _check_data(before, run.tree.data_of(spec.base.dataset), study_id)
@@ -104,7 +107,7 @@ def run_study(
             scheduler = TrialScheduler(run, Suggester(spec, earlier), queue, store)
             scheduler.resume(retry_failed=retry_failed)
             if scheduler.unfinished or not before.complete:
-                for note in (*remarks, _other_storage(before, run.url)):
+                for note in (*remarks, taken_over, _other_storage(before, run.url)):
                     if note:
                         run.note(note)
                 begins = f"process {os.getpid()} on {socket.gethostname()} drives {scheduler.unfinished} trials"
@@ -181,14 +184,14 @@ def _session(run: StudyRun, queue: StudyQueue, scheduler: TrialScheduler) -> Ite
     run.journal.append(
         SessionStarted(worker_groups=worker_groups, versions=versions(), code=code_digest(), storage=storage, data=data)
     )
-    reason = ""
+    reason = spent = ""
     try:
         yield
     except BaseException as error:
-        reason = _reason(error)
+        reason, spent = _reason(error), error.reached if isinstance(error, BudgetError) else ""
         raise
     finally:
-        run.journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds))
+        run.journal.append(SessionEnded(reason=reason, lost_seconds=queue.lost_seconds, spent=spent))
 
 
 @contextmanager

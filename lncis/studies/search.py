@@ -46,7 +46,7 @@ class Suggester:
             self._study.add_trial(as_optuna(spec, observation))
         self._trials: list[optuna.Trial] = []
         self._closed: set[int] = set()  # those whose result Optuna has
-        self._scores: dict[tuple[int, int], dict[int, float]] = {}  # bracket, rung -> configuration -> its score there
+        self._scores: dict[tuple[int, int], pruning.RungScores] = {}  # bracket, rung -> scores there
         self._points = spec.grid if spec.sampler.type == "grid" else spec.sampler.first
 
     @property
@@ -104,9 +104,9 @@ class Suggester:
             if epoch in self._rungs[:bracket]:
                 return False
         score = value if self._spec.objective.mode == "max" else -value
-        reached = self._scores.setdefault((bracket, epoch), {})
-        reached[number] = score
-        return pruning.asha_stops(pruner, score, reached.values())
+        reached = self._scores.setdefault((bracket, epoch), pruning.RungScores())
+        reached.add(number, score)
+        return pruning.asha_stops(pruner, score, reached)
 
     @cached_property
     def _rungs(self) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ EXAMPLES = {
     },
 }
 
+_SET = {"type": "object", "description": "Dotted path of a study's or a training's field -> value."}
 _PRESET = {
     "type": "object",
     "title": "PresetRequest",
@@ -35,7 +36,7 @@ _PRESET = {
     "additionalProperties": False,
     "properties": {
         "preset": {"type": "string", "description": "A name of GET /presets."},
-        "set": {"type": "object", "description": "Dotted path of a study's or a training's field -> value."},
+        "set": _SET,
     },
 }
 
@@ -45,6 +46,21 @@ STUDY_BODY: dict[str, Any] = {
     "content": {
         "application/json": {"schema": _SCHEMA, "examples": EXAMPLES},
         "application/yaml": {"schema": _SCHEMA, "examples": EXAMPLES},
+    },
+}
+_EXTENSION = {
+    "type": "object",
+    "title": "ExtensionRequest",
+    "required": ["set"],
+    "additionalProperties": False,
+    "properties": {"set": _SET},
+}
+_EXAMPLE = {"seeds": {"summary": "One more seed", "value": {"set": {"seeds": [0, 1, 2]}}}}
+EXTENSION_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        kind: {"schema": {"$ref": "#/components/schemas/ExtensionRequest"}, "examples": _EXAMPLE}
+        for kind in ("application/json", "application/yaml")
     },
 }
 ADJUSTMENT_BODY: dict[str, Any] = {
@@ -75,6 +91,7 @@ def install(app: FastAPI, *, tokens: bool) -> None:
             schemas |= _with_parts("Labels", Labels.model_json_schema(ref_template=_REF))
             schemas |= _with_parts("StudyDocument", TypeAdapter(StudySpec).json_schema(ref_template=_REF))
             schemas["PresetRequest"] = _PRESET
+            schemas["ExtensionRequest"] = _EXTENSION
             _never_null(made)
             _require(made, "/studies/{study_id}", "patch", "if-match")
             if not tokens:

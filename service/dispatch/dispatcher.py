@@ -35,6 +35,7 @@ from service.store import studies as store
 from service.store.database import Database, DatabaseAway, Leadership
 from service.store.states import Job, Wanted
 from service.store.tables import Study
+from service.store.worker_hours import owners_over_quota
 
 log = logging.getLogger("lncis.service")
 
@@ -60,6 +61,7 @@ class Dispatcher:
         self._seen = replace(waiting.NEVER_SEEN, holder=self._name, ray_since=time.time())
         self.heartbeats = waiting.HeartbeatWatch()
         self._followers: dict[str, Follower] = {}
+        self._over_quota: Mapping[str, str] = {}  # owner -> why their studies wait, as of this turn
         self.leads = False
         """Whether this service dispatches, and no other on its database."""
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -100,6 +102,7 @@ class Dispatcher:
     def turn(self) -> None:
         """Read the state of everything once, and take every missing step."""
         reports = self._ask_ray()
+        self._over_quota = self._database.read(lambda connection: owners_over_quota(connection, self._settings))
         studies = self._database.read(store.list_studies_with_job)
         for study in studies:
             try:
@@ -182,6 +185,9 @@ class Dispatcher:
         elif study.wanted is not Wanted.RUN:
             self._jobs.stop(report.job_id)
             reason = "is being paused" if study.wanted is Wanted.PAUSE else "is being cancelled"
+        elif held := self._over_quota.get(study.owner):
+            self._jobs.stop(report.job_id)
+            reason = held
         else:
             reason = "its job is pending in Ray" if report.status is JobStatus.PENDING else ""
         if (study.state, study.job, study.reason) != (State.RUNNING, Job.SUBMITTED, reason):
@@ -201,11 +207,18 @@ class Dispatcher:
             complete=follower.complete,
             progressed=progressed,
             settings=self._settings,
+            spent=follower.spent,
+            raised=bool(follower.spent) and self._was_raised(study),
+            held=self._over_quota.get(study.owner, ""),
         )
-        if report is not None and failed:
+        if report is not None and failed and decided["state"] is not State.SPENT:
             self._keep_output(study, report.job_id, output)
         self._change(study, job=Job.NONE, **decided)
         del self._followers[study.id]
+
+    def _was_raised(self, study: Study) -> bool:
+        """Say whether a study has another budget now than its job, which has just ended, began with."""
+        return folders.read_spec(self._settings.runs, study.id).budget != self._spec(study).budget
 
     def _keep_output(self, study: Study, job_id: str, output: str) -> None:
         """Write what a job printed before it died into the study's log: Ray forgets it, and a mistake may be there."""
@@ -219,7 +232,8 @@ class Dispatcher:
         by_owner = Counter(study.owner for study in running)
         for _ in range(self._settings.max_running - len(running)):
             full = [owner for owner, number in by_owner.items() if number >= self._settings.max_running_per_user]
-            study = self._database.write(lambda connection, full=full: _begin(connection, full))  # type: ignore[misc]
+            full += self._over_quota
+            study = self._database.write(lambda connection, full=full: store.begin_next_study(connection, full))  # type: ignore[misc]
             if study is None:
                 return
             by_owner[study.owner] += 1
@@ -329,19 +343,3 @@ def _of_attempt(study: Study, reports: Reports) -> tuple[JobReport | None, list[
         elif report.attempt:
             others.append(report)
     return present, others
-
-
-def _begin(connection: Connection, full: list[str]) -> Study | None:
-    """Return the next queued study, its row now "submitting"; None if no study waits."""
-    found = store.next_queued_study(connection, without_owners=full)
-    study = found and store.load_study(connection, found.id, to_change=True)
-    if study is None or study.state is not State.QUEUED or study.job is not Job.NONE:  # cancelled just now
-        return None
-    return store.update_study(
-        connection,
-        study,
-        job=Job.SUBMITTING,
-        attempt=study.attempt + 1,
-        epochs_at_start=study.epochs_done,
-        reason="is being submitted to Ray",
-    )

@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 from lncis.api import State
 from lncis.backoff import backoff
+from lncis.errors import BudgetError
 from service.dispatch.jobs import JobReport, JobStatus
 from service.settings import Settings
 from service.store.states import Wanted
@@ -13,6 +14,7 @@ from service.store.tables import Study
 
 USER_MISTAKE = 2
 """The exit code of `lncis` for a wrong input: another attempt would end the same way."""
+BUDGET_SPENT = BudgetError.exit_code
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 """Before the next attempt, after one setback, two, more."""
 
@@ -33,13 +35,23 @@ class Outcome(TypedDict):
 
 
 def outcome(
-    study: Study, report: JobReport | None, message: str, *, complete: bool, progressed: bool, settings: Settings
+    study: Study,
+    report: JobReport | None,
+    message: str,
+    *,
+    complete: bool,
+    progressed: bool,
+    settings: Settings,
+    spent: str = "",
+    raised: bool = False,
+    held: str = "",
 ) -> Outcome:
     """Return what to change of a study; `report` is None if Ray no longer knows its job.
 
     `complete`: its journal says that nothing is left to train. Only a job that succeeded has also written the report
     and sent all runs to MLflow; if it did not, another job does. `progressed`: this attempt finished an epoch.
-    `message`: the error that the job printed.
+    `message`: the error that the job printed. `spent`: the limits that its budget reached; `raised`: whether a user has
+    given it another budget since that job began. `held`: why its owner's studies have to wait.
     """
     if report is not None and report.status is JobStatus.SUCCEEDED:
         failed = study.trials_failed
@@ -47,12 +59,18 @@ def outcome(
         return {"state": State.SUCCEEDED, "reason": some}
     if study.wanted is Wanted.CANCEL:
         return {"state": State.CANCELLED, "reason": ""}
+    if report is not None and report.exit_code == BUDGET_SPENT:
+        if raised:
+            return {"state": State.QUEUED, "reason": "its budget was raised"}
+        return {"state": State.SPENT, "reason": f"its budget is spent ({spent}); with a larger one it goes on"}
     why = message or (report.message if report is not None else "") or "its job ended without a message"
     hopeless = complete and (study.best is None or study.best["status"] != "finished")  # no result to report
     if report is not None and (hopeless or report.exit_code == USER_MISTAKE):
         return {"state": State.FAILED, "reason": why}
     if study.wanted in (Wanted.PAUSE, Wanted.DRAIN):
         return {"state": State.PAUSED, "reason": ""}
+    if held and report is not None:
+        return {"state": State.QUEUED, "reason": held}
     rest = "its report is still to be written" if complete else "it continues after its last epochs"
     if report is not None and report.status is JobStatus.STOPPED and report.exit_code is None:
         reason = f"its job was stopped ({why}); {rest}"

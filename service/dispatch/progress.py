@@ -26,7 +26,10 @@ from service.store import tables
 from service.store.best import best_configurations
 from service.store.database import Database
 from service.store.tables import Study
+from service.store.worker_hours import add_worker_hours
 
+PART_EVENTS = 2000
+"""Copied in one transaction, which takes about half a second."""
 COST_SECONDS = 10.0
 """Between two counts of what a study costs so far."""
 
@@ -41,11 +44,17 @@ class Follower:
         self._offset = self._events = 0  # bytes and events that were read
         self._history = History(spec)
         self._counted = 0.0
+        self._ranks_anew = False  # whether something was copied since the best configuration was last told
 
     @property
     def complete(self) -> bool:
         """Whether the study's last session ended with nothing left to do."""
         return self._history.complete
+
+    @property
+    def spent(self) -> str:
+        """The limits of its budget that ended the last session; empty where it goes on, or ended otherwise."""
+        return self._history.spent
 
     @property
     def epochs(self) -> int:
@@ -55,21 +64,33 @@ class Follower:
     def catch_up(self, database: Database, *, final: bool = False) -> None:
         """Copy what is new in the journal; count the cost anew when `final`.
 
+        A long journal is copied in parts, between which others write; each part is a state that the study was in.
         Raises StudyError if the journal is not consistent, OSError if it cannot be read, DatabaseAway. After an error
         another follower must read the journal from its beginning.
         """
         events, self._offset = journal.read_on(self._folder, self._offset)
+        for begin in range(0, len(events) - PART_EVENTS, PART_EVENTS):
+            self._copy_part(database, events[begin : begin + PART_EVENTS])
+        if events or final:
+            last = events[(len(events) - 1) // PART_EVENTS * PART_EVENTS :] if events else []
+            counts = final or time.monotonic() - self._counted > COST_SECONDS
+            self._copy_part(database, last, is_last=True, counts=counts)
+
+    def _copy_part(
+        self, database: Database, events: Sequence[Event], *, is_last: bool = False, counts: bool = False
+    ) -> None:
+        """Copy some events in one transaction; the last ones with the best configuration, and the cost if it counts."""
         try:
             rows = self._fold(events)
-            counts = final or (events and time.monotonic() - self._counted > COST_SECONDS)
             cost = plain(asdict(cost_of(self._history))) if counts else None
         except (LookupError, ValueError, StopIteration) as error:  # of a trial that never began, without an epoch, ...
             raise StudyError(f"{self._folder / journal.JOURNAL} does not fit together: {error!r}") from error
         if counts:
             self._counted = time.monotonic()
-        if events or final:
-            mlflow_run = run_of(self._folder)
-            database.write(lambda connection: self._copy(connection, rows, cost, mlflow_run))
+        self._ranks_anew |= any("metrics" in row["data"] or row["type"] == "trial_ended" for _, row in rows)
+        ranks, mlflow_run = is_last and self._ranks_anew, run_of(self._folder) if is_last else None
+        database.write(lambda connection: self._copy(connection, rows, cost, mlflow_run, ranks=ranks))
+        self._ranks_anew &= not is_last
 
     def _fold(self, events: Sequence[Event]) -> list[tuple[int, Row]]:
         """Add events to the history; return the row of each that concerns a trial, with its number in the journal."""
@@ -83,8 +104,12 @@ class Follower:
                 rows.append((self._events, row))
         return rows
 
-    def _copy(self, connection: Connection, rows: list[tuple[int, Row]], cost: Any, mlflow_run: Any) -> None:
+    def _copy(
+        self, connection: Connection, rows: list[tuple[int, Row]], cost: Any, mlflow_run: Any, *, ranks: bool
+    ) -> None:
         study = store.load_study(connection, self._study_id, to_change=True)
+        if self._events < study.journal_events:
+            return  # another follower came further; rows must not go back to what was before
         new = [row for number, row in rows if number > study.journal_events]
         if new:
             connection.execute(
@@ -109,12 +134,20 @@ class Follower:
             "epochs_done": self.epochs,
             "epochs_total": self._epochs_total(study.trials_total),
         }
-        changes |= {} if cost is None else {"cost": cost}
+        if cost is not None:
+            changes["cost"] = cost
+            self._count_worker_hours(connection, study, cost)
         changes |= {} if mlflow_run is None else {"mlflow_run": mlflow_run}
-        if any("metrics" in row["data"] or row["type"] == "trial_ended" for row in new):
+        if ranks:
             changes["best"] = self._best(connection, study)
         if new or any(getattr(study, name) != value for name, value in changes.items()):
             store.update_study(connection, study, **changes)
+
+    @staticmethod
+    def _count_worker_hours(connection: Connection, study: Study, cost: Row) -> None:
+        held = cost["held_seconds"] - (study.cost or {}).get("held_seconds", 0.0)
+        if held > 0:
+            add_worker_hours(connection, study.owner, held / 3600)
 
     def _epochs_total(self, trials_total: int) -> int:
         trials = self._history.trials.values()

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -76,9 +76,16 @@ class HeartbeatWatch:
 
 
 def describe_queue(
-    studies: Sequence[Study], running: Sequence[Study], status: DispatcherStatus, settings: Settings
+    studies: Sequence[Study],
+    running: Sequence[Study],
+    status: DispatcherStatus,
+    settings: Settings,
+    over_quota: Mapping[str, str],
 ) -> Queue:
-    """Return the queue: `studies` are not over, in their order; `running` are those with a job."""
+    """Return the queue: `studies` are not over, in their order; `running` are those with a job.
+
+    `over_quota` says of some owners why their studies wait.
+    """
     by_owner = Counter(study.owner for study in running)
     entries, position = [], 0
     for study in studies:
@@ -93,7 +100,15 @@ def describe_queue(
                 state=study.state,
                 priority=study.priority,
                 waiting_since=_time(study.state_since),
-                why=why_not_running(study, status, settings, len(running), by_owner[study.owner], position),
+                why=why_not_running(
+                    study,
+                    status,
+                    settings,
+                    len(running),
+                    by_owner[study.owner],
+                    position,
+                    over_quota.get(study.owner, ""),
+                ),
             )
         )
     return Queue(
@@ -116,7 +131,13 @@ def _time(seconds: float) -> datetime:
 
 
 def why_not_running(
-    study: Study, seen: DispatcherStatus, settings: Settings, running: int, of_owner: int, position: int
+    study: Study,
+    seen: DispatcherStatus,
+    settings: Settings,
+    running: int,
+    of_owner: int,
+    position: int,
+    over_quota: str = "",
 ) -> str:
     """Return why a study is not running, or has not yet done what was asked; empty if it runs normally."""
     now = time.time()
@@ -133,6 +154,8 @@ def why_not_running(
         return f"Ray is away: {seen.ray_detail} (since {iso(seen.ray_since)}); it starts when Ray answers"
     if study.job is not Job.NONE:
         return study.reason or "is being submitted to Ray"
+    if over_quota:
+        return over_quota
     if study.retry_at > now:
         return f"{study.reason}; tried again at {iso(study.retry_at)}"
     ahead = f", {position - 1} waiting before it" if position > 1 else ""

@@ -46,36 +46,38 @@ def configuration_of_rank(connection: Connection, study: Study, spec: StudySpec,
 def _ranked(connection: Connection, study: Study, spec: StudySpec) -> tuple[list[list[int]], list[list[int]]]:
     """Return the configurations that finished with every seed and those that have not, best first, as trial numbers."""
     columns = tables.trials.c
+    bounded = spec.objective.select == "lower_bound"
+    replicated = (columns.seed, columns.noise_seed, columns.fold) if bounded else ()
     rows = connection.execute(
-        sa.select(
-            columns.number,
-            columns.configuration,
-            columns.state,
-            columns.objective,
-            columns.seed,
-            columns.noise_seed,
-            columns.fold,
-        )
+        sa.select(columns.number, columns.configuration, columns.state, columns.objective, *replicated)
         .where(columns.study == study.number, columns.baseline.is_(None))
         .order_by(columns.number)
-    )
-    groups: dict[int, list[Any]] = defaultdict(list)
-    for row in rows.all():
-        groups[row.configuration].append(row)
+    ).all()
+    numbers: dict[int, list[int]] = defaultdict(list)
+    valued: dict[int, list[Any]] = defaultdict(list)
+    out, unfinished = set[int](), set[int]()
+    for row in rows:  # there may be ten thousand
+        number, configuration, state, objective = row[:4]
+        numbers[configuration].append(number)
+        if objective is not None:
+            valued[configuration].append(row)
+        if state in _OUT:
+            out.add(configuration)
+        elif state != "finished":
+            unfinished.add(configuration)
     ranked: dict[bool, list[tuple[float, list[int]]]] = {True: [], False: []}
-    wanted, bounded = len(spec.replicates), spec.objective.select == "lower_bound"
-    for trials in groups.values():  # there may be ten thousand
-        states = {trial.state for trial in trials}
-        valued = [trial for trial in trials if trial.objective is not None]
-        if not valued or not states.isdisjoint(_OUT):
+    wanted = len(spec.replicates)
+    for configuration, trials in valued.items():
+        if configuration in out:
             continue
-        finished = len(valued) == wanted and states == {"finished"}
-        values = [trial.objective for trial in valued]
-        replicates = [_replicate(spec, trial) for trial in valued] if bounded else []
-        ranked[finished].append((score(spec.objective, values, replicates), [trial.number for trial in trials]))
+        replicates = [_replicate(spec, trial) for trial in trials] if bounded else []
+        reached = score(spec.objective, [trial[3] for trial in trials], replicates)
+        finished = len(trials) == wanted and configuration not in unfinished
+        ranked[finished].append((reached, numbers[configuration]))
     for entries in ranked.values():
-        entries.sort(key=lambda entry: -entry[0])  # stable: of equals the one that was tried first
-    return [numbers for _, numbers in ranked[True]], [numbers for _, numbers in ranked[False]]
+        # of equals the one that was tried first
+        entries.sort(key=lambda entry: (-entry[0], entry[1][0]))
+    return [trials for _, trials in ranked[True]], [trials for _, trials in ranked[False]]
 
 
 def _described(

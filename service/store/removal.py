@@ -27,6 +27,9 @@ def check_removable(connection: Connection, study_id: str) -> tuple[Study, Stage
         raise NotOver(study, "deleted")
     columns = tables.studies.c
     begins_with = columns.spec["sampler"]["warm_start"].as_string()
+    waits = sa.select(columns.id).where(columns.state.in_(ACTIVE), columns.extends == study_id).limit(1)
+    if child := connection.execute(waits).scalar():
+        raise NotOver(study, "deleted", f"is extended by study {child}, which is not over; wait for that one")
     waiting = sa.select(columns.id).where(columns.state.in_(ACTIVE), begins_with == study_id).limit(1)
     if needed_by := connection.execute(waiting).scalar():
         raise NotOver(study, "deleted", f"is where study {needed_by} begins (sampler.warm_start); wait for that one")

@@ -31,7 +31,7 @@ def unended(state: State) -> Literal["running", "unfinished"]:
 
 def legal(state: State, wanted: Wanted) -> list[Action]:
     """Return the legal actions; an action that is under way may be asked for again."""
-    if state in ENDED:
+    if state in ENDED:  # one that has spent its budget goes on when that is raised
         return []
     if wanted is Wanted.CANCEL:
         return [Action.CANCEL]

@@ -33,7 +33,8 @@ class IllegalAction(LncisError):
             if study.wanted is not Wanted.RUN and study.state not in (*ENDED, State.PAUSED)
             else ""
         )
-        now = ", ".join(self.legal) or "nothing: it is over"
+        over = "raising its budget" if study.state is State.SPENT else "nothing: it is over"
+        now = ", ".join(self.legal) or over
         super().__init__(f"study {study.id} is {study.state}{asked}, so it cannot {action}; legal now: {now}")
 
 
@@ -46,7 +47,8 @@ class StudyOver(LncisError):
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; submit it anew")
+        remedy = "raise its budget" if study.state is State.SPENT else "submit it anew"
+        super().__init__(f"study {study.id} is {study.state}, so it cannot be changed; {remedy}")
 
 
 class NotOver(LncisError):
@@ -102,14 +104,8 @@ _INSERT_EVENT = tables.events.insert()
 
 def create_study(connection: Connection, new: NewStudy) -> tuple[Study, bool]:
     """Return the study of a request, and whether it is new; KeyTaken if another request had the same key."""
-    if new.key is not None:
-        keys = tables.idempotency_keys.c
-        found = connection.execute(_BY_KEY.where(keys.owner == new.owner, keys.key == new.key)).first()
-        if found is not None:
-            columns = dict(found._mapping)
-            if (earlier := columns.pop("request")) != new.request:
-                raise KeyTaken(found.id, earlier, new.request)
-            return Study(**columns), False
+    if (earlier := study_of_key(connection, new.owner, new.key, new.request)) is not None:
+        return earlier, False
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
     columns = {
@@ -121,6 +117,7 @@ def create_study(connection: Connection, new: NewStudy) -> tuple[Study, bool]:
         "priority": new.priority,
         "max_concurrent_trials": new.max_concurrent_trials,
         "spec": new.spec,
+        "extends": (new.spec.get("extends") or {}).get("study"),
         "events": 1,
         "trials_total": new.trials_total,
         "epochs_total": new.epochs_total,
@@ -132,6 +129,18 @@ def create_study(connection: Connection, new: NewStudy) -> tuple[Study, bool]:
         key = {"owner": new.owner, "key": new.key, "study": study.number, "request": new.request}
         connection.execute(tables.idempotency_keys.insert(), key)
     return study, True
+
+
+def study_of_key(connection: Connection, owner: str, key: str | None, request: Any) -> Study | None:
+    """Return the study that an owner's earlier request with this key made; KeyTaken if that was another request."""
+    keys = tables.idempotency_keys.c
+    found = None if key is None else connection.execute(_BY_KEY.where(keys.owner == owner, keys.key == key)).first()
+    if found is None:
+        return None
+    columns = dict(found._mapping)
+    if (earlier := columns.pop("request")) != request:
+        raise KeyTaken(found.id, earlier, request)
+    return Study(**columns)
 
 
 def load_study(connection: Connection, study_id: str, *, to_change: bool = False) -> Study:
@@ -165,6 +174,8 @@ class Which:
     """Those that are archived, in place of the others."""
     text: str = ""
     """Part of the name, the id, the owner or a label; in any case."""
+    extends: str | None = None
+    """Those that extend the study with this id."""
     label: str | None = None
     """One of its labels, whole; in any case."""
 
@@ -176,6 +187,8 @@ class Which:
             query = query.where(columns.state.in_(self.states))
         if self.owner is not None:
             query = query.where(columns.owner == self.owner)
+        if self.extends is not None:
+            query = query.where(columns.extends == self.extends)
         if self.text:
             texts = (columns.name, columns.id, columns.owner, columns.labels.cast(sa.Text))
             query = query.where(sa.or_(*(column.icontains(self.text, autoescape=True) for column in texts)))
@@ -228,6 +241,22 @@ def next_queued_study(connection: Connection, *, without_owners: Collection[str]
     return next(iter(_studies(connection, query)), None)
 
 
+def begin_next_study(connection: Connection, without_owners: Collection[str]) -> Study | None:
+    """Return the next queued study, its row now "submitting"; None if no study waits."""
+    found = next_queued_study(connection, without_owners=without_owners)
+    study = found and load_study(connection, found.id, to_change=True)
+    if study is None or study.state is not State.QUEUED or study.job is not Job.NONE:  # cancelled just now
+        return None
+    return update_study(
+        connection,
+        study,
+        job=Job.SUBMITTING,
+        attempt=study.attempt + 1,
+        epochs_at_start=study.epochs_done,
+        reason="is being submitted to Ray",
+    )
+
+
 def count_studies(connection: Connection, which: Which | None = None) -> dict[State, int]:
     """Return how many studies are in each state, of some or of all."""
     column = tables.studies.c.state
@@ -254,34 +283,6 @@ def request_action(connection: Connection, study_id: str, action: Action) -> Stu
         return update_study(connection, study, state=State.CANCELLED, reason="", wanted=wanted)
     reason = DRAINING if wanted is Wanted.DRAIN else f"is being {_UNDER_WAY[wanted]}"
     return update_study(connection, study, wanted=wanted, reason=reason)
-
-
-def adjust_study(
-    connection: Connection,
-    study_id: str,
-    etag: str,
-    *,
-    priority: int | None,
-    max_concurrent_trials: int | Literal["auto"] | None,
-) -> Study:
-    """Return a study with another priority, or with another number of concurrent trials from its next start.
-
-    Raises UnknownStudy; StudyOver; StaleRevision if the study has another entity tag now.
-    """
-    study = load_study(connection, study_id, to_change=True)
-    if study.state in ENDED:
-        raise StudyOver(study)
-    if etag != "*" and study.etag not in [tag.strip() for tag in etag.split(",")]:
-        raise StaleRevision(
-            f"study {study_id} was changed since: its ETag is {study.etag}, If-Match says {etag}; GET it again"
-        )
-    given: dict[str, Any] = {"priority": priority, "max_concurrent_trials": max_concurrent_trials}
-    changes = {name: value for name, value in given.items() if value not in (None, getattr(study, name))}
-    if "max_concurrent_trials" in changes:
-        spec = load_spec(connection, study)
-        spec["resources"] = {**spec["resources"], "max_concurrent_trials": max_concurrent_trials}
-        changes["spec"] = spec
-    return update_study(connection, study, **changes) if changes else study
 
 
 def archive_study(connection: Connection, study_id: str, *, archived: bool) -> Study:

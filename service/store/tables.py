@@ -84,6 +84,7 @@ class Study(Base, kw_only=True):
         Index("studies_queue", "state", "priority", "number"),
         Index("studies_job", "job"),
         Index("studies_notice", "notice_due"),
+        Index("studies_extends", "extends"),
         {"sqlite_autoincrement": True},
     )
 
@@ -105,6 +106,8 @@ class Study(Base, kw_only=True):
     archived: Mapped[bool] = mapped_column(insert_default=False, server_default=false())
     """Whether lists leave it out."""
     labels: Mapped[list[str]] = mapped_column(Words, default_factory=list, server_default="")
+    extends: Mapped[str | None] = mapped_column(String(128))
+    """The id of the study that its spec extends; that one may have been deleted since."""
     revision: Mapped[int] = mapped_column(insert_default=1)
     """Counts the changes that a reader can see."""
     events: Mapped[int] = mapped_column(insert_default=0)
@@ -246,6 +249,14 @@ idempotency_keys = Table(
     Column("key", String(200), primary_key=True),
     Column("study", ForeignKey("studies.number"), nullable=False),
     Column("request", JSON, nullable=False),
+)
+
+worker_hours = Table(
+    "worker_hours",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True),  # since 1970, in UTC
+    Column("hours", Float, nullable=False),  # for which studies of the owner held workers, deleted ones too
 )
 
 ended_passes = Table(

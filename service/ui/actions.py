@@ -13,14 +13,15 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
-from lncis.api import Action, Labels
-from lncis.errors import LncisError, StudyError
+from lncis.api import Action, BudgetChange, Labels
+from lncis.errors import ConfigError, LncisError, StudyError
 from service.api.endpoints.keeping import archived_study, labelled_study, removed_study, stopped_trial
 from service.api.endpoints.studies import StudyId
 from service.api.problems import Problem
 from service.api.runtime import At, Runtime, caller_of_request, root_of
 from service.auth import Caller
 from service.store import studies as store
+from service.store.adjustments import adjust_study
 from service.store.database import DatabaseAway
 from service.store.findings import NotRunning, UnknownTrial
 from service.store.studies import IllegalAction, NotOver, StudyOver, UnknownStudy
@@ -80,6 +81,7 @@ async def _act(runtime: Runtime, study_id: str, caller: Caller, form: Form) -> N
         **{str(action): lambda action=action: _ask(runtime, study_id, action) for action in Action},  # type: ignore[misc]
         "stop": lambda: stopped_trial(runtime, study_id, form.get("trial", ""), caller.user),
         "priority": lambda: _set_priority(runtime, study_id, form.get("priority", "")),
+        "budget": lambda: _set_budget(runtime, study_id, form),
         "labels": lambda: _set_labels(runtime, study_id, form.get("labels", "")),
         "archive": lambda: archived_study(runtime, study_id, archived=True),
         "unarchive": lambda: archived_study(runtime, study_id, archived=False),
@@ -104,9 +106,25 @@ async def _set_priority(runtime: Runtime, study_id: str, given: str) -> None:
         raise Problem(422, f"A priority is a whole number from -1000 to 1000, not {given[:20]!r}.")
 
     def write(connection: Connection) -> None:
-        store.adjust_study(connection, study_id, "*", priority=priority, max_concurrent_trials=None)
+        adjust_study(connection, study_id, "*", priority=priority)
 
     await runtime.write(write)
+    runtime.wake()
+
+
+async def _set_budget(runtime: Runtime, study_id: str, form: Form) -> None:
+    """Set the whole budget: a field that is left empty takes its limit away."""
+    given = {name: form.get(name, "").strip() for name in BudgetChange.model_fields}
+    try:
+        limits = {name: float(text) if text else None for name, text in given.items()}
+        epochs = limits["epochs"]
+        whole = int(epochs) if epochs is not None and epochs.is_integer() else epochs
+        change = BudgetChange.model_validate({**limits, "epochs": whole})
+    except (ValueError, OverflowError) as error:
+        raise Problem(
+            422, "A budget has positive numbers, whole ones of epochs; an empty field is no limit."
+        ) from error
+    await runtime.write(lambda connection: adjust_study(connection, study_id, "*", budget=change.given))
     runtime.wake()
 
 
@@ -125,6 +143,8 @@ def _status(error: LncisError) -> int:
             return error.status
         case UnknownStudy() | UnknownTrial():
             return 404
+        case ConfigError():
+            return 422
         case IllegalAction() | NotOver() | NotRunning() | StudyOver() | StudyError():
             return 409
         case DatabaseAway():

@@ -23,9 +23,11 @@ from service.api.problems import Problem
 from service.api.runtime import At, Reader, root_of
 from service.store import studies as store
 from service.store.trial_table import Asked
+from service.ui import overview as overviews
 from service.ui import views
+from service.ui.overview import Wanted
 from service.ui.rendering import FOLDER, HEADERS, render_page
-from service.ui.views import StudyPage, Wanted
+from service.ui.views import StudyPage
 
 router = APIRouter(include_in_schema=False)
 
@@ -60,7 +62,7 @@ async def overview(
     mlflow = await check_mlflow(runtime)
 
     def look(connection: Connection) -> dict[str, Any]:
-        return views.overview(connection, runtime.settings, runtime.heartbeats.load(connection), mlflow, wanted)
+        return overviews.overview(connection, runtime.settings, runtime.heartbeats.load(connection), mlflow, wanted)
 
     return await render_page(request, runtime, "overview.html.j2", look)
 

@@ -7,6 +7,7 @@ Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do n
 In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -39,6 +40,10 @@ LAST_REPORTS_SECONDS = 3.0
 REQUESTS_SECONDS = 1.0
 """Between two looks at what users ask of the study."""
 
+SHORT_TRIAL_SECONDS, FEWEST_AT_ONCE, MOST_AHEAD = 10.0, 4, 16
+"""Trials shorter than that, of which so many train at a time or more, are started ahead, up to so many: each has a
+process."""
+
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
     """Train all trials that have not ended, on the Ray cluster of RAY_ADDRESS or on one of this machine.
@@ -67,7 +72,8 @@ def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: Driv
     if scheduler.unfinished and reached:
         raise BudgetError(
             f"{scheduler.unfinished} trials of study {run.study_id} did not end: its budget is spent ({reached}); go "
-            f"on with: {budget.remedy(run.spec, run.study_id, reached)}"
+            f"on with: {budget.remedy(run.spec, run.study_id, reached)}",
+            reached=reached,
         )
     if scheduler.unfinished:
         if read_requests(run.folder).drain:
@@ -109,7 +115,7 @@ def _drive_on_ray(
             pool.attend()
             log.take(queue.take_log)
             if not (spent := spending.reached(run.journal.events, time.time())):
-                return pool.trials_at_once
+                return pool.trials_at_once + ahead(run, pool.trials_at_once)
             if end.at is None:
                 end.at = time.monotonic() + LAST_REPORTS_SECONDS
             if time.monotonic() >= end.at:
@@ -121,6 +127,23 @@ def _drive_on_ray(
         follow(scheduler, trials, attend, _Asked(run.folder).now)
         if end.at is not None:
             raise _BudgetSpent(spending.reached(run.journal.events, time.time()))
+
+
+def ahead(run: StudyRun, at_once: int) -> int:
+    """Return how many trials to start beyond those that train, so that a free worker group finds one in the queue.
+
+    Between the end of a trial and the start of the next one lies about half a second, of which only short trials know.
+    None where it would matter which results are there when a trial starts: to a sampler, a pruner or a budget; nor
+    where tasks that wait would let the cluster grow.
+    """
+    spec = run.spec
+    minds = spec.sampler.type not in ("grid", "random") or spec.pruner.type != "none"
+    limited = any(limit is not None for limit in vars(spec.budget).values())
+    if minds or limited or spec.resources.max_concurrent_trials == "auto" or at_once < FEWEST_AT_ONCE:
+        return 0
+    epochs = (event for event in reversed(run.journal.events) if isinstance(event, EpochFinished))
+    trial_seconds = next((event.record["seconds"] for event in epochs), math.inf) * spec.base.schedule.epochs
+    return min(at_once // 2, MOST_AHEAD) if trial_seconds < SHORT_TRIAL_SECONDS else 0
 
 
 def _longest_epoch(run: StudyRun) -> float:

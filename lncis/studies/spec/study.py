@@ -124,7 +124,7 @@ class Replicate(NamedTuple):
 class Extends:
     """The study that another one extends."""
 
-    study: str
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Its id."""
     epochs: list[Annotated[int, Field(ge=1)]] = field(default_factory=list)
     """Where its trials ended: trials of more epochs are cut there, to go on from their checkpoints."""

@@ -18,6 +18,7 @@ from service.api.openapi import ADJUSTMENT_BODY, STUDY_BODY
 from service.api.problems import Problem, documented
 from service.api.runtime import At, Reader, Runtime, Writer
 from service.api.submission import bodies
+from service.store import adjustments
 from service.store import studies as store
 from service.store.tables import Study as StudyRow
 
@@ -110,12 +111,7 @@ async def submit(
         return store.with_spec(connection, study), created
 
     study, created = await runtime.write(write)
-    if created:
-        runtime.wake()
-    else:
-        response.status_code = 200
-    response.headers["Location"] = f"{runtime.settings.root_path}/studies/{study.id}"
-    return tagged(study, response, runtime)
+    return queued(study, response, runtime, created=created)
 
 
 @router.get("/studies", responses=documented())
@@ -127,13 +123,14 @@ async def list_studies(
     archived: Annotated[bool, Query(description="Those that are archived, in place of the others.")] = False,
     text: Annotated[str, Query(max_length=100, description="Part of the name, id, owner or a label.")] = "",
     label: Annotated[str | None, Query(max_length=40, description="One of its labels, whole.")] = None,
+    extends: Annotated[str | None, Query(max_length=128, description="The id of the study that they extend.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> StudyPage:
     """Return studies, newest first."""
     before = None if cursor is None else int(cursor)
     states = list(State) if state is None else [state]
-    which = store.Which(states=states, owner=owner, archived=archived, text=text, label=label)
+    which = store.Which(states=states, owner=owner, archived=archived, text=text, label=label, extends=extends)
     found = await runtime.read(lambda connection: store.list_studies(connection, which, before=before, limit=limit + 1))
     shown = found[:limit]
     more = str(shown[-1].number) if len(found) > limit else None
@@ -198,13 +195,23 @@ async def adjust_study(
     changes: Annotated[Adjustment, Depends(_adjustment)],
     if_match: Annotated[str | None, Header(description="The ETag of the study as you know it; required.")] = None,
 ) -> Any:
-    """Change a study's priority, or how many of its trials run at a time from its next start."""
+    """Change a study's priority; its budget, or how many of its trials run at a time, from its next start.
+
+    A study whose budget is spent goes back into the queue with a larger one.
+    """
     if if_match is None:
         raise Problem(428, "send If-Match with the ETag of the study as you know it, so that no change is overwritten")
-    wanted = {"priority": changes.priority, "max_concurrent_trials": changes.max_concurrent_trials}
 
     def write(connection: Connection) -> StudyRow:
-        return store.with_spec(connection, store.adjust_study(connection, study_id, if_match, **wanted))  # type: ignore[arg-type]
+        adjusted = adjustments.adjust_study(
+            connection,
+            study_id,
+            if_match,
+            priority=changes.priority,
+            max_concurrent_trials=changes.max_concurrent_trials,
+            budget=changes.budget.given if changes.budget else None,
+        )
+        return store.with_spec(connection, adjusted)
 
     study = await runtime.write(write)
     runtime.wake()
@@ -236,6 +243,16 @@ _add_action(Action.CANCEL, "End a study for good; its results stay.")
 _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
 _add_action(Action.DRAIN, "Pause a running study once the trials that run have ended; no other begins.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
+
+
+def queued(study: StudyRow, response: Response, runtime: Runtime, *, created: bool) -> Study:
+    """Return what is answered of a study that a request made, or an earlier one with its key."""
+    if created:
+        runtime.wake()
+    else:
+        response.status_code = 200
+    response.headers["Location"] = f"{runtime.settings.root_path}/studies/{study.id}"
+    return tagged(study, response, runtime)
 
 
 def tagged(study: StudyRow, response: Response, runtime: Runtime) -> Study:

@@ -15,6 +15,7 @@ from service.api.submission.presets import Stamps, presets, stamps_of
 from service.dispatch import waiting
 from service.store import studies as store
 from service.store.database import DatabaseAway
+from service.store.worker_hours import owners_over_quota
 
 router = APIRouter(tags=["service"])
 
@@ -28,7 +29,8 @@ async def get_queue(runtime: At, caller: Reader) -> Queue:
     def read(connection: Connection) -> Queue:
         studies = store.list_active_studies(connection, QUEUE_SHOWN)
         running = store.list_studies_with_job(connection)
-        return waiting.describe_queue(studies, running, runtime.heartbeats.load(connection), runtime.settings)
+        status, settings = runtime.heartbeats.load(connection), runtime.settings
+        return waiting.describe_queue(studies, running, status, settings, owners_over_quota(connection, settings))
 
     return await runtime.read(read)
 

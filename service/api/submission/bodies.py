@@ -85,6 +85,10 @@ def to_spec(document: dict[str, Any], settings: Settings) -> StudySpec:
     """Return the study of a document; ConfigError names every mistake, limits of the service included."""
     if "preset" in document:
         document = _from_preset(document, settings.presets)
+    return _judged(document, settings)
+
+
+def _judged(document: dict[str, Any], settings: Settings) -> StudySpec:
     if problems := limits.too_large(document, settings):
         raise ConfigError(SOURCE, problems)
 
@@ -114,24 +118,59 @@ def _from_preset(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         f"{key:.80}: no such field beside preset; known are preset, set" for key in document.keys() - {"preset", "set"}
     ]
     changes = document.get("set", {})
-    if not isinstance(changes, dict):
-        problems.append(f"set: must be a mapping of dotted paths to values but got {changes!r:.80}")
-    elif len(changes) > limits.MAX_PARAMETERS:
-        problems.append(f"set: must have at most {limits.MAX_PARAMETERS} entries here but has {len(changes)}")
+    problems += _set_problems(changes)
     try:
         shipped = preset(folder, document["preset"])
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(SOURCE, problems)
+    return _changed(shipped, changes)
+
+
+def _set_problems(changes: Any) -> list[str]:
+    if not isinstance(changes, dict):
+        return [f"set: must be a mapping of dotted paths to values but got {changes!r:.80}"]
+    if len(changes) > limits.MAX_PARAMETERS:
+        return [f"set: must have at most {limits.MAX_PARAMETERS} entries here but has {len(changes)}"]
+    return []
+
+
+def _changed(spec: StudySpec, changes: dict[str, Any]) -> dict[str, Any]:
     try:
-        return spec_files.changed_spec_document(shipped, changes, source=SOURCE)
+        return spec_files.changed_spec_document(spec, changes, source=SOURCE)
     except ConfigError as error:
         raise ConfigError(SOURCE, [f"set.{problem}" for problem in error.problems]) from error
 
 
 def _no_such_study(spec: StudySpec, runs: Path) -> list[str]:
-    earlier = getattr(spec.sampler, "warm_start", None)
-    if earlier is None or (_STUDY_ID.fullmatch(earlier) and (runs / earlier / "spec.yaml").exists()):
-        return []
-    return [f"sampler.warm_start: must be the id of an earlier study here but got {earlier!r:.80}"]
+    named = {"sampler.warm_start": getattr(spec.sampler, "warm_start", None)}
+    named["extends.study"] = spec.extends.study if spec.extends else None
+    return [
+        f"{path}: must be the id of an earlier study here but got {earlier!r:.80}"
+        for path, earlier in named.items()
+        if earlier is not None and not (_STUDY_ID.fullmatch(earlier) and (runs / earlier / "spec.yaml").exists())
+    ]
+
+
+def read_changes(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return the changes in the body of a request to extend a study: dotted path -> value."""
+    document = read_body(body, content_type)
+    problems = [f"{key:.80}: no such field; known is set" for key in document.keys() - {"set"}]
+    changes = document.get("set")
+    if problems := [*problems, *_set_problems(changes)]:
+        raise ConfigError(SOURCE, problems)
+    return dict(changes or {})
+
+
+def judge_extension(before: Mapping[str, Any], changes: dict[str, Any], settings: Settings) -> StudySpec:
+    """Return a study with changes, as far as this service takes it; ConfigError names every mistake.
+
+    Whether it extends what was trained, `lncis.studies.extension` says. The points that were tried count for nothing.
+    """
+    spec = documents.parse(StudySpec, dict(before), source=SOURCE)
+    document = _changed(spec, changes)
+    sampler = document.get("sampler")
+    if isinstance(sampler, dict) and sampler.get("first") == getattr(spec.sampler, "first", None):
+        document["sampler"] = {name: value for name, value in sampler.items() if name != "first"}
+    return _judged({**document, "extends": None}, settings)

@@ -2,25 +2,30 @@
 
 import asyncio
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lncis import documents
-from lncis.api import Plan, PlannedStage, PlannedTrial
+from lncis.api import ExtensionPlan, Plan, PlannedStage, PlannedTrial
 from lncis.config import DigitsData
 from lncis.documents import plain
 from lncis.errors import LncisError
 from lncis.execution.queue import Task
+from lncis.studies import extension
 from lncis.studies.estimate import estimate
+from lncis.studies.plan import Plan as PlannedStudy
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.judging import judged_before
 from service.api.problems import Problem
+
+Made = TypeVar("Made")
 
 SHOWN = 1000
 """Trials, and stages, that a plan lists."""
@@ -43,10 +48,23 @@ class Planner:
 
     async def plan(self, spec: StudySpec, document: dict[str, Any], *, user: str) -> Plan:
         """Return what a valid study, and its document, would do; Problem if planning takes too long."""
+        return await self._made(plan_study, document, spec=spec, user=user)
+
+    async def plan_extension(
+        self, spec: StudySpec, parent: str, changes: dict[str, Any], *, user: str
+    ) -> ExtensionPlan:
+        """Return what an extension would do, which asks for `spec`; Problem, and what `extension.extend` raises."""
+        return await self._made(plan_extension, parent, changes, spec=spec, user=user)
+
+    async def extended(self, spec: StudySpec, parent: str, changes: dict[str, Any], *, user: str) -> dict[str, Any]:
+        """Return an extension as a document to be queued; raises as `plan_extension`."""
+        return await self._made(extended_document, parent, changes, spec=spec, user=user)
+
+    async def _made(self, make: Callable[..., Made], *given: Any, spec: StudySpec, user: str) -> Made:
         if _is_small(spec):
-            return await self._small.plan(document, self._runs)
+            return await self._small.run(make, *given, self._runs)
         async with self._turns.setdefault(user, asyncio.Lock()):
-            return await self._large.plan(document, self._runs)
+            return await self._large.run(make, *given, self._runs)
 
     def close(self) -> None:
         """End the processes."""
@@ -73,12 +91,12 @@ class _Process:
         self._pool: ProcessPoolExecutor | None = None
         self._turn = asyncio.Lock()
 
-    async def plan(self, document: dict[str, Any], runs: Path) -> Plan:
+    async def run(self, make: Callable[..., Made], *given: Any) -> Made:
         async with self._turn:
             if self._pool is None:
                 spawn = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_first_to_die)
-            future = self._pool.submit(plan_study, document, runs)
+            future = self._pool.submit(make, *given)
             try:
                 return await asyncio.wait_for(asyncio.wrap_future(future), PLAN_TIMEOUT_SECONDS)
             except (TimeoutError, BrokenProcessPool) as error:
@@ -105,7 +123,33 @@ def _first_to_die() -> None:
 def plan_study(document: dict[str, Any], runs: Path) -> Plan:
     """Return the trials of a study, its stage tree, and the cost of both."""
     spec = judged_before(documents.parse(StudySpec, document, source="study"))  # by the request that asks for the plan
-    found = plan(spec)
+    return _shown(plan(spec), runs)
+
+
+def plan_extension(parent: str, changes: dict[str, Any], runs: Path) -> ExtensionPlan:
+    """Return what an extension of a study adds, and what that costs."""
+    found = extension.extend(parent, runs, changes)
+    shown = _shown(found.planned, runs).model_dump()
+    return ExtensionPlan.model_validate(
+        shown
+        | {
+            "epochs_to_train": found.to_train,
+            "parent": parent,
+            "differences": plain(found.differing),
+            "epochs_taken_over": found.trained,
+            "notes": list(found.longer()),
+        }
+    )
+
+
+def extended_document(parent: str, changes: dict[str, Any], runs: Path) -> dict[str, Any]:
+    """Return an extension of a study as a document."""
+    document: dict[str, Any] = plain(documents.dump(extension.extend(parent, runs, changes).spec))
+    return document
+
+
+def _shown(found: PlannedStudy, runs: Path) -> Plan:
+    spec = found.spec
     users: dict[str, list[str]] = {}
     tree: dict[str, Task] = {}
     for trial, tasks in found.trials:
