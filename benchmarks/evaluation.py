@@ -27,9 +27,9 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from lncis.detection import coco_eval
-from lncis.detection.detections import Detections
-from lncis.detection.evaluation import to_coco
+from lncis.detection.inference import coco_eval
+from lncis.detection.inference.detections import Detections
+from lncis.detection.inference.evaluation import to_coco
 
 IMAGES = 500
 PASTED_BY_TORCHVISION = 25

@@ -29,8 +29,8 @@ from lncis import datasets
 from lncis.config import DigitsData, Schedule, TrainConfig
 from lncis.detection import diagnostics, engine
 from lncis.detection.batches import training_loader
-from lncis.detection.evaluation import average_precision
-from lncis.detection.models import build_model
+from lncis.detection.inference.evaluation import average_precision
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.metrics import Record
 
 FORK_TOLERANCE = {"cpu": 0.0, "cuda": 0.05}

@@ -24,7 +24,7 @@ from lncis.config import CrossEntropyLoss, Fold, LncisLoss, TrainConfig
 from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.detection.posteriors import Posteriors, posteriors
 from lncis.noise import noise_model
 from lncis.suspects.judging import scoring

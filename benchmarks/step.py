@@ -37,7 +37,7 @@ from lncis.datasets import digits
 from lncis.datasets.kept import KeptItems
 from lncis.detection import engine
 from lncis.detection.batches import training_loader
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 
 WARM_UP_STEPS = 3
 CLASSES, INSTANCES, CORNERS = 80, 7, 22

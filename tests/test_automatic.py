@@ -15,7 +15,7 @@ from lncis import datasets, documents
 from lncis.config import CrossEntropyLoss, LncisLoss, Schedule, TrainConfig
 from lncis.detection import automatic, checkpoint, engine, probing
 from lncis.detection.automatic import gamma_set_by, settled_config, stage1_ended
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.detection.posteriors import Posteriors
 from lncis.errors import ConfigError
 from lncis.metrics import AUTO_METRICS, VAL_LOSS, Record

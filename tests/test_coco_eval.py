@@ -12,9 +12,9 @@ from coco_documents import DETECTION_LIMIT, one_an_object, random_documents
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lncis.detection import coco_eval
-from lncis.detection.coco_eval import Precision, by_hotcoco, by_pycocotools
-from lncis.detection.evaluation import average_precision
+from lncis.detection.inference import coco_eval
+from lncis.detection.inference.coco_eval import Precision, by_hotcoco, by_pycocotools
+from lncis.detection.inference.evaluation import average_precision
 from lncis.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ from lncis import data_identity, datasets
 from lncis.coco import annotations, images
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.detection import coco_eval
+from lncis.detection.inference import coco_eval
 from lncis.errors import DataError
 
 JUNK: st.SearchStrategy[Any] = st.one_of(

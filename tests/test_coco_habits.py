@@ -18,7 +18,7 @@ from lncis import data_identity, datasets
 from lncis.coco import annotations, masks
 from lncis.commands import app as cli
 from lncis.config import CocoData, NoNoise, TrainConfig
-from lncis.detection import coco_eval, prediction
+from lncis.detection.inference import coco_eval, prediction
 from lncis.errors import DataError
 
 WIDTH, HEIGHT = 40, 30

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from lncis.config import DigitsRCNN
-from lncis.detection.detections import Detections, decode_masks, detect, encode_masks
-from lncis.detection.models import build_model
+from lncis.detection.inference.detections import Detections, decode_masks, detect, encode_masks
+from lncis.detection.mask_rcnn.models import build_model
 
 
 def of_masks(mask_probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Detections:

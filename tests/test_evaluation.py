@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from lncis.detection.detections import Detections
-from lncis.detection.evaluation import average_precision, to_coco
+from lncis.detection.inference.detections import Detections
+from lncis.detection.inference.evaluation import average_precision, to_coco
 from lncis.metrics import AP_FIGURES
 
 SIDE = 64

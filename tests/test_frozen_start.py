@@ -11,9 +11,10 @@ from torchvision.models.detection import MaskRCNN
 from lncis import datasets
 from lncis.config import DigitsData, DigitsRCNN, TrainConfig
 from lncis.datasets import Data
-from lncis.detection import checkpoint, engine, frozen_start
-from lncis.detection.frozen_start import FrozenStartMaskRCNN
-from lncis.detection.models import build_model
+from lncis.detection import checkpoint, engine
+from lncis.detection.mask_rcnn import frozen_start
+from lncis.detection.mask_rcnn.frozen_start import FrozenStartMaskRCNN
+from lncis.detection.mask_rcnn.models import build_model
 
 FROZEN = DigitsRCNN(weights="letters", freeze=("backbone", "rpn"))
 CONFIG = TrainConfig(dataset=DigitsData(train_scenes=12, val_scenes=2, test_scenes=2), model=FROZEN)

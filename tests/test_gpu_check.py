@@ -17,7 +17,7 @@ from lncis import datasets
 from lncis.config import DigitsData, Schedule, TrainConfig
 from lncis.detection import engine
 from lncis.detection.batches import training_loader
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 
 ROOT = Path(__file__).parents[1]
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -33,7 +33,7 @@ def importers_of(name: str) -> set[str]:
         ),
         ("mlflow", {"tracking.py"}),
         ("pyarrow", {"execution/objects.py"}),
-        ("hotcoco", {"detection/coco_eval.py"}),
+        ("hotcoco", {"detection/inference/coco_eval.py"}),
         ("optuna", {"studies/search.py", "studies/report/statistics.py"}),
     ],
 )

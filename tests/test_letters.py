@@ -22,8 +22,8 @@ from lncis.commands import app as cli
 from lncis.config import DigitsData, DigitsRCNN, Schedule
 from lncis.datasets import digits, letters, printed, scenes
 from lncis.datasets.coco import CocoInstances
-from lncis.detection import pretraining, weights
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn import pretraining, weights
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import CheckpointError, ConfigError
 
 

@@ -12,8 +12,8 @@ from lncis.config import AdamWOptimizer, DigitsRCNN, MaskRCNNResNet50FPN
 from lncis.detection.checkpoint import Checkpoint, save
 from lncis.detection.engine import build_optimizer
 from lncis.detection.losses import cross_entropy
-from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
-from lncis.detection.roi_heads import ClassLossRoIHeads
+from lncis.detection.mask_rcnn.models import FrozenStatisticsBatchNorm2d, build_model
+from lncis.detection.mask_rcnn.roi_heads import ClassLossRoIHeads
 from lncis.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from lncis import datasets
 from lncis.config import DigitsRCNN, Fold
 from lncis.datasets import folds
 from lncis.detection import posteriors
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import DataError
 from lncis.suspects.judging import scoring
 from lncis.suspects.judging.scoring import Scorer

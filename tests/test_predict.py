@@ -29,7 +29,8 @@ from lncis.config import (
     Schedule,
     TrainConfig,
 )
-from lncis.detection import checkpoint, engine, prediction
+from lncis.detection import checkpoint, engine
+from lncis.detection.inference import prediction
 from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
 from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted

@@ -41,7 +41,7 @@ def test_its_python_runs():
     import torch
 
     from lncis.config import DigitsRCNN
-    from lncis.detection.models import build_model
+    from lncis.detection.mask_rcnn.models import build_model
 
     names = {"class_logits": torch.randn(8, 11), "labels": torch.arange(8), "model": build_model(DigitsRCNN(), 10)}
     for code in re.findall(r"```python\n(.*?)```", PAGES[Path("docs/training.md")], flags=re.DOTALL):

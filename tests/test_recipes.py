@@ -10,8 +10,8 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from lncis import documents
 from lncis.config import MaskRCNNResNet50FPN, TrainConfig
 from lncis.detection.engine import learning_rate
-from lncis.detection.models import FrozenStatisticsBatchNorm2d, build_model
-from lncis.detection.roi_heads import TORCHVISION_BETA
+from lncis.detection.mask_rcnn.models import FrozenStatisticsBatchNorm2d, build_model
+from lncis.detection.mask_rcnn.roi_heads import TORCHVISION_BETA
 
 RECIPES = Path(__file__).parents[1] / "studies" / "recipes"
 DATA_SETS, WAYS = ("voc", "cityscapes", "coco"), ("mmdet1", "torchvision")

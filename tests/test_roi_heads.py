@@ -11,9 +11,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from lncis.config import DigitsRCNN
 from lncis.detection.losses import BACKGROUND, cross_entropy
-from lncis.detection.models import build_model
-from lncis.detection.roi_heads import ClassLossRoIHeads, box_loss
-from lncis.detection.roi_pool import OneSampleRoIAlign
+from lncis.detection.mask_rcnn.models import build_model
+from lncis.detection.mask_rcnn.roi_heads import ClassLossRoIHeads, box_loss
+from lncis.detection.mask_rcnn.roi_pool import OneSampleRoIAlign
 
 K = 3
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from lncis.detection.roi_pool import OneSampleRoIAlign
+from lncis.detection.mask_rcnn.roi_pool import OneSampleRoIAlign
 
 LEVELS, SIZES, CHANNELS = ["0", "1", "2"], ((32, 40), (16, 20), (8, 10)), 5
 IMAGES = [(128, 160), (120, 160)]

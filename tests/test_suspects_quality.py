@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lncis.commands.suspects_files import print_found
+from lncis.commands.suspects.files import print_found
 from lncis.detection.posteriors import Posteriors
 from lncis.errors import DataError
 from lncis.noise import noise_model

@@ -8,8 +8,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from lncis.coco.masks import from_array
 from lncis.config import DigitsRCNN
 from lncis.datasets.target_masks import TargetMasks
-from lncis.detection.models import build_model
-from lncis.detection.transform import TargetMasksTransform
+from lncis.detection.mask_rcnn.models import build_model
+from lncis.detection.mask_rcnn.transform import TargetMasksTransform
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIZES = [(37, 53), (53, 37), (64, 64), (128, 90), (300, 7), (200, 333)]

@@ -12,9 +12,9 @@ from torchvision.models import ResNet50_Weights, WeightsEnum, resnet50
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
 from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN
-from lncis.detection import weights
 from lncis.detection.checkpoint import Checkpoint, save
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn import weights
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import CheckpointError, ConfigError
 
 State = dict[str, Tensor]

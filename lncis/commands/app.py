@@ -14,13 +14,9 @@ from lncis.commands import (
     replay,
     service,
     study,
-    suspects,
-    suspects_apply,
-    suspects_export,
-    suspects_gallery,
-    suspects_plan,
     train,
 )
+from lncis.commands.suspects import apply, export, gallery, listing, plan
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 study_app = typer.Typer(
@@ -31,12 +27,12 @@ app.command(cls=beside.with_beside(join=noise_join.join), epilog=noise_join.EPIL
 app.add_typer(study_app, name="study")
 app.add_typer(data.app, name="data")
 of_a_list = beside.with_beside(
-    gallery=suspects_gallery.gallery,
-    plan=suspects_plan.plan,
-    apply=suspects_apply.apply,
-    export=suspects_export.export,
+    gallery=gallery.gallery,
+    plan=plan.plan,
+    apply=apply.apply,
+    export=export.export,
 )
-app.command("suspects", cls=of_a_list, epilog=suspects.EPILOG)(suspects.score)
+app.command("suspects", cls=of_a_list, epilog=listing.EPILOG)(listing.score)
 study_app.command("run")(study.run_file)
 study_app.command("extend")(extend.extend)
 study_app.command("report")(study.report_study)

@@ -81,7 +81,7 @@ def predict(
     """Detect instances in images with a trained model; write pictures and COCO results."""
     with clear_errors():
         device = torch_device(gpu, threads)
-        from lncis.detection import prediction
+        from lncis.detection.inference import prediction
         from lncis.studies import trained
 
         found = trained.find(run, config)
@@ -107,7 +107,7 @@ def weights(
 ) -> None:
     """Print the path of pretrained weights for `model.weights`; torchvision's are downloaded if they are not there."""
     with clear_errors():
-        from lncis.detection import weights as pretrained
+        from lncis.detection.mask_rcnn import weights as pretrained
 
         if make is None:
             print(pretrained.find(name) if name == "letters" else pretrained.download(name))
@@ -115,7 +115,7 @@ def weights(
         if name != "letters":
             raise ConfigError("--make", [f"{name} are torchvision's; leave it out, and they are downloaded"])
         torch_device(gpu=False, threads=1)
-        from lncis.detection import pretraining
+        from lncis.detection.mask_rcnn import pretraining
 
         made = pretraining.make_letters(make, on_epoch=_say_epoch)
         print(

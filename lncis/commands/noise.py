@@ -22,7 +22,7 @@ Out = Annotated[Path, typer.Argument(metavar="OUT.json", help="The noisy copy; i
 # as text: the schema answers a wrong value, with the field, in one line
 Type = Annotated[
     str | None,
-    typer.Option(metavar="TYPE", help="symmetric, asymmetric, matrix, release-compat or none.", show_default=False),
+    typer.Option(metavar="NOISE", help="symmetric, asymmetric, matrix, release-compat or none.", show_default=False),
 ]
 Rate = Annotated[str | None, typer.Option(metavar="0..1", help="Probability of a flip.", show_default=False)]
 Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Seed of the draw.", show_default=False)]

@@ -41,7 +41,8 @@ def train(
             return True
 
         from lncis import datasets  # slow to load: a mistake in the file is reported first
-        from lncis.detection import engine, weights
+        from lncis.detection import engine
+        from lncis.detection.mask_rcnn import weights
 
         if parsed.model.weights != "none":
             weights.find(parsed.model.weights)

@@ -28,12 +28,12 @@ from lncis.datasets.kept import KeptItems
 from lncis.detection import automatic, checkpoint, diagnostics, histograms, label_losses
 from lncis.detection.batches import Batch, Targets, each, item_loader, on_device, training_loader
 from lncis.detection.checkpoint import Checkpoint
-from lncis.detection.coco_eval import Detection, evaluator
-from lncis.detection.detections import detect
-from lncis.detection.evaluation import average_precision, to_coco
+from lncis.detection.inference.coco_eval import Detection, evaluator
+from lncis.detection.inference.detections import detect
+from lncis.detection.inference.evaluation import average_precision, to_coco
 from lncis.detection.losses import class_loss
-from lncis.detection.models import build_model
-from lncis.detection.roi_heads import ClassLossRoIHeads
+from lncis.detection.mask_rcnn.models import build_model
+from lncis.detection.mask_rcnn.roi_heads import ClassLossRoIHeads
 from lncis.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lncis.metrics import VAL_LOSS, Record
 
@@ -237,7 +237,7 @@ def predict(
 def evaluate(
     model: MaskRCNN, dataset: CocoInstances, device: torch.device, loading_processes: int = 0
 ) -> dict[str, float]:
-    """Return the average precisions (`lncis.detection.evaluation`) of a model on a whole data set."""
+    """Return the average precisions (`lncis.detection.inference.evaluation`) of a model on a whole data set."""
     if _world() > 1:
         for buffer in model.buffers():  # batch-norm statistics: each rank has its own since the last step
             dist.broadcast(buffer, src=0)

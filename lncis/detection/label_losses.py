@@ -19,7 +19,7 @@ from lncis.config import ClassLossConfig, LncisLoss
 from lncis.datasets.coco import CocoInstances
 from lncis.detection.batches import Targets
 from lncis.detection.losses import BACKGROUND, cross_entropy, sample_roles
-from lncis.detection.roi_heads import ClassLossRoIHeads
+from lncis.detection.mask_rcnn.roi_heads import ClassLossRoIHeads
 from lncis.errors import CheckpointError
 
 FILE = "label_losses.npz"

@@ -11,7 +11,7 @@ from lncis.datasets import Data
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import automatic, engine
 from lncis.detection.batches import training_loader
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import DivergedError
 from lncis.metrics import Record
 

@@ -146,7 +146,7 @@ def checkpoint_bytes(config: TrainConfig, num_foreground_classes: int) -> int:
     """Return the size of a checkpoint: the weights, and what the optimizer keeps for each that trains, in fp32."""
     import torch
 
-    from lncis.detection.models import build_model
+    from lncis.detection.mask_rcnn.models import build_model
 
     with torch.device("meta"):
         model = build_model(config.model, num_foreground_classes, pretrained=False)

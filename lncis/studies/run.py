@@ -14,8 +14,9 @@ from pathlib import Path
 
 from lncis import datasets, tracking
 from lncis.data_identity import Identity, changed
-from lncis.detection import histograms, weights
+from lncis.detection import histograms
 from lncis.detection.engine import CHECKPOINT
+from lncis.detection.mask_rcnn import weights
 from lncis.errors import BudgetError, LncisError, StudyError
 from lncis.execution.objects import shown
 from lncis.noise import NOISE_MANIFEST

@@ -36,9 +36,9 @@ STAGES = "stages"
 """The folder of a study that holds its stages, each under its key."""
 
 COMPUTING = (
-    *(f"detection/{name}" for name in ("batches", "coco_eval", "detections", "diagnostics", "engine", "evaluation")),
-    *(f"detection/{name}" for name in ("automatic", "frozen_start", "histograms", "label_losses", "losses", "models")),
-    *(f"detection/{name}" for name in ("posteriors", "roi_heads", "roi_pool", "transform", "weights")),
+    *(f"detection/{name}" for name in ("automatic", "batches", "diagnostics", "engine", "histograms", "label_losses")),
+    *(f"detection/{name}" for name in ("losses", "posteriors", "mask_rcnn")),
+    *(f"detection/inference/{name}" for name in ("coco_eval", "detections", "evaluation")),
     *("coco", "datasets", "noise"),
 )
 """Our modules whose code decides what a training computes."""

@@ -10,7 +10,7 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint
 from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.engine import CHECKPOINT
-from lncis.detection.models import build_model
+from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import CheckpointError, ConfigError
 from lncis.studies import folders, journal
 from lncis.studies.folders import SPEC

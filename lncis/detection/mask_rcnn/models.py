@@ -13,11 +13,11 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from lncis.config import DigitsRCNN, MaskRCNNResNet50FPN, ModelConfig
-from lncis.detection import weights
-from lncis.detection.frozen_start import FrozenStartMaskRCNN
-from lncis.detection.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
-from lncis.detection.roi_pool import OneSampleRoIAlign
-from lncis.detection.transform import TargetMasksTransform
+from lncis.detection.mask_rcnn import weights
+from lncis.detection.mask_rcnn.frozen_start import FrozenStartMaskRCNN
+from lncis.detection.mask_rcnn.roi_heads import AgnosticBoxPredictor, AgnosticMaskPredictor, ClassLossRoIHeads
+from lncis.detection.mask_rcnn.roi_pool import OneSampleRoIAlign
+from lncis.detection.mask_rcnn.transform import TargetMasksTransform
 from lncis.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def build_model(config: ModelConfig, num_foreground_classes: int, *, pretrained:
     `model.roi_heads.class_loss` may be set to any class loss; it starts as cross entropy. Random weights come from
     torch's global state: seed it first. Not `pretrained`, it is the model that a checkpoint is loaded into next, and
     needs no file. The parts in `config.freeze` take no gradient. Raises ConfigError and CheckpointError as
-    `lncis.detection.weights.load` does.
+    `lncis.detection.mask_rcnn.weights.load` does.
     """
     num_classes = num_foreground_classes + 1
     model = _digits_rcnn(config, num_classes) if isinstance(config, DigitsRCNN) else _resnet50(config, num_classes)

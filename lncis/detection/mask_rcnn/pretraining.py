@@ -17,7 +17,7 @@ from lncis.config import AdamWOptimizer, CrossEntropyLoss, DigitsRCNN, NoNoise, 
 from lncis.datasets import Data, letters
 from lncis.datasets.coco import CocoInstances
 from lncis.detection import checkpoint, engine
-from lncis.detection.weights import CLASS_SPECIFIC
+from lncis.detection.mask_rcnn.weights import CLASS_SPECIFIC
 from lncis.errors import ConfigError
 from lncis.metrics import Record
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lncis.detection import coco_eval
-from lncis.detection.coco_eval import Detection
-from lncis.detection.detections import Detections, encode_masks
+from lncis.detection.inference import coco_eval
+from lncis.detection.inference.coco_eval import Detection
+from lncis.detection.inference.detections import Detections, encode_masks
 from lncis.metrics import AP_FIGURES
 from lncis.noise import Document
 

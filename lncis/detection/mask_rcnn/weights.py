@@ -25,7 +25,7 @@ PUBLISHED: dict[str, WeightsEnum] = {
 """torchvision's weights by the name that a config gives them."""
 
 LETTERS = Path(__file__).with_name("letters-d62238a1.pt")
-"""The weights `letters`, which come with lncis (lncis.detection.pretraining makes them); the name ends with the first
+"""The weights `letters`, which come with lncis (`pretraining` beside it makes them); the name ends with the first
 figures of their SHA-256, so every stage's key, a digest of this text too, changes with them."""
 
 CLASS_SPECIFIC = (

@@ -14,9 +14,9 @@ from lncis import files
 from lncis.coco.annotations import read_images
 from lncis.coco.exporters import ORIGINAL_ID
 from lncis.coco.images import head_of, read
-from lncis.detection import overlays
-from lncis.detection.detections import detect
-from lncis.detection.evaluation import to_coco
+from lncis.detection.inference import overlays
+from lncis.detection.inference.detections import detect
+from lncis.detection.inference.evaluation import to_coco
 from lncis.errors import ConfigError, DataError
 
 RESULTS, IMAGES = "results.json", "images.json"

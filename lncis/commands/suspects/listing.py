@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lncis.commands import suspects_files
 from lncis.commands.model import Gpu, Threads, torch_device
+from lncis.commands.suspects import files as suspects_files
 from lncis.errors import ConfigError, DataError
 from lncis.terminal import PROGRESS_DELAY_SECONDS, clear_errors, console_of_plain_text, progress
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from lncis.detection.detections import Detections, decode_masks
+from lncis.detection.inference.detections import Detections, decode_masks
 
 SIDE = 640
 """Smaller images are enlarged to a longer side of at least so many pixels, that names can be read."""

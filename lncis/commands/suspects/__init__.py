@@ -1,0 +1,1 @@
+"""`lncis suspects` and the commands below it."""

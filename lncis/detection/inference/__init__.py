@@ -1,0 +1,1 @@
+"""What a trained model finds in images, and how right it is."""

@@ -1,0 +1,1 @@
+"""The model: torchvision's Mask R-CNN with the class loss in its heads, and its weights."""
