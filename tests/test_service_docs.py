@@ -24,7 +24,7 @@ def test_the_settings_it_names_exist_and_have_the_defaults_that_it_says() -> Non
         for name, default in zip(listed, defaults.split(", "), strict=True):
             if name not in OF_RAY:
                 value = getattr(settings, fields[name])
-                word = "none" if value in ("", []) else f"{value:g}" if isinstance(value, float) else str(value)
+                word = "none" if value in ("", [], None) else f"{value:g}" if isinstance(value, float) else str(value)
                 assert default.strip("`").partition(": ")[0] == word, name
                 checked += 1
     assert checked > 15

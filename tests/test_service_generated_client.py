@@ -45,8 +45,8 @@ def generate(url: str, folder: Path) -> None:
     complaints = generator.generate(
         config=Config.from_sources(without_ruff, MetaType.NONE, document, "utf-8", overwrite=False, output_path=to)
     )
-    # the one thing that it cannot do: send YAML in place of JSON
-    assert [complaint.detail for complaint in complaints] == ["Unsupported content type application/yaml"]
+    # the one thing that it cannot do, for a study and for an extension: send YAML in place of JSON
+    assert [complaint.detail for complaint in complaints] == ["Unsupported content type application/yaml"] * 2
 
 
 class Calls:
