@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from fastapi.testclient import TestClient
+from sqlalchemy import Connection
 
 from lncis import documents
 from lncis.config import Schedule, TrainConfig
@@ -167,7 +168,7 @@ def serve(spec: StudySpec, runs: Path, folder: Path) -> None:
     database.close()
 
 
-def new_study(connection: store.Connection, spec: StudySpec) -> str:
+def new_study(connection: Connection, spec: StudySpec) -> str:
     document = plain(documents.dump(spec))
     total = spec.total_trials
     study, _ = store.create_study(
@@ -192,7 +193,7 @@ def longest_write(database: Database) -> Iterator[None]:
     """Within the block writes are timed; then say how many there were, and how long others waited for one at most."""
     write, seconds = database.write, list[float]()
 
-    def timed_write(work: Callable[[store.Connection], Any]) -> Any:
+    def timed_write(work: Callable[[Connection], Any]) -> Any:
         begun = time.process_time()
         try:
             return write(work)
