@@ -91,11 +91,11 @@ def run_study(asked: argparse.Namespace) -> None:
         followed = TuneTrials(queue.actor, "simulated", asked.trials)
         looked = threading.Event()
 
-        def attend() -> int:
+        def attend() -> tuple[int, int]:
             if trials.unfinished <= asked.trials // 8 and not looked.is_set():  # behind those whose time is taken
                 looked.set()
                 memory()
-            return asked.groups + ahead(run, asked.groups)
+            return asked.groups, ahead(run, asked.groups)
 
         follow(trials, followed, attend)
         assert trials.unfinished == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
+from lncis.execution import queue as queues
 from lncis.execution.queue import (
     HEARTBEAT_TIMEOUT_SECONDS,
     IDLE_TIMEOUT_SECONDS,
@@ -416,6 +417,28 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_a_follower_has_its_owners_until_it_names_their_ends(queue, monkeypatch):
+    monkeypatch.setattr(queues, "FOLLOWED_AT_ONCE", 2)
+
+    def followed(follower: str, *ended: str) -> tuple[list[str], str]:
+        news, closed = queue.news_for(follower, {}, ended)
+        return list(news), closed
+
+    assert followed("r") == ([], "")
+    for owner in ("a", "b", "c"):
+        queue.submit(owner, [STAGE_1])
+        queue.follow(owner)
+    assert followed("r") == (["a", "b"], "")
+    assert followed("s") == (["c"], "")
+    assert followed("r") == (["a", "b"], ""), "one that died begins anew"
+    assert followed("r", "a") == followed("r", "a") == (["b"], "")
+    queue.follow("a")  # it is retried
+    assert followed("s") == (["c", "a"], "")
+    queue.close("the end")
+    assert followed("r") == (["b"], "the end")
+    assert followed("s", "c", "a") == ([], "the end")
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ def run_of(*seconds: float, **fields: Any) -> Any:
     ("seconds", "fields", "at_once", "more"),
     [
         ([], {}, 16, 0),  # nothing is known yet
-        ([9.0, 1.0], {}, 16, 8),  # six seconds a trial
+        ([9.0, 1.0], {}, 16, 16),  # six seconds a trial
         ([1.0, 2.0], {}, 16, 0),  # twelve
-        ([1.0], {"sampler": RANDOM}, 5, 2),
-        ([1.0], {"sampler": RANDOM}, 256, 16),
+        ([1.0], {"sampler": RANDOM}, 5, 5),
+        ([1.0], {"sampler": RANDOM}, 256, 256),
         ([1.0], {"sampler": RANDOM}, 3, 0),
         ([1.0], {"sampler": {**RANDOM, "type": "tpe"}}, 16, 0),
         ([1.0], {"pruner": {"type": "asha"}}, 16, 0),

@@ -97,6 +97,22 @@ def test_those_used_longest_ago_go_first():
     assert kept() == {"a", "e"} or kept() == {"d", "e"}, "a and d were used in the same moment"
 
 
+def test_a_store_with_room_is_listed_once_a_minute(monkeypatch):
+    seconds, store = [0.0], StageStore(Path("store"), 5500)
+    monkeypatch.setattr(stores.time, "monotonic", lambda: seconds[0])
+    for key in "abcd":
+        store.publish(trained(key))
+    other = Path("store/others")  # another study's, not seen yet
+    other.mkdir()
+    (other / "checkpoint.pt").write_bytes(b"x" * 2000)
+    os.utime(other, (1, 1))
+    store.publish(trained("e"))
+    assert kept() == {*"abcde", "others"}
+    seconds[0] = stores.LISTED_AGAIN_SECONDS + 1
+    store.publish(trained("f"))
+    assert len(kept()) == 5 and "others" not in kept(), "f is one too many, the other study's was the oldest"
+
+
 def test_what_the_store_lets_go_stays_with_those_who_have_it():
     store = StageStore(Path("store"), 1500)
     one, two = trained("a"), task("a", "two")

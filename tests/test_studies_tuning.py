@@ -40,9 +40,9 @@ class Held(Observer):
         self.looks = self.running = self.ended = 0
         self.most: dict[int, int] = {1: 0, 3: 0}
 
-    def attend(self) -> int:
+    def attend(self) -> tuple[int, int]:
         self.looks += 1
-        return self.at_once
+        return self.at_once, 0
 
     def on_trial_start(self, trial: object, tasks: object) -> None:
         self.running += 1

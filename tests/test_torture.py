@@ -55,7 +55,7 @@ HUNG_SECONDS = 300
 
 VICTIMS = {
     "worker": "RayTrainWorker",
-    "relay": "Relay",
+    "relay": "ray::ResourceTrainable",  # Tune's name for it
     "queue": "TaskQueue",
     "controller": "TrainController",
     "host": "ray::Host",

@@ -8,7 +8,7 @@ its key, is trained once. Worker groups take one ready task after another. Plain
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -31,6 +31,9 @@ HEARTBEAT_TIMEOUT_SECONDS = 120.0
 
 MAX_LOG_LINES = 10_000
 """Lines of logs that wait for the driver, at most: the latest ones."""
+
+FOLLOWED_AT_ONCE = 16
+"""Owners whose progress one follower passes on: followers are processes, so there should not be one for each."""
 
 IDLE_TIMEOUT_SECONDS = 60.0
 """After so long without a task a worker group gives its workers back: about what it takes to start one again."""
@@ -129,6 +132,8 @@ class TaskQueue:
         self._running: dict[str, str] = {}  # worker group -> key
         self._chains: dict[str, list[str]] = {}
         self._withdrawn: dict[str, str] = {}
+        self._to_follow = deque[str]()  # owners whose progress no follower passes on yet
+        self._followed: dict[str, list[str]] = {}  # follower -> the owners whose progress it passes on
         self._closed: str | None = None
         self._clock = clock
         self._last_heartbeat = clock()  # of any worker group
@@ -323,6 +328,23 @@ class TaskQueue:
             return State.CLOSED, self._closed
         running = any(state.state is State.RUNNING for state in states)
         return State.RUNNING if running else State.WAITING, ""
+
+    def follow(self, owner: str) -> None:
+        """Have an owner's progress passed on by a follower, after those of the owners named before."""
+        self._to_follow.append(owner)
+
+    def news_for(
+        self, follower: str, seen: Mapping[str, int], ended: Collection[str] = ()
+    ) -> tuple[dict[str, Progress], str]:
+        """Return the progress of a follower's owners, after the epochs `seen` of each; and why the queue was closed.
+
+        It has up to FOLLOWED_AT_ONCE, each until it names it as `ended`: one that died begins anew with the same ones.
+        """
+        followed = [owner for owner in self._followed.get(follower, ()) if owner not in ended]
+        while self._to_follow and len(followed) < FOLLOWED_AT_ONCE:
+            followed.append(self._to_follow.popleft())
+        self._followed[follower] = followed
+        return {owner: self.progress(owner, seen.get(owner, 0)) for owner in followed}, self._closed or ""
 
     def withdraw(self, owner: str, reason: str = "it was withdrawn") -> None:
         """Drop the tasks of an owner; a running one that no other owner wants stops after its epoch."""

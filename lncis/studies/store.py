@@ -5,6 +5,7 @@ space of their own, and a study keeps its files when the store deletes a stage. 
 publish; there nothing is deleted, which is for the bucket's own lifecycle rules.
 """
 
+import math
 import os
 import secrets
 import shutil
@@ -22,11 +23,16 @@ ABANDONED_SECONDS = 3600
 """Age at which an unfinished copy counts as left by a process that was killed."""
 
 
+LISTED_AGAIN_SECONDS = 60.0
+"""While its stages fit, a store is listed so often at most, to see what other studies added: a listing reads each."""
+
+
 class StageStore:
     """The stages in `folder`, up to `limit_bytes`: the least recently used are deleted first."""
 
     def __init__(self, folder: Path, limit_bytes: float) -> None:
         self._folder, self._limit_bytes = folder, limit_bytes
+        self._bytes, self._listed = 0, -math.inf  # at the last listing, with what was added since; when that was
 
     def publish(self, task: Task) -> None:
         """Add a finished stage; one that is there stays. On a full disk nothing is added, and no error raised."""
@@ -34,7 +40,9 @@ class StageStore:
             return
         with suppress(OSError):
             _link_folder(task.directory, self._folder / task.key)
-            self._trim()
+            self._bytes += _size(self._folder / task.key)
+            if self._bytes > self._limit_bytes or time.monotonic() - self._listed > LISTED_AGAIN_SECONDS:
+                self._trim()
 
     def reuse(self, task: Task) -> bool:
         """Put a stage into the folder where its study expects it; say whether the store had it."""
@@ -53,15 +61,15 @@ class StageStore:
             if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(leftover)
         stages = sorted((stage for stage in self._folder.iterdir() if not _unfinished(stage)), key=_last_used)
-        sizes = [sum(file.stat().st_size for file in stage.iterdir()) for stage in stages]
-        surplus = sum(sizes) - self._limit_bytes
+        sizes = [_size(stage) for stage in stages]
+        self._bytes, self._listed = sum(sizes), time.monotonic()
         for stage, size in zip(stages, sizes, strict=True):
-            if surplus <= 0:
+            if self._bytes <= self._limit_bytes:
                 return
             hidden = stage.with_name(f".{stage.name}.{secrets.token_hex(4)}")
             stage.rename(hidden)  # so that other studies never see a part of it
             shutil.rmtree(hidden)
-            surplus -= size
+            self._bytes -= size
 
 
 def url_of_stages(url: str, study_id: str, *, sharing: bool) -> str:
@@ -131,3 +139,7 @@ def _last_used(stage: Path) -> float:
     with suppress(FileNotFoundError):
         return stage.stat().st_mtime
     return 0.0
+
+
+def _size(stage: Path) -> int:
+    return sum(file.stat().st_size for file in stage.iterdir())

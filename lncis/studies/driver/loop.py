@@ -1,10 +1,12 @@
 """The loop that drives a study.
 
-What Ray Tune does here, and what it does not. Each trial is a Tune trial: Tune places its light process, a relay
-(driver.relay), replaces it when it dies, and reports its epochs. Three things it does not do. Its schedulers judge
-single trials, not configurations over their seeds, and lose their rungs when restored. Its OptunaSearch tells
-Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do not support stages that trials share.
-In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and the journal.
+What Ray Tune does here, and what it does not. Its trials are relays (driver.relay): light processes that follow the
+trials of the study and report their epochs. Tune places them, and replaces one that dies. There is no Tune trial for
+each trial: Tune keeps the process of one of several that end together, and starts the others anew, two in a second
+here. Three more things Tune does not do. Its schedulers judge single trials, not configurations over their seeds, and
+lose their rungs when restored. Its OptunaSearch tells Optuna that pruned trials are complete. Its checkpoints and
+`Tuner.restore` do not support stages that trials share. In their place stand lncis.studies.trials, Optuna itself
+(lncis.studies.search) and the journal.
 """
 
 import math
@@ -40,9 +42,8 @@ LAST_REPORTS_SECONDS = 3.0
 REQUESTS_SECONDS = 1.0
 """Between two looks at what users ask of the study."""
 
-SHORT_TRIAL_SECONDS, FEWEST_AT_ONCE, MOST_AHEAD = 10.0, 4, 16
-"""Trials shorter than that, of which so many train at a time or more, are started ahead, up to so many: each has a
-process."""
+SHORT_TRIAL_SECONDS, FEWEST_AT_ONCE = 10.0, 4
+"""Trials shorter than that, of which so many train at a time or more, are started ahead."""
 
 
 def drive(run: StudyRun, scheduler: TrialScheduler, queue: StudyQueue, log: DriverLog, *, verbose: bool) -> None:
@@ -110,18 +111,18 @@ def _drive_on_ray(
         check = SensitivityCheck(run, queue.actor)
         pool.begin()
 
-        def attend() -> int:
+        def attend() -> tuple[int, int]:
             check.attend()
             pool.attend()
             log.take(queue.take_log)
             if not (spent := spending.reached(run.journal.events, time.time())):
-                return pool.trials_at_once + ahead(run, pool.trials_at_once)
+                return pool.trials_at_once, ahead(run, pool.trials_at_once)
             if end.at is None:
                 end.at = time.monotonic() + LAST_REPORTS_SECONDS
             if time.monotonic() >= end.at:
                 pool.stop_seconds = LAST_EPOCH_SECONDS + 2 * _longest_epoch(run)
                 raise _BudgetSpent(spent)
-            return 0  # start none
+            return 0, 0  # start none
 
         end = _End()
         follow(scheduler, trials, attend, _Asked(run.folder).now)
@@ -143,7 +144,7 @@ def ahead(run: StudyRun, at_once: int) -> int:
         return 0
     epochs = (event for event in reversed(run.journal.events) if isinstance(event, EpochFinished))
     trial_seconds = next((event.record["seconds"] for event in epochs), math.inf) * spec.base.schedule.epochs
-    return min(at_once // 2, MOST_AHEAD) if trial_seconds < SHORT_TRIAL_SECONDS else 0
+    return at_once if trial_seconds < SHORT_TRIAL_SECONDS else 0
 
 
 def _longest_epoch(run: StudyRun) -> float:
@@ -172,21 +173,22 @@ class _Asked:
 def follow(
     scheduler: TrialScheduler,
     trials: TuneTrials,
-    attend: Callable[[], int],
+    attend: Callable[[], tuple[int, int]],
     asked: Callable[[], Requests] = Requests,
 ) -> None:
     """The loop: reports decide what happens to trials, and which trial is next.
 
-    `attend` starts missing workers, and returns how many trials to follow at once; `asked`, what users want.
+    `attend` starts missing workers, and returns how many trials train at once, and how many more to start ahead of
+    them; `asked`, what users want.
     """
     while scheduler.unfinished:
-        at_once, requests = attend(), asked()
+        (at_once, more), requests = attend(), asked()
         for name, user in requests.stop.items():
             scheduler.stop(name, f"stopped by {user}")
-        while trials.running < at_once and (trial := scheduler.start_next(only_awaited=requests.drain)):
-            trials.start(trial.name)
+        while trials.running < at_once + more and (trial := scheduler.start_next(only_awaited=requests.drain)):
+            trials.start(trial.name, at_once=at_once)
         if not trials.running:
-            return  # Tune has lost those that have not ended, or no more are to start
+            return  # no more are to start
         for report in trials.reports():
             if report.record:
                 scheduler.epoch_finished(report.trial, report.record, reused=report.reused)

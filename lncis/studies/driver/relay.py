@@ -1,10 +1,9 @@
-"""The Ray Tune side of a trial: a light process that passes on the epochs that worker groups report.
+"""The Ray Tune side of trials: a light process that passes on the epochs that worker groups report.
 
 Its own module because Tune starts processes for it: they load neither torch nor MLflow.
 """
 
 import time
-from collections import deque
 from typing import Any
 
 import ray
@@ -12,43 +11,43 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from lncis.execution.queue import POLL_SECONDS, Progress, State
-from lncis.metrics import Record
 
 
 class Relay(tune.Trainable):
-    """A Tune trial whose steps are the epochs that a queue reports for the owner named in its config.
+    """A Tune trial that follows trials of the study, as the queue hands them out.
 
-    Each step returns `record`, the epoch's metrics, and whether it was `reused`; the last returns `done`, with a
-    `reason` if the trial failed, and `closed` if the study was ended before it.
+    Each step returns `reports`, the fields of one or more Reports (lncis.studies.driver.tuning); the last one why the
+    queue was `closed`.
     """
 
     def setup(self, config: dict[str, Any], queue: Any = None) -> None:
-        """Begin with a trial; `queue` is the handle of a TaskQueue actor."""
-        self._queue = queue
-        self.reset_config(config)
-
-    def reset_config(self, config: dict[str, Any]) -> bool:
-        """Begin with another trial in the same process."""
-        self._owner: str = config["owner"]
-        self._passed_on = 0
-        self._next: deque[Record] = deque()
-        return True
+        """Begin with no trial; `queue` is the handle of a TaskQueue actor."""
+        self._queue, self._name = queue, config["relay"]
+        self._seen: dict[str, int] = {}  # trial -> how many of its epochs were reported
+        self._ended: list[str] = []  # trials whose ends were reported by the last step
 
     def step(self) -> dict[str, Any]:
-        """Return the next epoch as soon as there is one."""
-        while True:
-            try:
-                progress: Progress = ray.get(
-                    self._queue.progress.remote(self._owner, self._passed_on + len(self._next))
-                )
-            except RayActorError as error:
-                return {"done": True, "reason": f"the study's queue died ({error.__class__.__name__})", "closed": True}
-            self._next.extend(progress.records)
-            if self._next:
-                self._passed_on += 1
-                record = self._next.popleft()
-                reused, done = record["epoch"] in progress.reused, progress.state is State.DONE and not self._next
-                return {"record": record, "reused": reused, "done": done}
-            if progress.state in (State.DONE, State.FAILED, State.CLOSED):
-                return {"done": True, "reason": progress.reason, "closed": progress.state is State.CLOSED}
-            time.sleep(POLL_SECONDS)
+        """Return what is new of the trials that it follows, as soon as there is something."""
+        try:
+            while True:
+                news, closed = ray.get(self._queue.news_for.remote(self._name, self._seen, self._ended))
+                self._ended = []
+                if reports := [report for trial, progress in news.items() for report in self._reports(trial, progress)]:
+                    return {"reports": reports}
+                if closed:
+                    return {"closed": closed, "done": True}
+                time.sleep(POLL_SECONDS)
+        except RayActorError as error:
+            return {"closed": f"the study's queue died ({error.__class__.__name__})", "done": True}
+
+    def _reports(self, trial: str, progress: Progress) -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = [
+            {"trial": trial, "record": record, "reused": record["epoch"] in progress.reused}
+            for record in progress.records
+        ]
+        self._seen[trial] = self._seen.get(trial, 0) + len(reports)
+        if progress.state in (State.DONE, State.FAILED):
+            reports.append({"trial": trial, "ended": True, "reason": progress.reason})
+            self._ended.append(trial)
+            del self._seen[trial]
+        return reports

@@ -1,9 +1,10 @@
-"""The trials of a study as Ray Tune runs them: a light relay each, which follows one trial through the queue.
+"""The trials of a study as Ray Tune follows them: through relays, light processes that report their epochs.
 
-Tune has a loop of its own. It runs in a thread, where it asks for trials and passes on their epochs; the loop of the
-study (lncis.studies.driver.loop) starts the trials and reads what they report.
+Tune has a loop of its own. It runs in a thread, where it asks for relays and passes on what they report; the loop of
+the study (lncis.studies.driver.loop) starts the trials and reads the reports.
 """
 
+import math
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,11 @@ from ray.exceptions import RayActorError, RayError
 from ray.tune.search import Searcher
 
 from lncis.execution.cluster import TRIAL_DRIVER
-from lncis.execution.queue import POLL_SECONDS, Task
+from lncis.execution.queue import FOLLOWED_AT_ONCE, POLL_SECONDS, Task
 from lncis.metrics import Record
 from lncis.studies.driver.relay import Relay
 
-MAX_RELAY_FAILURES = 20
+MAX_RELAY_FAILURES = 100
 """A relay holds nothing: one that is killed is replaced, and reports again what it reported before."""
 
 STOP_TIMEOUT_SECONDS = 30.0
@@ -63,7 +64,7 @@ class StudyQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a trial's relay passes on: an epoch, the end of the trial, or both."""
+    """What a relay passes on of a trial: an epoch, the end of the trial, or both."""
 
     trial: str
     record: Record | None = None
@@ -75,7 +76,7 @@ class Report:
 
 
 class TuneTrials:
-    """Up to `most` trials on Ray Tune; `start` and `reports` belong into one thread, Tune runs in another."""
+    """Up to `most` trials, followed by Ray Tune; `start` and `reports` belong into one thread, Tune runs in another."""
 
     def __init__(self, queue: Any, name: str, most: int) -> None:
         """`queue` is the handle of a TaskQueue actor, `name` that of the Tune experiment."""
@@ -90,40 +91,38 @@ class TuneTrials:
         """How many trials were started and have not ended."""
         return len(self._running)
 
-    def start(self, trial: str) -> None:
-        """Have a trial followed whose tasks are in the queue."""
+    def start(self, trial: str, *, at_once: int) -> None:
+        """Have a trial followed whose tasks are in the queue; `at_once` is how many trials are to be followed."""
         self._running.add(trial)
-        self._searcher.to_start.put(trial)
+        ray.get(self._queue.follow.remote(trial))
+        wanted = math.ceil(min(at_once, self.running) / FOLLOWED_AT_ONCE)
+        self._searcher.relays = max(self._searcher.relays, wanted)
 
     def reports(self) -> Iterator[Report]:
         """Yield what has been reported; with nothing there, wait for it a moment. StudyStopped where Tune has ended."""
-        if self._thread.ident is None:  # it finds trials to start at once, and need not ask again a second later
+        if self._thread.ident is None:  # it finds relays to start at once, and need not ask again a second later
             self._thread.start()
         stopped = ""
         with suppress(Empty):
             message = self._searcher.reports.get(timeout=POLL_SECONDS)
             while True:
-                if message is None:
+                if isinstance(message, Report):
+                    yield from self._news(message)
+                elif message is None:
                     cause = self._failure and (self._failure.__cause__ or self._failure)
                     stopped = stopped or f"Ray Tune ended early ({type(cause).__name__ if cause else 'no error'})"
-                elif message.get("closed"):
-                    stopped = message["reason"]
                 else:
-                    yield self._report(message)
+                    stopped = message
                 message = self._searcher.reports.get_nowait()
         if stopped:  # after what was reported before
             raise StudyStopped(stopped)
 
-    def _report(self, message: dict[str, Any]) -> Report:
-        if message.get("done"):
-            self._running.discard(message["trial"])
-        return Report(
-            trial=message["trial"],
-            record=message.get("record"),
-            reused=bool(message.get("reused")),
-            ended=bool(message.get("done")) and not message.get("lost"),
-            reason=str(message.get("reason", "")),
-        )
+    def _news(self, report: Report) -> Iterator[Report]:
+        """Yield a report; nothing where its trial has ended: a relay that was replaced reports again."""
+        if report.trial in self._running:
+            if report.ended:
+                self._running.discard(report.trial)
+            yield report
 
     def stop(self) -> None:
         """End Tune, after the queue was closed."""
@@ -141,7 +140,6 @@ class TuneTrials:
                         search_alg=self._searcher,
                         num_samples=self._most,
                         max_concurrent_trials=self._most,  # without it Tune would start one after the other
-                        reuse_actors=True,
                     ),
                     run_config=tune.RunConfig(
                         name=self._name,
@@ -158,37 +156,34 @@ class TuneTrials:
 
 
 class _Searcher(Searcher):
-    """What Tune asks for trials and reports to; it passes both on."""
+    """What Tune asks for relays, and what it passes their reports on to."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.to_start: SimpleQueue[str] = SimpleQueue()
-        self.reports: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        """Steps of relays with their `trial`; `done` with `lost` where Tune ended one; None once Tune has ended."""
+        self.relays = 0
+        """How many relays are wanted; more, where more trials train at once."""
+        self.reports: SimpleQueue[Report | str | None] = SimpleQueue()
+        """What relays report, why one has ended, and None once Tune has ended."""
         self.over = threading.Event()
-        self._trials: dict[str, str] = {}  # Tune's id of a relay -> the trial that it follows
+        self._started = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """Return what the next relay follows; None where there is nothing yet, so that Tune asks again."""
-        try:
-            self._trials[trial_id] = self.to_start.get_nowait()
-        except Empty:
-            return str(self.FINISHED) if self.over.is_set() else None
-        return {"owner": self._trials[trial_id]}
+        """Return the config of another relay; None where there are enough for now, so that Tune asks again."""
+        if self.over.is_set():
+            return str(self.FINISHED)
+        if self._started >= self.relays:
+            return None
+        self._started += 1
+        return {"relay": trial_id}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass an epoch on; Tune hands on a relay's step flattened."""
-        record = {key.removeprefix("record/"): value for key, value in result.items() if key.startswith("record/")}
-        if record:
-            self.reports.put({"trial": self._trials[trial_id], "record": record, "reused": result["reused"]})
+        """Pass on what a relay reports."""
+        for report in result.get("reports", ()):
+            self.reports.put(Report(**report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on that a relay has ended; one that Tune ended, and not its trial, is lost."""
-        result = result or {}
-        self.on_trial_result(trial_id, result)
-        end: dict[str, Any] = {key: result[key] for key in ("reason", "closed") if key in result}
-        lost = error or not result.get("done")
-        self.reports.put({"trial": self._trials.pop(trial_id), "done": True, "lost": lost, **end})
+        """Pass on why a relay has ended: the queue was closed, or Tune gave it up."""
+        self.reports.put((result or {}).get("closed") or f"a relay died {MAX_RELAY_FAILURES} times")
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing of use: Tune insists on a file."""
