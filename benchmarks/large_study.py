@@ -24,8 +24,9 @@ from lncis.config import Schedule, TrainConfig
 from lncis.documents import plain
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies import folders, journal
-from lncis.studies.journal import Journal, SessionStarted
+from lncis.studies import folders
+from lncis.studies.record import journal
+from lncis.studies.record.journal import Journal, SessionStarted
 from lncis.studies.report import files, html, plots, table
 from lncis.studies.report.result import StudyResult, from_journal, result_document
 from lncis.studies.run import versions
@@ -33,7 +34,7 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import AshaPruner, NoPruner, OptunaSampler
 from lncis.studies.spec.space import Range
-from lncis.studies.stages import STAGES, StageTree, code_digest
+from lncis.studies.stages.tree import STAGES, StageTree, code_digest
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from service.app import create_app

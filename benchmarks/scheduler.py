@@ -31,12 +31,12 @@ from lncis.metrics import Record
 from lncis.studies import folders
 from lncis.studies.driver.loop import ahead, follow
 from lncis.studies.driver.tuning import StudyQueue, TuneTrials
-from lncis.studies.journal import EpochFinished, Journal, TrialEnded
+from lncis.studies.record.journal import EpochFinished, Journal, TrialEnded
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import Range
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.testing import SimulatedWorkerGroup

@@ -20,7 +20,7 @@ from lncis import datasets
 from lncis.config import DigitsData, Schedule, TrainConfig, Workers
 from lncis.detection import engine
 from lncis.execution import cluster
-from lncis.studies.journal import EpochFinished, TrialEnded, read
+from lncis.studies.record.journal import EpochFinished, TrialEnded, read
 from lncis.studies.run import run_study
 from lncis.studies.spec import Resources, StudySpec
 from lncis.studies.spec.space import Categorical

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis.studies.budget import Spending
-from lncis.studies.journal import (
+from lncis.studies.record.journal import (
     End,
     EpochFinished,
     Journal,
@@ -22,10 +22,10 @@ from lncis.studies.journal import (
     TrialStarted,
     WorkerGroupsUp,
 )
-from lncis.studies.requests import read_requests
+from lncis.studies.record.requests import read_requests
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_stored_spec
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 
 
 @dataclass

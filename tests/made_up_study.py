@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lncis import documents
-from lncis.studies.journal import (
+from lncis.studies.record.journal import (
     End,
     EpochFinished,
     SessionEnded,

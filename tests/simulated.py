@@ -9,12 +9,12 @@ from lncis import documents
 from lncis.errors import DivergedError
 from lncis.execution.queue import State, Task, TaskQueue
 from lncis.metrics import Record
-from lncis.studies.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded
+from lncis.studies.record.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded
 from lncis.studies.report.result import from_journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, StageTree
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
+from lncis.studies.stages.tree import STAGES, StageTree
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.testing import SimulatedWorkerGroup, directly

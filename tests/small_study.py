@@ -8,7 +8,7 @@ import yaml
 from lncis import documents
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.report.result import StudyResult
 from lncis.studies.spec import StudySpec, Trial
 

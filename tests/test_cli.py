@@ -13,8 +13,8 @@ from lncis import datasets, documents
 from lncis.commands import app as cli
 from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
-from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import plan
+from lncis.studies.record.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.spec.files import load_spec
 
 ROOT = Path(__file__).parents[1]

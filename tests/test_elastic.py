@@ -24,7 +24,7 @@ os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 from ray.cluster_utils import Cluster
 
 from lncis import documents
-from lncis.studies import journal
+from lncis.studies.record import journal
 from lncis.studies.driver import worker_pool
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec

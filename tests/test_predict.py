@@ -33,9 +33,9 @@ from lncis.detection import checkpoint, engine
 from lncis.detection.inference import prediction
 from lncis.metrics import AP_FIGURES
 from lncis.studies import folders, trained
-from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
+from lncis.studies.record.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, StageTree
+from lncis.studies.stages.tree import STAGES, StageTree
 
 CONFIG = TrainConfig(
     dataset=DigitsData(train_scenes=24, val_scenes=4, test_scenes=6),

@@ -20,7 +20,7 @@ from lncis import downloads as client_downloads
 from lncis.client import Client
 from lncis.errors import ServiceError
 from lncis.execution import objects, storage
-from lncis.studies.store import url_of_stages
+from lncis.studies.stages.store import url_of_stages
 from service.api import downloads
 from service.api.problems import Problem
 from service.store.database import Database

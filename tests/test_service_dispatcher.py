@@ -15,7 +15,7 @@ from served import eventually
 from lncis import documents
 from lncis.api import Action, State
 from lncis.documents import plain
-from lncis.studies.journal import JOURNAL, End, Journal, TrialEnded
+from lncis.studies.record.journal import JOURNAL, End, Journal, TrialEnded
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
 from service.dispatch.dispatcher import Dispatcher

@@ -18,7 +18,7 @@ from lncis.client import Client
 from lncis.errors import ServiceError
 from lncis.studies import folders
 from lncis.studies.folders import REMOVED
-from lncis.studies.logs import DRIVER, LOGS, Log
+from lncis.studies.record.logs import DRIVER, LOGS, Log
 from service.auth import parse_tokens
 from service.store import removal, tables
 from service.store import studies as store

@@ -12,7 +12,7 @@ from served import eventually, finished, served
 
 from lncis.client import Client
 from lncis.errors import ServiceError
-from lncis.studies.logs import DRIVER, LOGS, Log
+from lncis.studies.record.logs import DRIVER, LOGS, Log
 from service.store.database import Database
 
 

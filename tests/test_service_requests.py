@@ -9,7 +9,7 @@ from served import eventually as within
 
 from lncis.client import Client
 from lncis.errors import ServiceError
-from lncis.studies.requests import REQUESTS, Requests, read_requests, write_requests
+from lncis.studies.record.requests import REQUESTS, Requests, read_requests, write_requests
 
 
 def eventually(look: Any) -> Any:

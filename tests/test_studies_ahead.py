@@ -7,7 +7,7 @@ import pytest
 from simulated import study
 
 from lncis.studies.driver.loop import ahead
-from lncis.studies.journal import EpochFinished
+from lncis.studies.record.journal import EpochFinished
 
 RANDOM = {"type": "random", "configurations": 9}
 

@@ -10,15 +10,16 @@ from small_study import figures, spec
 from study_command import one_line, run
 
 from lncis.errors import BudgetError, ConfigError
-from lncis.studies import folders, journal
+from lncis.studies import folders
 from lncis.studies.budget import Spending, fitting
-from lncis.studies.history import History
 from lncis.studies.plan import plan
+from lncis.studies.record import journal
+from lncis.studies.record.history import History
 from lncis.studies.report.cost import cost_of
 from lncis.studies.run import run_study
 from lncis.studies.spec import Budget, judge
-from lncis.studies.stages import STAGES
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
+from lncis.studies.stages.tree import STAGES
 from service.dispatch.outcome import BUDGET_SPENT
 
 pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")

@@ -1,7 +1,7 @@
 import pytest
 
-from lncis.studies.history import History
-from lncis.studies.journal import (
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import (
     End,
     EpochFinished,
     SessionEnded,

@@ -15,12 +15,12 @@ from lncis.detection import checkpoint, engine
 from lncis.errors import ConfigError, StudyError
 from lncis.studies import folders
 from lncis.studies.extension import extend, offer_stages
-from lncis.studies.journal import SessionStarted
 from lncis.studies.plan import plan
+from lncis.studies.record.journal import SessionStarted
 from lncis.studies.run import run_study
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
+from lncis.studies.stages.tree import STAGES
 
 pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
 
@@ -165,7 +165,7 @@ def test_an_extension_on_ray_shares_its_parents_stages_and_equals_the_study_made
 
 def test_a_key_of_a_longer_training_is_that_of_its_stage():
     """Derived the other way round: the longer training's own stage, cut where the shorter one ends."""
-    from lncis.studies.stages import chain, key_within_longer
+    from lncis.studies.stages.tree import chain, key_within_longer
 
     short, long = (
         study(base={"schedule": {"epochs": epochs, "stage1_epochs": 2, "lr_drops": [3], "evaluate_every": 4}})

@@ -20,9 +20,10 @@ from lncis.errors import ConfigError
 from lncis.execution import worker_groups
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies import folders, journal
+from lncis.studies import folders
 from lncis.studies.estimate import checkpoint_bytes
-from lncis.studies.journal import End, SessionStarted
+from lncis.studies.record import journal
+from lncis.studies.record.journal import End, SessionStarted
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.testing import SimulatedWorkerGroup

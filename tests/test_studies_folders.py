@@ -6,9 +6,18 @@ import pytest
 from lncis import documents
 from lncis.errors import ConfigError
 from lncis.studies import folders
-from lncis.studies.journal import End, EpochFinished, Journal, TrialEnded, TrialStarted, WarmStarted, read, trial_of
+from lncis.studies.record.journal import (
+    End,
+    EpochFinished,
+    Journal,
+    TrialEnded,
+    TrialStarted,
+    WarmStarted,
+    read,
+    trial_of,
+)
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES, StageTree
+from lncis.studies.stages.tree import STAGES, StageTree
 
 RUNS = Path("runs")
 METRIC = "val/segm_AP"

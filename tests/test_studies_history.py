@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from lncis.studies.history import History
-from lncis.studies.journal import (
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import (
     End,
     EpochFinished,
     Event,

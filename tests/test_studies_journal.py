@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lncis.errors import StudyError
-from lncis.studies.journal import (
+from lncis.studies.record.journal import (
     JOURNAL,
     End,
     EpochFinished,
@@ -149,7 +149,7 @@ def test_what_a_full_disk_kept_out_is_said_in_the_end(small_disk):
 
 HOLD = """
 import sys, time; from pathlib import Path
-from lncis.studies.journal import sole_driver
+from lncis.studies.record.journal import sole_driver
 with sole_driver(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from lncis.studies import logs
-from lncis.studies.logs import Log, plain_text, read
+from lncis.studies.record import logs
+from lncis.studies.record.logs import Log, plain_text, read
 
 
 @pytest.fixture

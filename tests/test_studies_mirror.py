@@ -17,9 +17,9 @@ from lncis import documents, tracking
 from lncis.studies.driver import mirror as mirrors
 from lncis.studies.driver.mirror import Mirror, flat
 from lncis.studies.folders import MLFLOW_RUN
-from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
+from lncis.studies.record.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 
 SPEC = StudySpec(
     name="s",

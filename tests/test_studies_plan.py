@@ -11,10 +11,10 @@ from lncis.config import AdamWOptimizer, Schedule, SGDOptimizer, TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.execution.queue import Task
 from lncis.studies import estimate
-from lncis.studies.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.plan import makespan, plan
+from lncis.studies.record.journal import EpochFinished, Journal, TrialStarted
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import Sharing
+from lncis.studies.stages.tree import Sharing
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=12))
 

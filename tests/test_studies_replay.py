@@ -13,11 +13,11 @@ from simulated import Session, finished, study, written
 from study_command import one_line, run
 
 from lncis import documents
-from lncis.studies.journal import End, SessionStarted
+from lncis.studies.record.journal import End, SessionStarted
 from lncis.studies.replay import figures
 from lncis.studies.replay.curves import read_curves
 from lncis.studies.spec.samplers import AshaPruner, MedianPruner, NoPruner, OptunaSampler
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 
 pytestmark = pytest.mark.usefixtures("journal_in_memory_of_the_disk")
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.errors import StudyError
-from lncis.studies.journal import SessionStarted
+from lncis.studies.record.journal import SessionStarted
 from lncis.studies.report import files as report
 from lncis.studies.report import html, plots, separation, statistics, table
 from lncis.studies.report.conclusions import conclusions

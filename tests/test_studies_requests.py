@@ -8,9 +8,9 @@ import small_study
 from lncis.errors import StudyError
 from lncis.metrics import Record
 from lncis.studies.driver import loop
-from lncis.studies.journal import End
-from lncis.studies.logs import DRIVER, LOGS, read
-from lncis.studies.requests import Requests, write_requests
+from lncis.studies.record.journal import End
+from lncis.studies.record.logs import DRIVER, LOGS, read
+from lncis.studies.record.requests import Requests, write_requests
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial
 from lncis.studies.study_run import Observer

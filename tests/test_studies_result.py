@@ -12,7 +12,7 @@ from scipy import stats
 from lncis import documents
 from lncis.config import TrainConfig
 from lncis.errors import StudyError
-from lncis.studies.journal import (
+from lncis.studies.record.journal import (
     End,
     TrialEnded,
     TrialRetried,

@@ -16,8 +16,8 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.errors import StudyError
 from lncis.studies import run
-from lncis.studies.history import History
-from lncis.studies.journal import End, SessionStarted
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import End, SessionStarted
 from lncis.studies.report import table
 from lncis.studies.report.result import StudyResult
 from lncis.studies.search import Suggester

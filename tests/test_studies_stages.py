@@ -27,10 +27,10 @@ from lncis.config import (
     Workers,
 )
 from lncis.errors import ConfigError
-from lncis.studies import stages
 from lncis.studies.plan import plan
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import COMPUTING, Sharing, StageTree, chain, code_digest, sharing
+from lncis.studies.stages import tree
+from lncis.studies.stages.tree import COMPUTING, Sharing, StageTree, chain, code_digest, sharing
 
 SCHEDULE = Schedule(epochs=12, stage1_epochs=6, lr_drops=(9,))
 BASE = TrainConfig(schedule=SCHEDULE)
@@ -276,7 +276,7 @@ def test_every_module_that_a_training_loads_is_known_to_compute_or_not_to():
 
 def test_other_versions_of_packages_that_compute_change_the_keys(monkeypatch):
     before = keys(BASE)
-    monkeypatch.setattr(stages, "version", lambda name: "999")
+    monkeypatch.setattr(tree, "version", lambda name: "999")
     code_digest.cache_clear()
     assert not set(before) & set(keys(BASE))
     code_digest.cache_clear()
@@ -299,17 +299,17 @@ def test_sharing_of_the_gamma_sweep():
     chains = study_chains(gammas=[4, 5, 6, 7, 8], seeds=[0, 1], schedule=SCHEDULE)
     assert len(chains) == 12
     # 12 trials of 12 epochs; 6 epochs of stage 1 for each of 2 seeds, then 6 of stage 2 for each of 12 trials
-    assert sharing(chains) == stages.Sharing(requested=144, trained=84)
+    assert sharing(chains) == tree.Sharing(requested=144, trained=84)
 
 
 def test_sharing_of_one_trial_and_of_none():
-    assert sharing([tasks(BASE)]) == stages.Sharing(requested=12, trained=12)
-    assert sharing([]) == stages.Sharing(requested=0, trained=0)
+    assert sharing([tasks(BASE)]) == tree.Sharing(requested=12, trained=12)
+    assert sharing([]) == tree.Sharing(requested=0, trained=0)
 
 
 def test_without_stage_1_nothing_is_shared():
     chains = study_chains(gammas=[4, 5], seeds=[0], schedule=Schedule(epochs=4, stage1_epochs=0))
-    assert sharing(chains) == stages.Sharing(requested=12, trained=12)
+    assert sharing(chains) == tree.Sharing(requested=12, trained=12)
 
 
 GAMMAS = {"type": "categorical", "choices": [4.0, 6.0]}

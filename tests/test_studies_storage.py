@@ -16,8 +16,9 @@ from lncis.errors import StorageError
 from lncis.execution import objects, storage
 from lncis.metrics import Record
 from lncis.noise import NOISE_MANIFEST
-from lncis.studies import journal, run, trained
-from lncis.studies.history import History
+from lncis.studies import run, trained
+from lncis.studies.record import journal
+from lncis.studies.record.history import History
 from lncis.studies.report.result import StudyResult
 from lncis.studies.run import run_study
 from lncis.studies.spec import Trial

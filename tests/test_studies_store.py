@@ -8,8 +8,8 @@ import pytest
 
 from lncis.config import Schedule, TrainConfig
 from lncis.execution.queue import Task
-from lncis.studies import store as stores
-from lncis.studies.store import StageStore
+from lncis.studies.stages import store as stores
+from lncis.studies.stages.store import StageStore
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 
@@ -172,7 +172,7 @@ def test_a_full_disk_does_no_harm(small_disk, where):
 PUBLISH = """
 import sys; from pathlib import Path
 from lncis.config import TrainConfig
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
 from lncis.execution.queue import Task
 print("ready", flush=True); sys.stdin.readline()
 store = StageStore(Path("store"), 1500)

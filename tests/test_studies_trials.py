@@ -12,11 +12,11 @@ import pytest
 from simulated import GAMMAS, LR, METRIC, Session, made_up, study
 
 from lncis.execution.queue import Task
-from lncis.studies import journal as journals
-from lncis.studies.journal import End, EpochFinished, TrialEnded, TrialRetried
+from lncis.studies.record import journal as journals
+from lncis.studies.record.journal import End, EpochFinished, TrialEnded, TrialRetried
 from lncis.studies.search import Suggester
-from lncis.studies.stages import StageTree
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
+from lncis.studies.stages.tree import StageTree
 
 E1 = {"type": "int", "low": 1, "high": 4}
 ASHA = {"type": "asha"}

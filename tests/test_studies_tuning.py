@@ -16,11 +16,11 @@ from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
 from lncis.studies.driver.loop import follow
 from lncis.studies.driver.tuning import StudyQueue, TuneTrials
-from lncis.studies.journal import End, EpochFinished, Journal
+from lncis.studies.record.journal import End, EpochFinished, Journal
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.space import Categorical
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.testing import SimulatedWorkerGroup

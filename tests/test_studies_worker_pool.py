@@ -8,9 +8,9 @@ import pytest
 from lncis.execution import worker_groups
 from lncis.execution.queue import NO_WORKER_TIMEOUT_SECONDS, State, Task, TaskQueue
 from lncis.studies.driver.worker_pool import WorkerPool, to_follow, to_start
-from lncis.studies.journal import Journal
+from lncis.studies.record.journal import Journal
 from lncis.studies.spec import Resources, StudySpec
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 from lncis.studies.study_run import Observer, StudyRun
 
 FIXED = {"room": None, "grows": True}

@@ -28,8 +28,9 @@ from small_study import WHOLE, Watch
 from lncis import documents
 from lncis.detection import checkpoint
 from lncis.detection.engine import CHECKPOINT
-from lncis.studies import folders, journal
-from lncis.studies.journal import End, EpochFinished
+from lncis.studies import folders
+from lncis.studies.record import journal
+from lncis.studies.record.journal import End, EpochFinished
 from lncis.studies.report.result import StudyResult
 from lncis.studies.spec import StudySpec
 

@@ -24,7 +24,7 @@ from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
 from lncis.execution.scratch import Scratch
 from lncis.metrics import Record
 from lncis.studies.driver.log import DriverLog
-from lncis.studies.logs import DRIVER, LOGS, read
+from lncis.studies.record.logs import DRIVER, LOGS, read
 
 
 @pytest.fixture

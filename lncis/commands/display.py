@@ -12,9 +12,9 @@ from rich.text import Text
 
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import switch_of
+from lncis.studies.stages.tree import switch_of
 from lncis.studies.study_run import Observer
 
 

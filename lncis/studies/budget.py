@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lncis.studies.history import History
-from lncis.studies.journal import EpochFinished, Event
 from lncis.studies.plan import Plan
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import EpochFinished, Event
 from lncis.studies.report.cost import held_seconds
 from lncis.studies.spec import StudySpec
 

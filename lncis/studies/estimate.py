@@ -9,9 +9,10 @@ from rich.text import Text
 
 from lncis.config import TrainConfig
 from lncis.errors import LncisError
-from lncis.studies import budget, journal
-from lncis.studies.history import History
+from lncis.studies import budget
 from lncis.studies.plan import Plan, makespan
+from lncis.studies.record import journal
+from lncis.studies.record.history import History
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.files import load_stored_spec
 

@@ -16,16 +16,17 @@ from lncis import documents
 from lncis.config import NoNoise
 from lncis.errors import ConfigError, StudyError
 from lncis.execution.queue import Task
-from lncis.studies import folders, journal
-from lncis.studies.history import History
-from lncis.studies.journal import End
+from lncis.studies import folders
 from lncis.studies.plan import Plan, plan
+from lncis.studies.record import journal
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import End
 from lncis.studies.spec import Extends, StudySpec, judge
 from lncis.studies.spec.files import changed_spec_document
 from lncis.studies.spec.samplers import GridSampler
 from lncis.studies.spec.space import outside
-from lncis.studies.stages import STAGES, StageTree, key_within_longer
-from lncis.studies.store import StageStore
+from lncis.studies.stages.store import StageStore
+from lncis.studies.stages.tree import STAGES, StageTree, key_within_longer
 
 MAY_DIFFER = (
     *("name", "question", "paper", "extends", "search", "baselines", "sampler", "pruner", "seeds", "noise_seeds"),

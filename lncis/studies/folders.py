@@ -11,12 +11,12 @@ from lncis import documents, files
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies import journal
-from lncis.studies.journal import End, Observation, WarmStarted
+from lncis.studies.record import journal
+from lncis.studies.record.journal import End, Observation, WarmStarted
 from lncis.studies.report.result import ConfigurationResult, StudyResult, TrialResult, from_journal
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.spec.files import load_stored_spec
-from lncis.studies.stages import STAGES
+from lncis.studies.stages.tree import STAGES
 from lncis.studies.study_run import Observer
 
 SPEC = "spec.yaml"

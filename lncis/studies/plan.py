@@ -18,7 +18,7 @@ from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial, judge
 from lncis.studies.spec.samplers import OptunaSampler
 from lncis.studies.spec.space import STAGE1_EPOCHS, Range
-from lncis.studies.stages import Sharing, StageTree, sharing
+from lncis.studies.stages.tree import Sharing, StageTree, sharing
 
 SHOWN_TRIALS = 60
 

@@ -26,8 +26,8 @@ from lncis.studies.driver.loop import drive
 from lncis.studies.driver.mirror import Mirror
 from lncis.studies.driver.tuning import StudyQueue
 from lncis.studies.folders import SPEC
-from lncis.studies.history import History
-from lncis.studies.journal import (
+from lncis.studies.record.history import History
+from lncis.studies.record.journal import (
     JOURNAL,
     Journal,
     SessionEnded,
@@ -35,14 +35,14 @@ from lncis.studies.journal import (
     WarmStarted,
     sole_driver,
 )
-from lncis.studies.logs import Log
+from lncis.studies.record.logs import Log
 from lncis.studies.report import files as report
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.report.statistics import importance
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, judge
-from lncis.studies.stages import STAGES, StageTree, code_digest
-from lncis.studies.store import PublishedStages, StageStore, url_of_stages
+from lncis.studies.stages.store import PublishedStages, StageStore, url_of_stages
+from lncis.studies.stages.tree import STAGES, StageTree, code_digest
 from lncis.studies.study_run import Observer, StudyRun
 from lncis.studies.trials import TrialScheduler
 from lncis.terminal import PROGRESS_DELAY_SECONDS, progress

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lncis.studies import pruning
-from lncis.studies.journal import Observation
+from lncis.studies.record.journal import Observation
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import (
     AshaPruner,
@@ -32,7 +32,7 @@ from lncis.studies.spec.samplers import (
     OptunaSampler,
 )
 from lncis.studies.spec.space import Categorical, Range, applies
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 
 
 class Suggester:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End, Journal
+from lncis.studies.record.journal import End, Journal
 from lncis.studies.spec import StudySpec, Trial
-from lncis.studies.stages import StageTree
-from lncis.studies.store import PublishedStages
+from lncis.studies.stages.store import PublishedStages
+from lncis.studies.stages.tree import StageTree
 
 
 class Observer:

@@ -12,10 +12,11 @@ from lncis.detection.checkpoint import Checkpoint
 from lncis.detection.engine import CHECKPOINT
 from lncis.detection.mask_rcnn.models import build_model
 from lncis.errors import CheckpointError, ConfigError
-from lncis.studies import folders, journal
+from lncis.studies import folders
 from lncis.studies.folders import SPEC
-from lncis.studies.history import History
-from lncis.studies.stages import STAGES
+from lncis.studies.record import journal
+from lncis.studies.record.history import History
+from lncis.studies.stages.tree import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)

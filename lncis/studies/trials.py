@@ -15,7 +15,7 @@ from typing import Protocol
 from lncis.errors import ConfigError
 from lncis.execution.queue import Task
 from lncis.metrics import Record
-from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
+from lncis.studies.record.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.search import Suggester
 from lncis.studies.spec import Trial, label
 from lncis.studies.study_run import StudyRun
@@ -32,7 +32,7 @@ class Queue(Protocol):
 
 
 class Store(Protocol):
-    """Where finished stages are kept for other studies (lncis.studies.store)."""
+    """Where finished stages are kept for other studies (lncis.studies.stages.store)."""
 
     def publish(self, task: Task) -> None:
         """Keep a finished stage."""

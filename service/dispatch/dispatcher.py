@@ -22,8 +22,8 @@ from lncis import documents
 from lncis.api import ENDED, State
 from lncis.errors import ConfigError, LncisError, StudyError
 from lncis.studies import folders
-from lncis.studies.logs import DRIVER, LOGS, Log
-from lncis.studies.requests import Requests, write_requests
+from lncis.studies.record.logs import DRIVER, LOGS, Log
+from lncis.studies.record.requests import Requests, write_requests
 from lncis.studies.spec import StudySpec
 from service.dispatch import waiting
 from service.dispatch.jobs import JobReport, Jobs, JobStatus, JobThere, RayAway, Reports, error_message

@@ -15,9 +15,10 @@ from sqlalchemy.engine import Connection
 
 from lncis.documents import plain
 from lncis.errors import StudyError
-from lncis.studies import folders, journal
-from lncis.studies.history import History, StageHistory, TrialHistory
-from lncis.studies.journal import End, EpochFinished, Event, TrialEnded, TrialStarted
+from lncis.studies import folders
+from lncis.studies.record import journal
+from lncis.studies.record.history import History, StageHistory, TrialHistory
+from lncis.studies.record.journal import End, EpochFinished, Event, TrialEnded, TrialStarted
 from lncis.studies.report.cost import cost_of
 from lncis.studies.spec import StudySpec, label
 from service.settings import Settings

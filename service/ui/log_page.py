@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.engine import Connection
 
-from lncis.studies import logs
+from lncis.studies.record import logs
 from service.api.endpoints.logs import log_folder, log_names
 from service.api.endpoints.studies import StudyId
 from service.api.runtime import At

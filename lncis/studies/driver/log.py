@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lncis.errors import LncisError
 from lncis.execution.queue import Task
-from lncis.studies.journal import End
-from lncis.studies.logs import DRIVER, LOGS, Log
+from lncis.studies.record.journal import End
+from lncis.studies.record.logs import DRIVER, LOGS, Log
 from lncis.studies.spec import Trial
 from lncis.studies.study_run import Observer
 

@@ -27,9 +27,9 @@ from lncis.studies.driver.log import DriverLog
 from lncis.studies.driver.probing import SensitivityCheck
 from lncis.studies.driver.tuning import StudyQueue, StudyStopped, TuneTrials
 from lncis.studies.driver.worker_pool import WorkerPool, idle_seconds
-from lncis.studies.journal import EpochFinished
-from lncis.studies.logs import DRIVER, LOGS
-from lncis.studies.requests import Requests, read_requests
+from lncis.studies.record.journal import EpochFinished
+from lncis.studies.record.logs import DRIVER, LOGS
+from lncis.studies.record.requests import Requests, read_requests
 from lncis.studies.study_run import StudyRun
 from lncis.studies.trials import TrialScheduler
 

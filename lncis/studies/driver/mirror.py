@@ -18,10 +18,10 @@ from lncis.backoff import backoff
 from lncis.execution.objects import below, shown
 from lncis.noise import NOISE_MANIFEST
 from lncis.studies.folders import MLFLOW_RUN
-from lncis.studies.history import History, StageHistory, TrialHistory
-from lncis.studies.journal import End, EpochFinished, Event
+from lncis.studies.record.history import History, StageHistory, TrialHistory
+from lncis.studies.record.journal import End, EpochFinished, Event
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES
+from lncis.studies.stages.tree import STAGES
 from lncis.tracking import StudyRuns, is_outage, shown_uri, without_credentials
 
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0)

@@ -9,7 +9,7 @@ import ray
 from lncis.execution import cluster, worker_groups
 from lncis.execution.queue import IDLE_TIMEOUT_SECONDS, QueueStatus
 from lncis.execution.worker_groups import WorkerGroup
-from lncis.studies.journal import WorkerGroupsUp
+from lncis.studies.record.journal import WorkerGroupsUp
 from lncis.studies.study_run import StudyRun
 
 LOOK_SECONDS = 2.0

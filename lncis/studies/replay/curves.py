@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lncis.errors import ConfigError, StudyError
-from lncis.studies import folders, journal
-from lncis.studies.history import History, TrialHistory
-from lncis.studies.journal import JOURNAL, End
+from lncis.studies import folders
+from lncis.studies.record import journal
+from lncis.studies.record.history import History, TrialHistory
+from lncis.studies.record.journal import JOURNAL, End
 from lncis.studies.report.intervals import Replicate
 from lncis.studies.report.result import StudyResult, from_journal
 from lncis.studies.spec import StudySpec, Trial

@@ -17,7 +17,7 @@ from lncis.studies.report.intervals import Interval, interval
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec
 from lncis.studies.spec.samplers import GridSampler, OptunaSampler, Pruner, Sampler
-from lncis.studies.stages import StageTree
+from lncis.studies.stages.tree import StageTree
 
 RANGE = (2.5, 97.5)
 """Percentiles between which a figure lies in 95 % of the orders."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lncis.config import NoNoise
 from lncis.metrics import AUTO_METRICS
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.report.intervals import ONE_DRAW, SHARED_IMAGES, TWO_DRAWS, Interval, RankAgreement
 from lncis.studies.report.result import (
     ConfigurationResult,

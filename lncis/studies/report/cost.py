@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lncis.studies.history import History, SessionHistory
-from lncis.studies.journal import End
+from lncis.studies.record.history import History, SessionHistory
+from lncis.studies.record.journal import End
 
 
 @dataclass(frozen=True, kw_only=True)

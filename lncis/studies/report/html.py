@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis import documents, pages
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.report import table
 from lncis.studies.report.conclusions import CLEAN_AP, MARKS, best_and_front, best_group, conclusions, percent
 from lncis.studies.report.cost import Cost

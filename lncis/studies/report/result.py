@@ -15,13 +15,13 @@ from lncis.config import NoiseConfig, NoNoise
 from lncis.errors import StudyError
 from lncis.metrics import Record
 from lncis.noise import NOISE_MANIFEST
-from lncis.studies.history import History, SessionHistory
-from lncis.studies.journal import End, Event
+from lncis.studies.record.history import History, SessionHistory
+from lncis.studies.record.journal import End, Event
 from lncis.studies.report.cost import Cost, cost_of
 from lncis.studies.report.intervals import Interval, RankAgreement, Replicate, interval, rank_agreement
 from lncis.studies.report.selection import Selection, selection
 from lncis.studies.spec import SelectionObjective, StudySpec, Trial
-from lncis.studies.stages import STAGES
+from lncis.studies.stages.tree import STAGES
 
 FEWEST_RANKED = 6
 """With fewer configurations no agreement of val and test is said: of three, four of six random orders give ±0.33."""

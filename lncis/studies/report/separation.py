@@ -13,7 +13,7 @@ from lncis.config import LncisLoss
 from lncis.detection import histograms
 from lncis.detection.histograms import BIN_NATS, BINS
 from lncis.metrics import AUTO_METRICS
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.report.result import ConfigurationResult, StudyResult
 
 MOST_BASELINES = 2

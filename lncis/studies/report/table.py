@@ -16,7 +16,7 @@ from lncis import documents
 from lncis.config import CocoData, MatrixNoise, NoiseConfig, NoNoise, Schedule, TrainConfig
 from lncis.metrics import TEST_METRICS, VAL_METRICS
 from lncis.spreadsheet import cell
-from lncis.studies.journal import End
+from lncis.studies.record.journal import End
 from lncis.studies.report.conclusions import (
     conclusions,
     marks_of,

@@ -17,8 +17,8 @@ from lncis import documents, files
 from lncis.api import Trial
 from lncis.execution import objects, storage
 from lncis.studies.spec import StudySpec
-from lncis.studies.stages import STAGES
-from lncis.studies.store import url_of_stages
+from lncis.studies.stages.store import url_of_stages
+from lncis.studies.stages.tree import STAGES
 from service.api import downloads
 from service.api.downloads import FILE_RESPONSES, Download
 from service.api.endpoints.logs import TrialName

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from lncis.api import Labels, Removed, Study, Trial
 from lncis.execution.objects import shown
 from lncis.studies import folders
-from lncis.studies.store import url_of_stages
+from lncis.studies.stages.store import url_of_stages
 from service.api.endpoints.logs import TrialName
 from service.api.endpoints.studies import ETAG, StudyId, small_body, tagged
 from service.api.openapi import LABELS_BODY

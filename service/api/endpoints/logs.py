@@ -1,6 +1,6 @@
 """/studies/{id}/log and /studies/{id}/trials/{name}/log: what a driver and its workers wrote, also while they run.
 
-The files lie in the study's folder (lncis.studies.logs), so they are there when the cluster is gone.
+The files lie in the study's folder (lncis.studies.record.logs), so they are there when the cluster is gone.
 """
 
 from collections.abc import AsyncIterator
@@ -14,8 +14,8 @@ from fastapi.sse import format_sse_event
 from sqlalchemy.engine import Connection
 
 from lncis.api import ENDED, State
-from lncis.studies import logs
-from lncis.studies.logs import DRIVER, LOGS, Part
+from lncis.studies.record import logs
+from lncis.studies.record.logs import DRIVER, LOGS, Part
 from service.api.endpoints.studies import StudyId
 from service.api.problems import documented
 from service.api.runtime import At, Reader, Runtime

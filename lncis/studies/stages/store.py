@@ -17,7 +17,7 @@ from pathlib import Path
 from lncis.errors import StorageError
 from lncis.execution import objects, storage
 from lncis.execution.queue import Task
-from lncis.studies.stages import STAGES
+from lncis.studies.stages.tree import STAGES
 
 ABANDONED_SECONDS = 3600
 """Age at which an unfinished copy counts as left by a process that was killed."""

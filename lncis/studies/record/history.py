@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lncis.metrics import Record
-from lncis.studies.journal import (
+from lncis.studies.record.journal import (
     End,
     EpochFinished,
     Event,

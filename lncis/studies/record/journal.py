@@ -1,8 +1,7 @@
 """The journal of a study: everything that happened to it, a JSON line each, in one file that only grows.
 
-A study that was killed goes on from it; MLflow, the report and the service read it (lncis.studies.history). A line
-counts once it ends in a newline, so a process killed while it writes leaves nothing to repair. docs/journal.md has the
-rules.
+A study that was killed goes on from it; MLflow, the report and the service read it (history.py). A line counts once
+it ends in a newline, so a process killed while it writes leaves nothing to repair. docs/journal.md has the rules.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""What trials share: the stage tree (tree.py), and the store of finished stages (store.py)."""
