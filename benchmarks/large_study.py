@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from lncis import documents
 from lncis.config import Schedule, TrainConfig
 from lncis.documents import plain
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies import folders
 from lncis.studies.record import journal

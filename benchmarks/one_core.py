@@ -17,7 +17,7 @@ import torch
 from lncis import datasets
 from lncis.commands.study import changes_of
 from lncis.detection import checkpoint, engine
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import AUTO_METRICS, Record
 from lncis.studies.plan import plan
 from lncis.studies.report.intervals import Replicate, interval

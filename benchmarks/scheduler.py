@@ -25,7 +25,8 @@ from ray import tune
 
 from lncis.config import Schedule, TrainConfig
 from lncis.execution import cluster
-from lncis.execution.queue import POLL_SECONDS, Task
+from lncis.execution.queue import POLL_SECONDS
+from lncis.execution.tasks import Task
 from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
 from lncis.studies import folders

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from lncis.errors import DivergedError
-from lncis.execution.queue import Task, TaskQueue
+from lncis.execution.queue import TaskQueue
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 
 PAUSE_SECONDS = 0.01

@@ -149,7 +149,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def journal_in_memory_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of lines, and no power cut."""
-    from lncis.studies import journal
+    from lncis.studies.record import journal
 
     monkeypatch.setattr(journal.os, "fsync", lambda descriptor: None)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from lncis import documents
 from lncis.errors import DivergedError
-from lncis.execution.queue import State, Task, TaskQueue
+from lncis.execution.queue import TaskQueue
+from lncis.execution.tasks import State, Task
 from lncis.metrics import Record
 from lncis.studies.record.journal import End, EpochFinished, Journal, SessionEnded, SessionStarted, TrialEnded
 from lncis.studies.report.result import from_journal

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from lncis import documents
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.record.journal import End
 from lncis.studies.report.result import StudyResult

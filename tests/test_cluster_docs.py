@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lncis import documents
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies.plan import makespan, plan
 from lncis.studies.spec import StudySpec
 

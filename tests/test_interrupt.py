@@ -56,7 +56,7 @@ from pathlib import Path
 import ray
 from lncis.execution import cluster, worker_groups
 from lncis.config import DigitsData, DigitsRCNN, Schedule, TrainConfig, Workers
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 
 worker_groups.STOP_TIMEOUT_SECONDS = 3
 large = TrainConfig(  # an epoch takes minutes

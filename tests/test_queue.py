@@ -10,12 +10,10 @@ from lncis.execution.queue import (
     IDLE_TIMEOUT_SECONDS,
     MAX_ATTEMPTS,
     NO_WORKER_TIMEOUT_SECONDS,
-    Progress,
     QueueStatus,
-    State,
-    Task,
     TaskQueue,
 )
+from lncis.execution.tasks import Progress, State, Task
 
 CONFIG = TrainConfig(schedule=Schedule(epochs=4))
 STAGE_1 = Task(key="stage 1", config=CONFIG, until=2, directory=Path("stage 1"))

@@ -16,8 +16,8 @@ from lncis.config import TrainConfig
 from lncis.detection import checkpoint, engine
 from lncis.errors import StorageError
 from lncis.execution import objects, scratch, storage
-from lncis.execution.queue import Task
 from lncis.execution.scratch import Scratch
+from lncis.execution.tasks import Task
 
 
 @pytest.fixture

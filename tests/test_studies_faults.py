@@ -18,7 +18,7 @@ from lncis.detection import checkpoint, engine, probing
 from lncis.detection.engine import CHECKPOINT
 from lncis.errors import ConfigError
 from lncis.execution import worker_groups
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies import folders
 from lncis.studies.estimate import checkpoint_bytes

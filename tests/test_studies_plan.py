@@ -9,7 +9,7 @@ from rich.console import Console
 from lncis import datasets, documents
 from lncis.config import AdamWOptimizer, Schedule, SGDOptimizer, TrainConfig
 from lncis.detection import checkpoint, engine
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies import estimate
 from lncis.studies.plan import makespan, plan
 from lncis.studies.record.journal import EpochFinished, Journal, TrialStarted

@@ -8,7 +8,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from lncis.config import Schedule, TrainConfig
-from lncis.execution.queue import Task, TaskQueue
+from lncis.execution.queue import TaskQueue
+from lncis.execution.tasks import Task
 from lncis.studies.driver import relay
 from lncis.studies.driver.relay import Relay
 

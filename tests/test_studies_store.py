@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lncis.config import Schedule, TrainConfig
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies.stages import store as stores
 from lncis.studies.stages.store import StageStore
 
@@ -173,7 +173,7 @@ PUBLISH = """
 import sys; from pathlib import Path
 from lncis.config import TrainConfig
 from lncis.studies.stages.store import StageStore
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 print("ready", flush=True); sys.stdin.readline()
 store = StageStore(Path("store"), 1500)
 for number in range(200):

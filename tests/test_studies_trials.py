@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from simulated import GAMMAS, LR, METRIC, Session, made_up, study
 
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies.record import journal as journals
 from lncis.studies.record.journal import End, EpochFinished, TrialEnded, TrialRetried
 from lncis.studies.search import Suggester

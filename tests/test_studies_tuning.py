@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from lncis.config import Schedule, TrainConfig
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.execution.worker_groups import start_queue
 from lncis.metrics import Record
 from lncis.studies.driver.loop import follow

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from lncis.execution import worker_groups
-from lncis.execution.queue import NO_WORKER_TIMEOUT_SECONDS, State, Task, TaskQueue
+from lncis.execution.queue import NO_WORKER_TIMEOUT_SECONDS, TaskQueue
+from lncis.execution.tasks import State, Task
 from lncis.studies.driver.worker_pool import WorkerPool, to_follow, to_start
 from lncis.studies.record.journal import Journal
 from lncis.studies.spec import Resources, StudySpec

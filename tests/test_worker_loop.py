@@ -20,8 +20,9 @@ from lncis.detection import checkpoint, engine
 from lncis.detection.checkpoint import Checkpoint
 from lncis.errors import StorageAwayError
 from lncis.execution import objects, storage, worker
-from lncis.execution.queue import MAX_ATTEMPTS, Progress, State, Task, TaskQueue
+from lncis.execution.queue import MAX_ATTEMPTS, TaskQueue
 from lncis.execution.scratch import Scratch
+from lncis.execution.tasks import Progress, State, Task
 from lncis.metrics import Record
 from lncis.studies.driver.log import DriverLog
 from lncis.studies.record.logs import DRIVER, LOGS, read

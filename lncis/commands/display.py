@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.record.journal import End
 from lncis.studies.spec import StudySpec, Trial

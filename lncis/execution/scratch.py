@@ -17,7 +17,7 @@ from filelock import FileLock
 from lncis import files
 from lncis.errors import StorageError
 from lncis.execution import objects, storage
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 
 KEPT_STAGES = 3
 """The stage in work, the one that it forks from, and the one before."""

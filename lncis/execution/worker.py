@@ -26,9 +26,10 @@ from lncis.datasets import Data
 from lncis.detection import engine, histograms, label_losses, probing
 from lncis.errors import DivergedError, LncisError, StorageAwayError, StudyError
 from lncis.execution import storage
-from lncis.execution.queue import POLL_SECONDS, Task
+from lncis.execution.queue import POLL_SECONDS
 from lncis.execution.scratch import Copy, Scratch
 from lncis.execution.task_log import log, shown_record, task_log
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.noise import NOISE_MANIFEST
 

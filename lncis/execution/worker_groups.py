@@ -22,7 +22,8 @@ from lncis import documents
 from lncis.config import TrainConfig, Workers
 from lncis.errors import StudyError
 from lncis.execution.cluster import TRIAL_DRIVER
-from lncis.execution.queue import POLL_SECONDS, State, Task, TaskQueue
+from lncis.execution.queue import POLL_SECONDS, TaskQueue
+from lncis.execution.tasks import State, Task
 from lncis.metrics import Record
 
 STOP_TIMEOUT_SECONDS = 10

@@ -15,7 +15,7 @@ from typing import Any
 from lncis import documents
 from lncis.config import NoNoise
 from lncis.errors import ConfigError, StudyError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies import folders
 from lncis.studies.plan import Plan, plan
 from lncis.studies.record import journal

@@ -9,7 +9,7 @@ from typing import Any
 
 from lncis import documents, files
 from lncis.errors import ConfigError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.record import journal
 from lncis.studies.record.journal import End, Observation, WarmStarted

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from lncis.config import NoNoise
 from lncis.errors import ConfigError
-from lncis.execution.queue import Task, TaskQueue
+from lncis.execution.queue import TaskQueue
+from lncis.execution.tasks import Task
 from lncis.studies.report.intervals import TWO_DRAWS
 from lncis.studies.search import Suggester
 from lncis.studies.spec import StudySpec, Trial, judge

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lncis.errors import ConfigError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.spec import StudySpec, space
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from lncis.errors import ConfigError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.record.journal import End, EpochFinished, Event, TrialEnded, TrialRetried, TrialStarted
 from lncis.studies.search import Suggester

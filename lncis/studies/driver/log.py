@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lncis.errors import LncisError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies.record.journal import End
 from lncis.studies.record.logs import DRIVER, LOGS, Log
 from lncis.studies.spec import Trial

@@ -4,7 +4,7 @@ from typing import Any
 
 import ray
 
-from lncis.execution.queue import Progress, State, Task
+from lncis.execution.tasks import Progress, State, Task
 from lncis.studies import sensitivity
 from lncis.studies.study_run import StudyRun
 

@@ -10,7 +10,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
-from lncis.execution.queue import POLL_SECONDS, Progress, State
+from lncis.execution.queue import POLL_SECONDS
+from lncis.execution.tasks import Progress, State
 
 
 class Relay(tune.Trainable):

@@ -20,7 +20,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.tune.search import Searcher
 
 from lncis.execution.cluster import TRIAL_DRIVER
-from lncis.execution.queue import FOLLOWED_AT_ONCE, POLL_SECONDS, Task
+from lncis.execution.queue import FOLLOWED_AT_ONCE, POLL_SECONDS
+from lncis.execution.tasks import Task
 from lncis.metrics import Record
 from lncis.studies.driver.relay import Relay
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lncis.errors import StorageError
 from lncis.execution import objects, storage
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies.stages.tree import STAGES
 
 ABANDONED_SECONDS = 3600

@@ -27,7 +27,7 @@ from lncis.config import (
 from lncis.data_identity import Identity, identify
 from lncis.errors import ConfigError
 from lncis.execution import objects
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies import pruning
 from lncis.studies.spec import StudySpec, Trial
 from lncis.studies.spec.space import STAGE1_EPOCHS, Categorical, Range, example

@@ -16,7 +16,7 @@ from lncis.api import ExtensionPlan, Plan, PlannedStage, PlannedTrial
 from lncis.config import DigitsData
 from lncis.documents import plain
 from lncis.errors import LncisError
-from lncis.execution.queue import Task
+from lncis.execution.tasks import Task
 from lncis.studies import extension
 from lncis.studies.estimate import estimate
 from lncis.studies.plan import Plan as PlannedStudy
