@@ -289,3 +289,8 @@ def test_no_line_of_a_worker_leaves_the_folder_of_the_logs(tmp_path: Path) -> No
     logs = tmp_path / "study" / LOGS
     assert sorted(path.name for path in logs.iterdir()) == [DRIVER, "stage"]
     assert read(logs, [DRIVER], offset=0, limit=2000).text == "of none\nof elsewhere\n"
+
+
+@pytest.mark.parametrize(("idle", "pause"), [(0, 0.2), (4, 0.2), (20, 1), (40, 2), (4000, 2)])
+def test_an_idle_worker_group_asks_less_and_less_often(idle, pause):
+    assert worker.pause_after(idle) == pause

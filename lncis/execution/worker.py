@@ -35,6 +35,9 @@ from lncis.noise import NOISE_MANIFEST
 
 HEARTBEAT_SECONDS = 15
 
+MAX_PAUSE_SECONDS = 2.0
+"""Between two questions of an idle worker group for a task, at most."""
+
 STORAGE_RETRY_SECONDS = 60
 """Between two attempts at a task while its storage is away, each of which retries for about as long."""
 
@@ -72,6 +75,15 @@ def _heartbeat(queue: Any, worker_group: str) -> Iterator[None]:
         over.set()
 
 
+def pause_after(idle_seconds: float) -> float:
+    """Return how many seconds a worker group that was idle for so long waits before it asks for a task again.
+
+    Hundreds of groups that ask five times a second would keep the queue from answering others. A task that comes
+    waits for up to a twentieth of the time that its group was idle.
+    """
+    return min(max(POLL_SECONDS, idle_seconds / 20), MAX_PAUSE_SECONDS)
+
+
 def take_and_train(queue: Any, worker_group: str, scratch: Scratch, loading_processes: int) -> None:
     """Take tasks until the queue says stop, or is gone.
 
@@ -79,6 +91,7 @@ def take_and_train(queue: Any, worker_group: str, scratch: Scratch, loading_proc
     raised: Ray Train then replaces all workers of the group, who take the same task again.
     """
     loaded, alone = _LoadedData(), ray.train.get_context().get_world_size() == 1
+    idle_since = time.monotonic()
     while True:
         try:
             task = _from_rank_zero(partial(_call, queue.take, worker_group))
@@ -87,11 +100,12 @@ def take_and_train(queue: Any, worker_group: str, scratch: Scratch, loading_proc
         if task == "stop":
             return
         if task == "wait":
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause_after(time.monotonic() - idle_since))
             continue
         context = ray.train.get_context()
         with task_log(partial(_send_line, queue, task), _rank(), context.get_world_size()):
             _take_through(task, queue, loaded, scratch, loading_processes, alone=alone)
+        idle_since = time.monotonic()
 
 
 def _send_line(queue: Any, task: Task, text: str) -> None:

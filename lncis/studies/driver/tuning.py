@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from lncis.execution.cluster import TRIAL_DRIVER
@@ -37,20 +37,23 @@ class StudyStopped(Exception):
 
 
 class StudyQueue:
-    """The queue of a study as the scheduler needs it; the actor comes once Ray runs."""
+    """The queue of a study as the scheduler needs it; the actor comes once Ray runs.
+
+    Calls that answer nothing are sent and not waited for: with hundreds of worker groups they stand in line behind
+    theirs. They arrive in the order in which they were sent, and those that answer say when the actor is gone.
+    """
 
     actor: Any = None
     lost_seconds = 0.0
 
     def submit(self, owner: str, chain: Sequence[Task]) -> None:
         """Request the tasks of a trial."""
-        ray.get(self.actor.submit.remote(owner, list(chain)))
+        self.actor.submit.remote(owner, list(chain))
 
     def withdraw(self, owner: str, reason: str) -> None:
         """Drop the tasks of a trial."""
         if self.actor is not None:  # while a journal is replayed there is none, and nothing to drop
-            with suppress(RayActorError):  # it died with all its tasks
-                ray.get(self.actor.withdraw.remote(owner, reason))
+            self.actor.withdraw.remote(owner, reason)
 
     def take_log(self) -> list[tuple[str, str]]:
         """Return what workers have logged since the last call: the key of the task, and the text."""
@@ -95,7 +98,7 @@ class TuneTrials:
     def start(self, trial: str, *, at_once: int) -> None:
         """Have a trial followed whose tasks are in the queue; `at_once` is how many trials are to be followed."""
         self._running.add(trial)
-        ray.get(self._queue.follow.remote(trial))
+        self._queue.follow.remote(trial)  # sent after its tasks, so it arrives after them
         wanted = math.ceil(min(at_once, self.running) / FOLLOWED_AT_ONCE)
         self._searcher.relays = max(self._searcher.relays, wanted)
 
