@@ -118,9 +118,7 @@ def _check_room(workers: Workers, worker_groups: int) -> None:
                 f"{groups} workers with {each:g} {resource} each need {needed:g} {resource}, the Ray cluster has "
                 f"{there.get(resource, 0):g}; lower resources.max_concurrent_trials, num_workers or {field}"
             )
-    if (
-        there.get(TRIAL_DRIVER, 0) < 2 * worker_groups + 2
-    ):  # the queue, the host, and a relay for each worker group with some to spare
+    if there.get(TRIAL_DRIVER, 0) < worker_groups + 2:  # the queue, the host, and more than there are relays
         raise StudyError(
             f"the Ray cluster has {there.get(TRIAL_DRIVER, 0):g} of the resource {TRIAL_DRIVER!r}, which is too little "
             f"for {worker_groups} trials at a time; start its head with "

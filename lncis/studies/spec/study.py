@@ -41,7 +41,7 @@ class SelectionObjective(Objective):
 
 
 MAX_AUTO_TRIALS = 32
-"""Concurrent trials with `auto`, at most: each takes 0.8 GB at the driver, for Ray Train's processes and a relay."""
+"""Concurrent trials with `auto`, at most: each takes 0.7 GB at the driver, for the processes of Ray Train."""
 
 NUMBER_OR_AUTO = or_auto("a whole number from 1")
 """Marks a field that is a number or `auto`."""
