@@ -8,9 +8,17 @@ from sqlalchemy.engine import Connection
 from lncis.api import ExtensionPlan, State, Study
 from lncis.documents import plain
 from lncis.errors import StudyError
-from service.api.endpoints.studies import PRIORITY, QUICK_BYTES, IdempotencyKey, StudyId, queued
+from service.api.endpoints.studies import (
+    QUICK_BYTES,
+    IdempotencyKey,
+    Priority,
+    StudyId,
+    answers_of_queueing,
+    asked_with,
+    new_study,
+    queued,
+)
 from service.api.openapi import EXTENSION_BODY
-from service.api.problems import documented
 from service.api.runtime import At, Writer
 from service.api.submission import bodies
 from service.store import studies as store
@@ -23,20 +31,7 @@ router = APIRouter(tags=["studies"])
     "/studies/{study_id}/extend",
     status_code=201,
     response_model=Study,
-    responses={
-        200: {
-            "model": Study | ExtensionPlan,
-            "description": "The study that an earlier request with this Idempotency-Key made, or the plan of a dry run",
-        },
-        201: {
-            "description": "Queued",
-            "headers": {
-                "Location": {"description": "Path of the new study", "schema": {"type": "string"}},
-                "ETag": {"schema": {"type": "string"}},
-            },
-        },
-        **documented(404, 409, 415),
-    },
+    responses=answers_of_queueing(ExtensionPlan, 404, 409, 415),
     openapi_extra={"requestBody": EXTENSION_BODY},
 )
 async def extend(
@@ -47,13 +42,13 @@ async def extend(
     caller: Writer,
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Answer with what differs and what it costs; queue nothing.")] = False,
-    priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
+    priority: Priority = 0,
 ) -> Any:
     """Queue an extension of a finished study, or plan it; that study and its result stay as they are."""
     bodies.check_coding(request.headers.get("content-encoding", ""))
     content, kind = await request.body(), request.headers.get("content-type", "")
     changes = await runtime.judge(lambda: bodies.read_changes(content, kind), large=len(content) > QUICK_BYTES)
-    asked = {"extends": study_id, "set": plain(changes)} | ({PRIORITY: priority} if priority else {})
+    asked = asked_with({"extends": study_id, "set": plain(changes)}, priority)
 
     def read(connection: Connection) -> tuple[StudyRow | None, StudyRow]:
         key = None if dry_run else idempotency_key
@@ -69,17 +64,7 @@ async def extend(
         plan = await runtime.planner.plan_extension(wanted, study_id, changes, user=caller.user)
         return Response(plan.model_dump_json(), media_type="application/json")
     document = await runtime.planner.extended(wanted, study_id, changes, user=caller.user)
-    new = store.NewStudy(
-        name=wanted.name,
-        owner=caller.user,
-        spec=document,
-        priority=priority,
-        max_concurrent_trials=wanted.resources.max_concurrent_trials,
-        trials_total=wanted.total_trials,
-        epochs_total=wanted.total_trials * wanted.base.schedule.epochs,
-        key=idempotency_key,
-        request=asked,
-    )
+    new = new_study(wanted, document, caller.user, priority, key=idempotency_key, asked=asked)
 
     def write(connection: Connection) -> tuple[StudyRow, bool]:
         _finished(store.load_study(connection, study_id, to_change=True))  # and not deleted meanwhile

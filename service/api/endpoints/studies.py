@@ -35,6 +35,8 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+Priority = Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")]
+
 QUICK_BYTES = 16 * 1024
 """A longer body takes 10 ms and more to read."""
 MAX_ADJUSTMENT_BYTES = 4096
@@ -46,24 +48,29 @@ PRIORITY = "?priority"
 ETAG: dict[str, Any] = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
 
-@router.post(
-    "/studies",
-    status_code=201,
-    response_model=Study,
-    responses={
+def answers_of_queueing(plan: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of the answers of a request that queues a study, or of its dry run, a `plan`."""
+    return {
         200: {
-            "model": Study | Plan,
+            "model": Study | plan,
             "description": "The study that an earlier request with this Idempotency-Key made, or the plan of a dry run",
         },
         201: {
             "description": "Queued",
             "headers": {
-                "Location": {"description": "Path of the study", "schema": {"type": "string"}},
+                "Location": {"description": "Path of the new study", "schema": {"type": "string"}},
                 "ETag": {"schema": {"type": "string"}},
             },
         },
-        **documented(409, 415),
-    },
+        **documented(*problems),
+    }
+
+
+@router.post(
+    "/studies",
+    status_code=201,
+    response_model=Study,
+    responses=answers_of_queueing(Plan, 409, 415),
     openapi_extra={"requestBody": STUDY_BODY},
 )
 async def submit(
@@ -73,7 +80,7 @@ async def submit(
     caller: Writer,
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Answer with the plan, and queue nothing.")] = False,
-    priority: Annotated[int, Query(ge=-1000, le=1000, description="Studies with a higher priority run first.")] = 0,
+    priority: Priority = 0,
 ) -> Any:
     """Queue a study, or plan it."""
     bodies.check_coding(request.headers.get("content-encoding", ""))
@@ -88,18 +95,8 @@ async def submit(
 
     def judged() -> tuple[StudySpec, store.NewStudy]:
         spec = bodies.to_spec(body, runtime.settings)
-        trials = spec.total_trials
-        return spec, store.NewStudy(
-            name=spec.name,
-            owner=caller.user,
-            spec=plain(documents.dump(spec)),
-            priority=priority,
-            max_concurrent_trials=spec.resources.max_concurrent_trials,
-            trials_total=trials,
-            epochs_total=trials * spec.base.schedule.epochs,
-            key=idempotency_key,
-            request=plain(body) | ({PRIORITY: priority} if priority else {}),
-        )
+        document, asked = plain(documents.dump(spec)), asked_with(plain(body), priority)
+        return spec, new_study(spec, document, caller.user, priority, key=idempotency_key, asked=asked)
 
     spec, new = await runtime.judge(judged, large=large)
     if dry_run:
@@ -243,6 +240,29 @@ _add_action(Action.CANCEL, "End a study for good; its results stay.")
 _add_action(Action.PAUSE, "Stop a running study; its finished epochs stay.")
 _add_action(Action.DRAIN, "Pause a running study once the trials that run have ended; no other begins.")
 _add_action(Action.RESUME, "Put a paused study back into the queue; it continues after its last finished epochs.")
+
+
+def asked_with(body: dict[str, Any], priority: int) -> dict[str, Any]:
+    """Return what a request is known by, should it be sent again with its Idempotency-Key."""
+    return body | ({PRIORITY: priority} if priority else {})
+
+
+def new_study(
+    spec: StudySpec, document: dict[str, Any], user: str, priority: int, *, key: str | None, asked: dict[str, Any]
+) -> store.NewStudy:
+    """Return a study to be queued; `document` is what is kept of `spec`."""
+    trials = spec.total_trials
+    return store.NewStudy(
+        name=spec.name,
+        owner=user,
+        spec=document,
+        priority=priority,
+        max_concurrent_trials=spec.resources.max_concurrent_trials,
+        trials_total=trials,
+        epochs_total=trials * spec.base.schedule.epochs,
+        key=key,
+        request=asked,
+    )
 
 
 def queued(study: StudyRow, response: Response, runtime: Runtime, *, created: bool) -> Study:
