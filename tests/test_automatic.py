@@ -100,14 +100,14 @@ def test_stage_1_ends_where_the_loss_on_val_has_settled(losses, ended):
     assert stage1_ended(losses) == ended
 
 
-def test_stage_1_ends_before_the_learning_rate_drops_and_within_three_quarters():
+def test_stage_1_ends_before_the_learning_rate_drops_and_within_half_of_the_epochs():
     auto = Schedule(epochs=16, stage1_epochs="auto")
-    assert auto.switch_epoch == 12
-    assert replace(auto, lr_drops=(8, 11)).switch_epoch == 8
-    assert replace(auto, epochs=2).switch_epoch == 1
+    assert auto.switch_epoch == 8
+    assert replace(auto, lr_drops=(5, 11)).switch_epoch == 5
+    assert [replace(auto, epochs=epochs).switch_epoch for epochs in (1, 2, 3, 4)] == [0, 1, 1, 2]
     falling: list[Record] = [{VAL_LOSS: 0.5**epoch} for epoch in range(16)]
     config = TrainConfig(schedule=auto)
-    assert settled_config(config, falling).schedule.stage1_epochs == 12
+    assert settled_config(config, falling).schedule.stage1_epochs == 8
     assert settled_config(config, [*falling[:6], {VAL_LOSS: 1.0}, {}]).schedule.stage1_epochs == 7
     assert settled_config(TrainConfig(), falling) == TrainConfig()
 
@@ -199,13 +199,13 @@ def test_a_resumed_training_keeps_its_gamma(auto, undisturbed, monkeypatch):
 def test_e1_auto_trains_as_the_epoch_that_it_ends_at(auto, monkeypatch):
     losses = iter([2.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr(automatic, "val_loss", lambda *given: next(losses))
-    itself = replace(auto, schedule=replace(auto.schedule, epochs=5, lr_drops=(4,), stage1_epochs="auto"))
+    itself = replace(auto, schedule=replace(auto.schedule, epochs=7, lr_drops=(6,), stage1_epochs="auto"))
     data = datasets.load(itself)
-    for until in (2, 4, 5):  # stopped in stage 1, and just after its end
+    for until in (2, 4, 7):  # stopped in stage 1, and just after its end
         engine.train(itself, data, Path("itself"), until=until)
     history = state("itself").history
-    assert [record.get("auto/stage1_epochs") for record in history] == [None, None, None, 3, 3]
-    assert [VAL_LOSS in record for record in history] == [True, True, True, False, False]
+    assert [record.get("auto/stage1_epochs") for record in history] == 3 * [None] + 4 * [3]
+    assert [VAL_LOSS in record for record in history] == 3 * [True] + 4 * [False]
     number = replace(itself, schedule=replace(itself.schedule, stage1_epochs=3))
     engine.train(number, data, Path("number"))
     assert same_weights("itself", "number")

@@ -23,8 +23,7 @@ class Schedule:
     """E, the epochs of the whole training."""
     stage1_epochs: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"] | None, _EPOCHS_OR_AUTO] = None
     """E1, the epochs before the loss switches; null: half of `epochs`, rounded down (Eq. 3); auto: until the loss on
-    `val` has settled (lncis.detection.automatic), but no more than three quarters of `epochs` and no learning rate
-    drop."""
+    `val` has settled (lncis.detection.automatic), but no more than half of `epochs` and no learning rate drop."""
     lr_drops: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Epochs after which the learning rate is divided by ten; null: once, after 3/4 of `epochs`, rounded
     up, but before the last epoch; a single one has none."""
@@ -37,7 +36,7 @@ class Schedule:
     def switch_epoch(self) -> int:
         """E1 as a number: the first epoch, counted from 0, that trains with the stage-2 loss; with auto at most."""
         if self.stage1_epochs == "auto":
-            return min(self.epochs * 3 // 4, *(drop for drop in self._drops if drop > 0), self.epochs - 1)
+            return min([self.epochs // 2, *(drop for drop in self._drops if drop > 0)])
         return self.epochs // 2 if self.stage1_epochs is None else self.stage1_epochs
 
     @property
