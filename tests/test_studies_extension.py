@@ -229,6 +229,7 @@ def test_a_grid_goes_on_as_a_search(tmp_path, store):
         ({"search": {**RATES, "loss.gamma": {"type": "float", "low": 8.9, "high": 9.0}}}, "widen it, do not move it"),
         ({"search": {"optimizer.lr": LR}}, "search.loss.gamma: an extension searches the same parameters"),
         ({"sampler.configurations": 2}, "sampler.configurations: must be 3 or more, as were tried, but got 2"),
+        ({"extends": {"study": "other", "epochs": [1]}}, "extends: is set by lncis itself; leave it out"),
         ({}, "nothing differs from the finished study; say with --set what to add, such as seeds=[0,1,2]"),
         ({"seds": [0]}, "seds: names no field"),
     ],
@@ -267,6 +268,7 @@ def test_the_command_shows_what_differs_before_it_starts(tmp_path):
     assert "extends s:\n  seeds: was [0], now [0, 1]\n14 epochs are taken over from it, 14 are to train" in asked.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
     assert "nothing differs" in one_line(run("extend", "s", "--runs", tmp_path))
+    assert "has no study" in one_line(run("extend", tmp_path / "s", "--runs", tmp_path)), "a path is no id"
 
 
 def test_the_result_names_its_parent(tmp_path, store):

@@ -280,6 +280,8 @@ def test_table_document_and_picture(tmp_path):
         ("asha:reduction_factor=1", "reduction_factor"),
         ("asha:rung=2", "rung"),
         ("asha:2", "must be FIELD=VALUE, such as first_rung=2"),
+        ("asha:first_rung=2,first_rung=3", "first_rung stands twice; name it once"),
+        ("asha:type=median", "type stands twice; name it once"),
     ],
 )
 def test_a_pruner_that_is_none_is_named(tmp_path, pruner, said):

@@ -27,9 +27,10 @@ def extend(
 
         extended = extension.extend(study_id, runs, changes_of(set_ or []))
         console = console_of_plain_text(width=120)
+        if dry_run:
+            console.print(extended.planned.view())
         for line in extended.lines():
             console.print(line, soft_wrap=True)
         if dry_run:
-            console.print(extended.planned.view())
             return
         run_and_print(extended.planned, runs, console, store_gb=store_gb, storage=storage, verbose=verbose)

@@ -75,6 +75,8 @@ def _changed(spec: StudySpec, field: str, text: str) -> StudySpec:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--{field} {text}", [f"{pair}: must be FIELD=VALUE, such as first_rung=2"])
+        if key.strip() in chosen:
+            raise ConfigError(f"--{field} {text}", [f"{key.strip()} stands twice; name it once"])
         chosen[key.strip()] = parse_yaml(value.encode(errors="surrogateescape"), source=f"--{field} {text}")
     source = f"--{field} {text}"
     return documents.parse(StudySpec, {**documents.dump(spec), field: chosen}, source=source)

@@ -29,7 +29,7 @@ from lncis.studies.stages.store import StageStore
 from lncis.studies.stages.tree import STAGES, StageTree, key_within_longer
 
 MAY_DIFFER = (
-    *("name", "question", "paper", "extends", "search", "baselines", "sampler", "pruner", "seeds", "noise_seeds"),
+    *("name", "question", "paper", "search", "baselines", "sampler", "pruner", "seeds", "noise_seeds"),
     *("base.schedule.epochs", "base.schedule.stage1_epochs", "base.schedule.lr_drops"),
     *("objective.select", "resources.max_concurrent_trials", "resources.price_per_worker_hour", "budget"),
     *("sensitivity_check", "keep_checkpoints"),
@@ -186,7 +186,9 @@ def _problems(
     if not differing:
         yield "nothing differs from the finished study; say with --set what to add, such as seeds=[0,1,2]"
     for line in differing:
-        if line["path"] == OTHER_VAL:
+        if line["path"].partition(".")[0] == "extends":
+            yield "extends: is set by lncis itself; leave it out"
+        elif line["path"] == OTHER_VAL:
             yield (
                 f"folds: was {line['earlier']!r}, now {line['now']!r}: trials would be judged on another val, and none "
                 "of the earlier ones could be taken over; run it as a study of its own"

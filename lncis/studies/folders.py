@@ -51,7 +51,7 @@ def claim_folder(runs: Path, study_id: str, spec: StudySpec, *, update: bool = F
 
 def read_spec(runs: Path, study_id: str) -> StudySpec:
     """Return the spec of a study that has a folder; ConfigError if there is none of that id."""
-    if not (runs / study_id / SPEC).exists():
+    if Path(study_id).name != study_id or not (runs / study_id / SPEC).exists():
         there = ", ".join(sorted(path.parent.name for path in runs.glob(f"*/{SPEC}"))[-5:])
         raise ConfigError(str(runs), [f"has no study {study_id!r}; the latest are {there or 'none'}"])
     return load_stored_spec(runs / study_id / SPEC)
