@@ -93,6 +93,8 @@ class Study:
             return False
         if self.process is not None and self.process.returncode == 0:
             return True
+        if self.process is None and not self.mlflow_answers():
+            return False  # else a slow start of MLflow, the first victim, could outlast the study
         ids = [path.parent.name for path in self.runs.glob("*/spec.yaml")]
         what = ["--resume", ids[0]] if ids else ["study.yaml"]
         with (self.runs / "output.txt").open("a") as output:
