@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from lncis.commands.study import DryRun, Runs, Set, Storage, StoreGB, Verbose, changes_of, run_and_print
+from lncis.commands.study import Runs, Set, Storage, StoreGB, Verbose, changes_of, run_and_print
 from lncis.terminal import clear_errors, console_of_plain_text
 
 
 def extend(
     study_id: Annotated[str, typer.Argument(help="Id of the finished study.")],
     set_: Set = None,
-    dry_run: DryRun = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, what differs and what is taken over; train nothing.")
+    ] = False,
     runs: Runs = Path("runs"),
     store_gb: StoreGB = 20.0,
     storage: Storage = None,
@@ -31,6 +33,5 @@ def extend(
             console.print(extended.planned.view())
         for line in extended.lines():
             console.print(line, soft_wrap=True)
-        if dry_run:
-            return
-        run_and_print(extended.planned, runs, console, store_gb=store_gb, storage=storage, verbose=verbose)
+        if not dry_run:
+            run_and_print(extended.planned, runs, console, store_gb=store_gb, storage=storage, verbose=verbose)

@@ -2,11 +2,11 @@
 
 What Ray Tune does here, and what it does not. Its trials are relays (driver.relay): light processes that follow the
 trials of the study and report their epochs. Tune places them, and replaces one that dies. There is no Tune trial for
-each trial: Tune keeps the process of one of several that end together, and starts the others anew, two in a second
-here. Three more things Tune does not do. Its schedulers judge single trials, not configurations over their seeds, and
-lose their rungs when restored. Its OptunaSearch tells Optuna that pruned trials are complete. Its checkpoints and
-`Tuner.restore` do not support stages that trials share. In their place stand lncis.studies.trials, Optuna itself
-(lncis.studies.search) and the journal.
+each trial: Tune keeps the process of one of several that end together, and starts the others anew. Three more things
+Tune does not do. Its schedulers judge single trials, not configurations over their seeds, and lose their rungs when
+restored. Its OptunaSearch tells Optuna that pruned trials are complete. Its checkpoints and `Tuner.restore` do not
+support stages that trials share. In their place stand lncis.studies.trials, Optuna itself (lncis.studies.search) and
+the journal.
 """
 
 import math
